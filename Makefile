@@ -1,0 +1,54 @@
+# One screen of verbs: `make` alone prints them.
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/pip --quiet --disable-pip-version-check
+
+.PHONY: help run demo test check format types bench contract clean
+
+help: ## print these verbs
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+
+run: .venv/runtime ## set everything up and serve on 127.0.0.1:8000
+	@exec $(BIN)/tallystick serve --workers auto
+
+demo: .venv/runtime ## the same, with an organization that has three months behind it
+	@exec $(BIN)/tallystick demo
+
+test: check ## everything CI runs: make check, then every test
+	@$(BIN)/pytest
+
+check: .venv/development ## format, lint, strict types, import direction, contract
+	@$(BIN)/ruff format --check --quiet .
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/mypy
+	@PYTHONPATH=src $(BIN)/lint-imports
+	@$(BIN)/python -m tallystick.api.openapi --check contract/openapi.json
+
+format: .venv/development ## rewrite the sources as `make check` wants them
+	@$(BIN)/ruff format --quiet . && $(BIN)/ruff check --quiet --fix .
+
+contract: .venv/development ## write contract/openapi.json anew from the code
+	@$(BIN)/python -m tallystick.api.openapi --write contract/openapi.json
+
+bench: .venv/development ## events per second beside this machine's ceilings
+	@$(BIN)/python -m bench.ingest
+
+clean: ## forget the virtual environment and caches (never the data)
+	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit("Tallystick needs Python 3.11 or newer, this is " + sys.version.split()[0]) if sys.version_info < (3, 11) else None'
+	@$(PYTHON) -m venv .venv
+
+.venv/runtime: .venv/bin/python requirements.lock pyproject.toml
+	@echo "installing what the server needs (once) …"
+	@$(PIP) install --require-hashes -r requirements.lock
+	@$(PIP) install --no-deps --no-build-isolation -e .
+	@touch $@
+
+.venv/development: .venv/bin/python requirements-dev.lock pyproject.toml
+	@echo "installing what the tests need (once) …"
+	@$(PIP) install --require-hashes -r requirements-dev.lock
+	@$(PIP) install --no-deps --no-build-isolation -e .
+	@touch $@ .venv/runtime

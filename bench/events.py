@@ -1,0 +1,148 @@
+"""What is said to the server and what must come back: one talk for single events, one for batches."""
+
+from dataclasses import dataclass
+from random import Random
+from typing import Final, NamedTuple, Protocol
+from urllib.parse import SplitResult, urlsplit
+
+import msgspec
+
+CUSTOMERS: Final = 1000
+FEATURE: Final = "api_calls"
+VERSION: Final = "2026-08-27"
+SINGLE_PATH: Final = "/api/v1/usage/events"
+BATCH_PATH: Final = "/api/v1/usage/events/batch"
+REPEAT_EVERY: Final = 10  # one event in ten was sent before
+
+
+class Judged(NamedTuple):
+    stored: int
+    repeated: int
+
+
+class Talk(Protocol):
+    """One connection's side of the conversation: it never has more than one request open."""
+
+    def request(self) -> bytes: ...
+
+    def judge(self, status: int, body: bytes) -> Judged | None:
+        """The outcome of the last request, or None when the answer is not the expected one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    url: str
+    api_key: str = ""
+    repeats: bool = True  # False: a server without memory, which can tell no duplicate
+
+    @property
+    def address(self) -> SplitResult:
+        return urlsplit(self.url)
+
+
+def customer_of(lane: int, number: int) -> int:
+    """An event's customer follows from its number, so that a repeat needs no memory of what was sent."""
+    return (lane * 37 + number * 17) % CUSTOMERS + 1
+
+
+def customer_id(number: int) -> str:
+    return f"bench_{number:04d}"
+
+
+def _event_template(prefix: str, lane: int) -> bytes:
+    return (b'{"customerId":"bench_%%04d","featureCode":"%b","value":1,"eventId":"%b-%03d-%%09d"}') % (
+        FEATURE.encode(),
+        prefix.encode(),
+        lane,
+    )
+
+
+def _request_template(target: Target, path: str, prefix: str, lane: int, body: bytes, length: int) -> bytes:
+    """Everything but the numbers, which have a fixed width: the length of the body is known beforehand."""
+    head = (
+        f"POST {target.address.path.rstrip('/')}{path} HTTP/1.1\r\nhost: {target.address.netloc}\r\n"
+        f"x-api-key: {target.api_key}\r\ncommet-version: {VERSION}\r\ncontent-type: application/json\r\n"
+        f"content-length: {length}\r\nidempotency-key: {prefix}-{lane:03d}-"
+    )
+    return head.encode().replace(b"%", b"%%") + b"%09d\r\n\r\n" + body
+
+
+class Singles:
+    """One event per request: 2xx when it is new, 409 `duplicate` when it was sent before."""
+
+    def __init__(self, target: Target, prefix: str, lane: int) -> None:
+        event = _event_template(prefix, lane)
+        self._template = _request_template(target, SINGLE_PATH, prefix, lane, event, len(event % (1, 1)))
+        self._lane, self._repeats, self._random = lane, target.repeats, Random(lane)
+        self._calls = self._sent = 0
+        self._is_repeat = False
+
+    def request(self) -> bytes:
+        self._calls += 1
+        self._is_repeat = self._repeats and self._calls % REPEAT_EVERY == 0
+        if self._is_repeat:
+            number = int(self._random.random() * self._sent)
+        else:
+            number = self._sent
+            self._sent += 1
+        return self._template % (self._calls, customer_of(self._lane, number), number)
+
+    def judge(self, status: int, body: bytes) -> Judged | None:
+        if self._is_repeat:
+            return Judged(0, 1) if status == 409 and b'"duplicate"' in body else None
+        return Judged(1, 0) if 200 <= status < 300 else None
+
+
+class _Refused(msgspec.Struct):
+    error: str
+
+
+class _BatchAnswer(msgspec.Struct):
+    successful: list[msgspec.Raw]
+    failed: list[_Refused]
+
+
+_decode_batch = msgspec.json.Decoder(_BatchAnswer).decode
+
+
+class Batches:
+    """Many events per request: 200, the new ones in `successful`, the repeated ones in `failed`."""
+
+    def __init__(self, target: Target, prefix: str, lane: int, *, events_per_batch: int) -> None:
+        event = _event_template(prefix, lane)
+        body = b'{"events":[' + b",".join([event] * events_per_batch) + b"]}"
+        length = len(body % ((1, 1) * events_per_batch))
+        self._template = _request_template(target, BATCH_PATH, prefix, lane, body, length)
+        self._lane, self._repeats, self._random = lane, target.repeats, Random(lane)
+        self._size = events_per_batch
+        self._calls = self._sent = self._repeated = 0
+
+    def request(self) -> bytes:
+        lane, fresh_from = self._lane, self._sent
+        self._calls += 1
+        numbers = list(range(fresh_from, fresh_from + self._size))
+        self._repeated = 0
+        if self._repeats and fresh_from:  # the first batch has nothing to repeat
+            spread = range(REPEAT_EVERY - 1, self._size, REPEAT_EVERY)
+            again = self._random.sample(range(fresh_from), len(spread))
+            fresh = iter(range(fresh_from, fresh_from + self._size))
+            numbers = [next(fresh) for _ in range(self._size - len(spread))]
+            for at, number in zip(spread, again, strict=True):
+                numbers.insert(at, number)
+            self._repeated = len(spread)
+        self._sent += self._size - self._repeated
+        values = [self._calls]
+        for number in numbers:
+            values += (customer_of(lane, number), number)
+        return self._template % tuple(values)
+
+    def judge(self, status: int, body: bytes) -> Judged | None:
+        if status != 200:
+            return None
+        try:
+            answer = _decode_batch(body)
+        except msgspec.DecodeError:
+            return None
+        counts = Judged(len(answer.successful), len(answer.failed))
+        as_sent = counts == (self._size - self._repeated, self._repeated)
+        return counts if as_sent and all(one.error.startswith("duplicate") for one in answer.failed) else None

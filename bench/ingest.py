@@ -1,0 +1,175 @@
+"""Events per second and latency of the ingest routes, beside this machine's ceilings.
+
+python -m bench.ingest [--seconds 5] [--connections 64] [--workers 1] [--json]
+python -m bench.ingest --url http://127.0.0.1:8000 --api-key KEY [--database-url URL]
+"""
+
+import argparse
+import json
+import secrets
+import signal
+import sys
+import time
+from functools import partial
+from typing import Final
+
+import msgspec
+import psycopg
+from rich.console import Console
+
+from bench import ceilings, server
+from bench.catalogue import Refused, prepare
+from bench.events import FEATURE, SINGLE_PATH, VERSION, Batches, Singles, Target, customer_id
+from bench.load import Load, drive
+from bench.report import Ceilings, Options, Report, Restart, as_json, complain, show
+
+ROWS_PER_COMMIT_MAX: Final = 2000
+SETTLING_S: Final = 3.0
+console: Final = Console(stderr=True)
+
+
+def main() -> int:
+    given = _arguments()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        report = _given_server(given) if given.url else _own_server(given)
+    except (server.ServerTrouble, Refused, psycopg.Error, OSError) as trouble:
+        console.print(f"{type(trouble).__name__}: {trouble}", style="bold red", markup=False)
+        return 1
+    if given.json:
+        sys.stdout.write(as_json(report).decode() + "\n")
+    else:
+        show(report, Console(width=None if sys.stdout.isatty() else 120))
+    return 1 if report.errors else 0
+
+
+def _own_server(given: argparse.Namespace) -> Report:
+    with server.Tallystick() as ours:
+        _say("starting a server in a directory of its own")
+        ours.start(workers=given.workers)
+        ours.wait_until_ready()
+        made = ours.command("organizations", "create", "--name", "Bench", "--mode", "sandbox")
+        api_key = str(made["apiKey"])
+        conninfo = str(ours.command("doctor")["databaseUrl"])
+        try:
+            report = _measure(given, Target(ours.url, api_key), conninfo, workers=given.workers)
+        except OSError:
+            ours.must_live()  # its last words say more than a refused connection
+            raise
+        _say("starting it again")
+        ours.stop()
+        restart = _restart(ours, api_key)
+    return msgspec.structs.replace(report, restart=restart)
+
+
+def _given_server(given: argparse.Namespace) -> Report:
+    return _measure(given, Target(given.url, given.api_key), given.database_url, workers=None)
+
+
+def _measure(
+    given: argparse.Namespace, target: Target, conninfo: str | None, *, workers: int | None
+) -> Report:
+    _say("preparing the catalogue and its customers")
+    prepare(target)
+    _say("single events")
+    singles = _load(given, target, batches=False)
+    _say("batches")
+    batches = _load(given, target, batches=True)
+    return Report(
+        machine=server.machine(),
+        postgres=None if conninfo is None else server.postgres(conninfo),
+        options=Options(
+            given.seconds, given.connections, given.batch_connections, given.events_per_batch, workers
+        ),
+        singles=singles,
+        batches=batches,
+        ceilings=_ceilings(given, conninfo, workers=workers or 1),
+        restart=None,
+    )
+
+
+def _load(given: argparse.Namespace, target: Target, *, batches: bool) -> Load:
+    run = secrets.token_hex(4)  # no run ever meets the event ids of another
+    if batches:
+        many = partial(Batches, target, run, events_per_batch=given.events_per_batch)
+        load = drive(target, many, connections=given.batch_connections, seconds=given.seconds)
+    else:
+        load = drive(
+            target, partial(Singles, target, run), connections=given.connections, seconds=given.seconds
+        )
+    complain("batches" if batches else "single events", load, console)
+    return load
+
+
+def _ceilings(given: argparse.Namespace, conninfo: str | None, *, workers: int) -> Ceilings:
+    _say("ceiling: the handler without a database")
+    with server.raw_handler(workers=workers) as url:
+        raw = Target(url, repeats=False)
+        singles, batches = _load(given, raw, batches=False), _load(given, raw, batches=True)
+    if conninfo is None:
+        return Ceilings(singles, batches, None, None, None, None)
+    _say("ceiling: the database without a handler")
+    insert = partial(ceilings.insert, conninfo, seconds=given.seconds)
+    gathered = min(given.events_per_batch * given.batch_connections, ROWS_PER_COMMIT_MAX)
+    return Ceilings(
+        singles,
+        batches,
+        insert(rows_per_commit=given.connections),
+        insert(rows_per_commit=given.events_per_batch),
+        insert(rows_per_commit=gathered),
+        ceilings.copy(conninfo, seconds=given.seconds),
+    )
+
+
+def _restart(ours: server.Tallystick, api_key: str) -> Restart:
+    """From spawning to the first accepted event on a prepared data directory; then what it weighs at rest."""
+    run, tries = secrets.token_hex(4), 0
+    headers = {"x-api-key": api_key, "commet-version": VERSION, "content-type": "application/json"}
+    began = time.perf_counter()
+    deadline = time.monotonic() + server.READY_TIMEOUT_S
+    ours.start(workers=1)
+    while True:
+        tries += 1
+        event = {"customerId": customer_id(1), "featureCode": FEATURE, "eventId": f"{run}-start-{tries}"}
+        body = json.dumps(event | {"value": 1}).encode()
+        if 200 <= server.status_of(ours.url, SINGLE_PATH, body=body, headers=headers) < 300:
+            break
+        ours.must_live(deadline)
+        time.sleep(0.005)
+    first_event_s = time.perf_counter() - began
+    conninfo = str(ours.command("doctor")["databaseUrl"])  # a start may move the socket
+    postmaster = server.postmaster_of(conninfo)
+    time.sleep(SETTLING_S)
+    try:
+        return Restart(first_event_s, server.memory_of(ours.pid, postmaster))
+    except PermissionError:
+        return Restart(first_event_s, None)
+
+
+def _say(what: str) -> None:
+    console.print(f"… {what}", style="dim", highlight=False)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m bench.ingest", description="events per second, measured")
+    parser.add_argument("--seconds", type=float, default=5.0, help="how long each stretch is measured")
+    parser.add_argument("--connections", type=int, default=64, help="connections for single events")
+    parser.add_argument("--batch-connections", type=int, default=16, help="connections for batches")
+    parser.add_argument("--events-per-batch", type=int, default=100, choices=range(1, 101), metavar="1…100")
+    parser.add_argument(
+        "--workers", type=int, default=1, help="processes of our own server, and of the raw handler"
+    )
+    parser.add_argument("--url", help="measure this server instead of starting one")
+    parser.add_argument("--api-key", help="a key of a sandbox organization of that server")
+    parser.add_argument(
+        "--database-url", help="its PostgreSQL, for the ceilings; a scratch schema comes and goes"
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
+    given = parser.parse_args()
+    if bool(given.url) != bool(given.api_key):
+        parser.error("--url and --api-key go together")
+    return given
+
+
+if __name__ == "__main__":
+    sys.exit(main())

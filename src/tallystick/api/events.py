@@ -1,0 +1,47 @@
+"""Usage events as answers show them, for the hot routes and the ordinary ones alike."""
+
+from decimal import Decimal
+
+from tallystick.api.wire import MISSING, Maybe, Out
+from tallystick.core import ids
+from tallystick.core.events import StoredEvent
+from tallystick.core.money import plain, text
+from tallystick.core.times import show_instant
+
+
+class Property(Out, kw_only=True):
+    property: str
+    value: str
+
+
+class UsageEventOut(Out, kw_only=True):
+    id: str
+    feature_code: str
+    value: Decimal
+    value_decimal: str
+    customer_id: str
+    event_id: str | None
+    ts: str
+    created_at: str
+    properties: list[Property]
+    kind: str = "event"
+    reason: str | None | Maybe = MISSING
+    object: str = "usage_event"
+    livemode: bool
+
+
+def show(event: StoredEvent, reference: str, *, live: bool) -> UsageEventOut:
+    return UsageEventOut(
+        id=ids.show(ids.EVENT, event.id),
+        feature_code=event.feature,
+        value=plain(event.value),
+        value_decimal=text(event.value),
+        customer_id=reference,
+        event_id=event.key,
+        ts=show_instant(event.occurred_at),
+        created_at=show_instant(event.received_at),
+        properties=[Property(property=name, value=value) for name, value in event.properties.items()],
+        kind="event" if event.adjusts is None else "adjustment",
+        reason=MISSING if event.adjusts is None else event.reason,
+        livemode=live,
+    )

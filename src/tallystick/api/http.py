@@ -1,0 +1,240 @@
+"""The JSON edge as ASGI: the hot routes first, the table of operations behind them, one error shape for all."""
+
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from prometheus_client import CONTENT_TYPE_LATEST, Counter, Histogram
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+from starlette.types import Message, Receive, Scope, Send
+
+from tallystick.api import problems, versions
+from tallystick.api.ingest_routes import IngestRoutes
+from tallystick.api.operations import Incoming, Operation, Services, carry_out
+from tallystick.api.routes import OPERATIONS, PREFIXES, TRACK, TRACK_BATCH
+from tallystick.core import ids, limits
+from tallystick.errors import Problem
+from tallystick.store.db import new_id
+
+log = logging.getLogger("tallystick.api")
+_DRAINED_BYTES_MAX: Final = 32 * 1024 * 1024
+_LEGACY_SUNSET: Final = "Thu, 31 Dec 2026 23:59:59 GMT"
+
+REQUESTS: Final = Counter(
+    "tallystick_requests_total", "Answers by operation and status", ["operation", "status"]
+)
+SECONDS: Final = Histogram(
+    "tallystick_request_seconds",
+    "Time to answer, by operation",
+    ["operation"],
+    buckets=(0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10),
+)
+METRICS_TYPE: Final = CONTENT_TYPE_LATEST
+
+Hot = Callable[..., Awaitable[tuple[int, bytes, str]]]
+
+
+class Api:
+    """The whole HTTP face of one process. `pages` are the HTML routes and whatever else the root adds."""
+
+    def __init__(self, services: Services, ingest: IngestRoutes, pages: list[BaseRoute]) -> None:
+        self._hot: dict[str, tuple[Hot, str, bool]] = {}
+        for prefix in PREFIXES:
+            legacy = prefix != PREFIXES[0]
+            self._hot[prefix + TRACK] = (ingest.track, "usage.track", legacy)
+            self._hot[prefix + TRACK_BATCH] = (ingest.track_batch, "usage.trackBatch", legacy)
+        self._rest = Starlette(
+            routes=[*pages, *_routes(services)],
+            exception_handlers={HTTPException: _no_route, Exception: _unexpected},
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        hot = self._hot.get(scope["path"]) if scope["method"] == "POST" else None
+        if hot is not None:
+            await self._track(hot, scope, receive, send)
+            return
+        request_id = ids.show(ids.REQUEST, new_id())
+        scope["request_id"] = request_id
+
+        async def tagged(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message.get("headers", ()), (b"x-request-id", request_id.encode())]
+            await send(message)
+
+        await self._rest(scope, receive, tagged)
+
+    async def _track(self, hot: tuple[Hot, str, bool], scope: Scope, receive: Receive, send: Send) -> None:
+        handler, operation, legacy = hot
+        started = time.perf_counter()
+        request_id = ids.show(ids.REQUEST, new_id()).encode()
+        headers: list[tuple[bytes, bytes]] = [
+            (b"content-type", b"application/json"),
+            (b"x-request-id", request_id),
+        ]
+        if legacy:
+            headers += _legacy_headers(scope["path"])
+        try:
+            body = await read_body(scope, receive)
+            status, answer, _ = await handler(scope["headers"], body, legacy=legacy)
+        except ClientGone:
+            return
+        except Exception as error:
+            problem = problems.problem_of(error, request_id.decode())
+            status, answer = problem.kind.status, problems.render(problem, version=_asked(scope, legacy))
+            headers += [
+                (name.lower().encode(), value.encode()) for name, value in problems.headers(problem).items()
+            ]
+        headers.append((b"content-length", str(len(answer)).encode()))
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": answer})
+        REQUESTS.labels(operation, status).inc()
+        SECONDS.labels(operation).observe(time.perf_counter() - started)
+
+
+class ClientGone(Exception):
+    """The caller hung up before its request was complete; nobody is left to answer."""
+
+
+async def read_body(scope: Scope, receive: Receive) -> bytes:
+    """The body, or 413. What is too large is read and dropped, so that the connection stays usable."""
+    message = await receive()
+    if not message.get("more_body", False) and message["type"] == "http.request":
+        body: bytes = message.get("body", b"")
+        if len(body) > limits.BODY_BYTES_MAX:
+            raise _too_large()
+        return body
+    chunks: list[bytes] = []
+    size = 0
+    while True:
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        chunk = message.get("body", b"")
+        size += len(chunk)
+        if size <= limits.BODY_BYTES_MAX:
+            chunks.append(chunk)
+        elif size > _DRAINED_BYTES_MAX:
+            break
+        if not message.get("more_body", False):
+            break
+        message = await receive()
+    if size > limits.BODY_BYTES_MAX:
+        raise _too_large()
+    return b"".join(chunks)
+
+
+def _too_large() -> Problem:
+    return Problem("payload_too_large", f"The body is larger than {limits.BODY_BYTES_MAX} bytes.")
+
+
+def _asked(scope: Scope, legacy: bool) -> str:
+    """The version an error is phrased for, before anybody is authenticated."""
+    for name, value in scope["headers"]:
+        if name == b"commet-version":
+            text: str = value.decode("latin-1")
+            return text
+    return versions.UNVERSIONED if legacy else versions.CURRENT
+
+
+def _legacy_headers(path: str) -> list[tuple[bytes, bytes]]:
+    twin = PREFIXES[0] + path.removeprefix(PREFIXES[1])
+    return [
+        (b"deprecation", b"true"),
+        (b"sunset", _LEGACY_SUNSET.encode()),
+        (b"link", f'<{twin}>; rel="successor-version"'.encode()),
+    ]
+
+
+def _routes(services: Services) -> list[BaseRoute]:
+    routes: list[BaseRoute] = []
+    for prefix in PREFIXES:
+        for operation in OPERATIONS:
+            endpoint = _endpoint(operation, services, legacy=prefix != PREFIXES[0])
+            for method, path in ((operation.method, operation.path), *operation.also):
+                routes.append(Route(prefix + path, endpoint, methods=[method]))
+    # Literal paths before those with parameters, so that /features/manage is not the feature "manage".
+    return sorted(routes, key=lambda route: "{" in getattr(route, "path", ""))
+
+
+def _endpoint(
+    operation: Operation, services: Services, *, legacy: bool
+) -> Callable[[Request], Awaitable[Response]]:
+    async def answer(request: Request) -> Response:
+        started = time.perf_counter()
+        headers: dict[str, str] = {}
+        if legacy:
+            headers = {name.decode(): value.decode() for name, value in _legacy_headers(request.url.path)}
+        try:
+            body = await read_body(request.scope, request.receive)
+            done, _ = await carry_out(
+                operation,
+                Incoming(
+                    method=request.method,
+                    path=request.url.path,
+                    path_params=request.path_params,
+                    query=dict(request.query_params),
+                    headers=request.scope["headers"],
+                    body=body,
+                    legacy=legacy,
+                    base_url=str(request.base_url).rstrip("/"),
+                    request_id=request.scope["request_id"],
+                ),
+                services,
+            )
+            status, content = done.status, done.body
+            if done.replayed:
+                headers["Idempotency-Replayed"] = "true"
+        except ClientGone:
+            return Response(status_code=499)
+        except Exception as error:
+            problem = problems.problem_of(error, request.scope["request_id"])
+            status, content = (
+                problem.kind.status,
+                problems.render(problem, version=_asked(request.scope, legacy)),
+            )
+            headers.update(problems.headers(problem))
+        REQUESTS.labels(operation.name, status).inc()
+        SECONDS.labels(operation.name).observe(time.perf_counter() - started)
+        return Response(content, status_code=status, media_type="application/json", headers=headers)
+
+    return answer
+
+
+async def _no_route(request: Request, error: Exception) -> Response:
+    if isinstance(error, HTTPException) and error.status_code == 405:
+        problem = Problem("method_not_allowed", f"{request.method} is not known here.")
+        headers = {"Allow": (error.headers or {}).get("Allow", "")}
+    else:
+        problem, headers = Problem("not_found", f"There is no route {request.url.path}."), {}
+    return Response(
+        problems.render(problem),
+        status_code=problem.kind.status,
+        media_type="application/json",
+        headers=headers,
+    )
+
+
+async def _unexpected(request: Request, error: Exception) -> Response:
+    problem = problems.problem_of(error, request.scope.get("request_id", ""))
+    return Response(
+        problems.render(problem),
+        status_code=problem.kind.status,
+        media_type="application/json",
+        headers=dict(problems.headers(problem)),
+    )
+
+
+def json_route(path: str, answer: Callable[[], Awaitable[tuple[int, bytes]]]) -> Route:
+    """A route outside the table: health, the OpenAPI document."""
+
+    async def endpoint(request: Request) -> Response:
+        status, body = await answer()
+        return Response(body, status_code=status, media_type="application/json")
+
+    return Route(path, endpoint, methods=["GET"])

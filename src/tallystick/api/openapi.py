@@ -1,0 +1,295 @@
+"""The OpenAPI document, made from the table of operations; `contract/openapi.json` is its checked-in copy."""
+
+import argparse
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from tallystick import __version__
+from tallystick.api import events, versions
+from tallystick.api.operations import Operation
+from tallystick.api.routes import OPERATIONS, PREFIXES
+from tallystick.core import limits
+from tallystick.errors import CODES
+
+_ALWAYS = ("unauthorized", "forbidden", "rate_limited", "internal_error", "unavailable")
+_ON_BODY = ("invalid_json", "validation_error", "payload_too_large")
+_ON_KEY = ("idempotency_key_mismatch", "idempotency_in_progress")
+_INGEST = (
+    "customer_not_found",
+    "feature_not_found",
+    "no_active_subscription",
+    "feature_not_in_plan",
+    "feature_disabled",
+    "duplicate",
+    "included_limit_reached",
+    "pricing_mode_mismatch",
+)
+
+
+def document() -> dict[str, Any]:
+    kinds = [
+        each for operation in OPERATIONS for each in (operation.body, operation.returns) if each is not None
+    ]
+    schemas, components = msgspec.json.schema_components(
+        [*kinds, events.UsageEventOut], ref_template="#/components/schemas/{name}"
+    )
+    by_kind = dict(zip(map(str, [*kinds, events.UsageEventOut]), schemas, strict=True))
+    paths: dict[str, dict[str, Any]] = {}
+    for operation in OPERATIONS:
+        paths.setdefault(PREFIXES[0] + operation.path, {})[operation.method.lower()] = _describe(
+            operation, by_kind
+        )
+    event = by_kind[str(events.UsageEventOut)]
+    paths.setdefault(f"{PREFIXES[0]}/usage/events", {})["post"] = _track(event)
+    paths[f"{PREFIXES[0]}/usage/events/batch"] = {"post": _track_batch()}
+    components.update(_usage_schemas(event))
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Tallystick",
+            "version": __version__,
+            "summary": "Usage-based billing that counts each event once and proves every line.",
+            "description": (
+                f"Shapes of API version {versions.CURRENT}. Older versions are chosen with the `commet-version` "
+                "header. Amounts are integers of minor units; rates are integers with 10000 = 1.00; "
+                "fields that end in `Decimal` are exact decimals as strings."
+            ),
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
+        "servers": [{"url": "/"}],
+        "security": [{"apiKey": []}, {"bearer": []}],
+        "paths": dict(sorted(paths.items())),
+        "components": {
+            "schemas": dict(sorted({**components, "Error": _error_schema()}.items())),
+            "securitySchemes": {
+                "apiKey": {"type": "apiKey", "in": "header", "name": "x-api-key"},
+                "bearer": {"type": "http", "scheme": "bearer"},
+            },
+        },
+    }
+
+
+def _describe(operation: Operation, by_kind: dict[str, Any]) -> dict[str, Any]:
+    errors = [*operation.errors, *_ALWAYS]
+    parameters: list[dict[str, Any]] = [
+        {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+        for name in re.findall(r"{(\w+)}", operation.path)
+    ]
+    parameters += [
+        {"name": name, "in": "query", "required": False, "schema": _query_schema(name)}
+        for name in operation.query
+    ]
+    described: dict[str, Any] = {
+        "operationId": operation.name,
+        "summary": operation.summary,
+        "tags": [operation.name.partition(".")[0]],
+    }
+    if operation.query:
+        errors.append("validation_error")
+    if operation.method in ("POST", "PUT", "PATCH"):
+        parameters.append(_idempotency())
+        errors += [*_ON_BODY, *_ON_KEY]
+    if operation.body is not None:
+        described["requestBody"] = {
+            "required": True,
+            "content": {"application/json": {"schema": by_kind[str(operation.body)]}},
+        }
+    if parameters:
+        described["parameters"] = parameters
+    success = {
+        "description": "Done",
+        "content": {"application/json": {"schema": by_kind[str(operation.returns)]}},
+    }
+    described["responses"] = {str(operation.status): success, **_error_responses(errors)}
+    if operation.status == 201:
+        described["responses"]["200"] = {**success, "description": "It was there already"}
+    return described
+
+
+def _query_schema(name: str) -> dict[str, Any]:
+    if name == "limit":
+        return {"type": "integer", "minimum": 1, "maximum": limits.PAGE_SIZE_MAX, "default": limits.PAGE_SIZE}
+    return {"type": "boolean"} if name == "includePrivate" else {"type": "string"}
+
+
+def _idempotency() -> dict[str, Any]:
+    return {
+        "name": "Idempotency-Key",
+        "in": "header",
+        "required": False,
+        "description": "Repeating a request with the same key within 24 hours answers as the first time did.",
+        "schema": {"type": "string", "minLength": 1, "maxLength": limits.IDEMPOTENCY_KEY_CHARS_MAX},
+    }
+
+
+def _error_responses(codes: list[str]) -> dict[str, Any]:
+    by_status: dict[int, list[str]] = {}
+    for code in sorted(set(codes)):
+        by_status.setdefault(CODES[code].status, []).append(code)
+    return {
+        str(status): {
+            "description": ", ".join(f"`{code}`" for code in group),
+            "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}},
+        }
+        for status, group in sorted(by_status.items())
+    }
+
+
+def _error_schema() -> dict[str, Any]:
+    inner = {
+        "type": "object",
+        "required": ["type", "code", "message"],
+        "properties": {
+            "type": {"type": "string", "enum": sorted({kind.type for kind in CODES.values()})},
+            "code": {"type": "string", "enum": sorted(CODES)},
+            "message": {"type": "string"},
+            "param": {"type": ["string", "null"], "description": "The field that is wrong"},
+            "details": {"description": "Facts: a list of {field, message} for validation errors"},
+            "doc_url": {"type": "string"},
+        },
+    }
+    return {
+        "type": "object",
+        "required": ["success", "error", "code", "message"],
+        "properties": {
+            "success": {"const": False},
+            "error": inner,
+            "code": {"type": "string"},
+            "message": {"type": "string"},
+            "details": {},
+        },
+    }
+
+
+def _usage_schemas(event: Any) -> dict[str, Any]:
+    text = {"type": "string", "minLength": 1, "maxLength": limits.CUSTOMER_REFERENCE_CHARS_MAX}
+    track = {
+        "type": "object",
+        "required": ["customerId", "featureCode"],
+        "properties": {
+            "customerId": {**text, "description": "Public id (cus_…) or your own"},
+            "featureCode": {"type": "string", "pattern": "^[a-z0-9_]+$", "maxLength": limits.CODE_CHARS_MAX},
+            "value": {"type": "number", "minimum": 0, "default": 1},
+            "eventId": {
+                "type": "string",
+                "minLength": 1,
+                "maxLength": limits.EVENT_KEY_CHARS_MAX,
+                "description": "Your key: an event with a key that was recorded for the customer is refused for ever",
+            },
+            "timestamp": {
+                "type": "string",
+                "format": "date-time",
+                "description": "When it happened; default now",
+            },
+            "properties": {
+                "type": "array",
+                "maxItems": limits.PROPERTIES_PER_EVENT_MAX,
+                "items": {
+                    "type": "object",
+                    "required": ["property", "value"],
+                    "properties": {"property": {"type": "string"}, "value": {"type": "string"}},
+                },
+            },
+        },
+    }
+    failed = {
+        "type": "object",
+        "required": ["index", "error", "code", "data"],
+        "properties": {
+            "index": {"type": "integer"},
+            "error": {"type": "string", "description": "The code, then the reason"},
+            "code": {"type": "string", "enum": sorted(CODES)},
+            "param": {"type": ["string", "null"]},
+            "details": {},
+            "data": {"description": "The event as it was sent"},
+        },
+    }
+    return {
+        "TrackUsage": track,
+        "TrackUsageBatch": {
+            "type": "object",
+            "required": ["events"],
+            "properties": {
+                "events": {
+                    "type": "array",
+                    "minItems": 1,
+                    "maxItems": limits.EVENTS_PER_BATCH_MAX,
+                    "items": {"$ref": "#/components/schemas/TrackUsage"},
+                }
+            },
+        },
+        "UsageEventBatch": {
+            "type": "object",
+            "required": ["successful", "failed", "object", "livemode"],
+            "properties": {
+                "successful": {"type": "array", "items": event},
+                "failed": {"type": "array", "items": failed},
+                "object": {"const": "usage_event_batch"},
+                "livemode": {"type": "boolean"},
+            },
+        },
+    }
+
+
+def _ingest(
+    name: str, summary: str, request: str, answer: Any, status: str, errors: tuple[str, ...]
+) -> dict[str, Any]:
+    return {
+        "operationId": name,
+        "summary": summary,
+        "tags": ["usage"],
+        "parameters": [_idempotency()],
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": {"$ref": f"#/components/schemas/{request}"}}},
+        },
+        "responses": {
+            status: {"description": "Done", "content": {"application/json": {"schema": answer}}},
+            **_error_responses([*errors, *_ON_BODY, *_ALWAYS]),
+        },
+    }
+
+
+def _track(event: Any) -> dict[str, Any]:
+    return _ingest(
+        "usage.track",
+        "Report one event; 201 means it is on disk and counted",
+        "TrackUsage",
+        event,
+        "201",
+        (*_INGEST, "idempotency_key_mismatch"),
+    )
+
+
+def _track_batch() -> dict[str, Any]:
+    return _ingest(
+        "usage.trackBatch",
+        "Report up to 100 events; each is judged alone",
+        "TrackUsageBatch",
+        {"$ref": "#/components/schemas/UsageEventBatch"},
+        "200",
+        (),
+    )
+
+
+def rendered() -> bytes:
+    return msgspec.json.format(msgspec.json.encode(document()), indent=2) + b"\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", type=Path, help="fail when this file is not what the code says")
+    parser.add_argument("--write", type=Path, help="write it")
+    chosen = parser.parse_args()
+    if chosen.write:
+        chosen.write.write_bytes(rendered())
+    if chosen.check and (not chosen.check.is_file() or chosen.check.read_bytes() != rendered()):
+        sys.exit(f"{chosen.check} is not what the code says: run `make contract` and read the difference")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,668 @@
+"""Plans, their prices and what they promise (behaviour.md §4)."""
+
+from dataclasses import replace
+from decimal import Decimal, InvalidOperation
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from msgspec import Meta
+
+from tallystick.api import features
+from tallystick.api.features import Deleted, Name, Text
+from tallystick.api.operations import Call, Operation, Page, Reply, whole
+from tallystick.api.wire import MISSING, In, Maybe, Out
+from tallystick.core import ids, limits
+from tallystick.core.catalog import Feature, Terms
+from tallystick.core.money import fits, from_rate, text, to_rate
+from tallystick.core.times import show_instant
+from tallystick.errors import FieldError, InvalidRequest
+from tallystick.flows import publish_catalog
+from tallystick.flows.publish_catalog import TermsSpec
+from tallystick.store import catalog
+from tallystick.store.catalog import Plan, PlanPrice
+from tallystick.store.db import new_id
+
+Amount = Annotated[int, Meta(ge=0, le=limits.AMOUNT_MINOR_MAX)]
+Interval = Literal["weekly", "monthly", "quarterly", "semiannual", "yearly", "one_time"]
+Quantity = Annotated[Decimal, Meta(ge=0)]
+
+
+class CreatePlan(In, kw_only=True):
+    name: Name
+    code: features.Code
+    description: Text | None = None
+    consumption_model: Literal["metered", "credits", "balance"] | None = None
+    is_public: bool = True
+    is_free: bool = False
+    block_on_exhaustion: bool | None = None
+    plan_group_id: str | None = None
+    metadata: dict[str, Any] | None = None
+
+
+class UpdatePlan(In, kw_only=True):
+    name: Name | Maybe = MISSING
+    description: Text | None | Maybe = MISSING
+    metadata: dict[str, Any] | None | Maybe = MISSING
+    is_public: bool | Maybe = MISSING
+
+
+class SetVisibility(In, kw_only=True):
+    is_public: bool
+
+
+class AddPrice(In, kw_only=True):
+    billing_interval: Interval
+    price: Amount
+    trial_days: Annotated[int, Meta(ge=0, le=730)] = 0
+    is_default: bool = False
+    metadata: dict[str, Any] | None = None
+    included_balance: int | None = None
+    included_credits: int | None = None
+    market_prices: list[Any] | None = None
+    inherits_from_price_id: str | None = None
+
+
+class UpdatePrice(In, kw_only=True):
+    price: Amount | Maybe = MISSING
+    is_default: bool | Maybe = MISSING
+    trial_days: int | Maybe = MISSING
+    metadata: dict[str, Any] | Maybe = MISSING
+
+
+class OverageIn(In, kw_only=True):
+    """`unitPrice` in the rate scale (10000 = 1.00) or `unitPriceDecimal` in major units, exact."""
+
+    enabled: bool | None = None
+    unit_price: Amount | None = None
+    unit_price_decimal: str | None = None
+
+
+class AddPlanFeature(In, kw_only=True):
+    feature_id: str
+    enabled: bool | None = None
+    included_amount: Quantity | None = None
+    unlimited: bool | None = None
+    overage: OverageIn | None = None
+    overage_enabled: bool | None = None
+    overage_unit_price: Amount | None = None
+    credits_per_unit: int | None = None
+    pricing_mode: Literal["fixed", "ai_model"] | None = None
+    margin: int | None = None
+
+
+class UpdatePlanFeature(In, kw_only=True):
+    enabled: bool | None = None
+    included_amount: Quantity | None = None
+    unlimited: bool | None = None
+    overage: OverageIn | None = None
+    overage_enabled: bool | None = None
+    overage_unit_price: Amount | None = None
+    credits_per_unit: int | None = None
+
+
+class Overage(Out, kw_only=True):
+    enabled: bool
+    model: str | None | Maybe = MISSING
+    unit_price: int | None
+    unit_price_decimal: str
+
+
+class PlanFeatureItem(Out, kw_only=True):
+    code: str
+    name: str
+    type: str
+    unit_name: str | None
+    enabled: bool
+    included_amount: int | None
+    included_amount_decimal: str
+    unlimited: bool
+    overage: Overage | None
+    regional_prices: list[Any] = []
+
+
+class PlanPriceItem(Out, kw_only=True):
+    id: str
+    billing_interval: str
+    price: int
+    is_default: bool
+    trial_days: int
+    included_balance: int | None
+    included_credits: int | None
+    offer_id: str | None = None
+    inherits_from_price_id: str | None = None
+    metadata: dict[str, Any]
+    market_prices: list[Any] = []
+    regional_prices: list[Any] = []
+
+
+class PlanOut(Out, kw_only=True):
+    id: str
+    name: str
+    code: str
+    description: str | None
+    consumption_model: str | None
+    is_public: bool
+    is_default: bool = False
+    is_free: bool
+    block_on_exhaustion: bool | None
+    sort_order: int
+    plan_group_id: str | None = None
+    metadata: dict[str, Any] | None
+    created_at: str
+    updated_at: str
+    features: list[PlanFeatureItem]
+    prices: list[PlanPriceItem]
+    exchange_rates: list[Any] = []
+    object: str = "plan"
+    livemode: bool
+
+
+class PlanPriceOut(Out, kw_only=True):
+    id: str
+    plan_id: str
+    billing_interval: str
+    price: int
+    is_default: bool
+    trial_days: int
+    included_balance: int | None
+    included_credits: int | None
+    offer_id: str | None = None
+    inherits_from_price_id: str | None = None
+    metadata: dict[str, Any]
+    market_prices: list[Any] = []
+    created_at: str
+    updated_at: str
+    object: str = "plan_price"
+    livemode: bool
+
+
+class PlanFeatureOut(Out, kw_only=True):
+    plan_id: str
+    feature_id: str
+    enabled: bool
+    included_amount: int
+    included_amount_decimal: str
+    unlimited: bool
+    overage: Overage
+    credits_per_unit: int | None = None
+    pricing_mode: str = "fixed"
+    margin: int | None = None
+    version: int
+    valid_from: str
+    object: str = "plan_feature"
+    livemode: bool
+
+
+class RemovedPlanFeature(Out, kw_only=True):
+    id: str
+    removed: bool = True
+    object: str = "plan_feature"
+    livemode: bool
+
+
+def _overage(terms: Terms) -> Overage:
+    return Overage(
+        enabled=terms.overage_enabled,
+        model="per_unit" if terms.overage_enabled else None,
+        unit_price=to_rate(terms.price.unit_amount),
+        unit_price_decimal=text(terms.price.unit_amount),
+    )
+
+
+def _show_terms(terms: Terms, *, live: bool) -> PlanFeatureOut:
+    overage = _overage(terms)
+    overage.model = MISSING
+    return PlanFeatureOut(
+        plan_id=ids.show(ids.PLAN, terms.plan_id),
+        feature_id=ids.show(ids.FEATURE, terms.feature_id),
+        enabled=terms.enabled,
+        included_amount=int(terms.included),
+        included_amount_decimal=text(terms.included),
+        unlimited=terms.unlimited,
+        overage=overage,
+        version=terms.version,
+        valid_from=show_instant(terms.valid_from),
+        livemode=live,
+    )
+
+
+def _show_item(feature: Feature, terms: Terms) -> PlanFeatureItem:
+    return PlanFeatureItem(
+        code=feature.code,
+        name=feature.name,
+        type=feature.type.value,
+        unit_name=feature.unit_name,
+        enabled=terms.enabled,
+        included_amount=int(terms.included),
+        included_amount_decimal=text(terms.included),
+        unlimited=terms.unlimited,
+        overage=_overage(terms) if feature.type.value == "usage" else None,
+    )
+
+
+def _show_price(price: PlanPrice, *, live: bool) -> PlanPriceOut:
+    return PlanPriceOut(
+        id=ids.show(ids.PLAN_PRICE, price.id),
+        plan_id=ids.show(ids.PLAN, price.plan_id),
+        billing_interval=price.billing_interval,
+        price=price.amount_minor,
+        is_default=price.is_default,
+        trial_days=price.trial_days,
+        included_balance=price.included_balance,
+        included_credits=price.included_credits,
+        metadata=price.metadata,
+        created_at=show_instant(price.created_at),
+        updated_at=show_instant(price.updated_at),
+        livemode=live,
+    )
+
+
+async def _show(call: Call[Any], plans: list[Plan]) -> list[PlanOut]:
+    organization_id = call.organization.id
+    plan_ids = [plan.id for plan in plans]
+    named = {
+        feature.id: feature for feature in await catalog.features(call.conn, organization_id=organization_id)
+    }
+    promised = publish_catalog.by_plan(
+        await catalog.terms(call.conn, organization_id=organization_id, plan_ids=plan_ids)
+    )
+    prices: dict[UUID, list[PlanPrice]] = {}
+    for price in await catalog.prices(call.conn, organization_id=organization_id, plan_ids=plan_ids):
+        prices.setdefault(price.plan_id, []).append(price)
+    return [
+        PlanOut(
+            id=ids.show(ids.PLAN, plan.id),
+            name=plan.name,
+            code=plan.code,
+            description=plan.description,
+            consumption_model=plan.consumption_model,
+            is_public=plan.is_public,
+            is_free=plan.is_free,
+            block_on_exhaustion=plan.block_on_exhaustion,
+            sort_order=plan.sort_order,
+            metadata=plan.metadata,
+            created_at=show_instant(plan.created_at),
+            updated_at=show_instant(plan.updated_at),
+            features=[_show_item(named[terms.feature_id], terms) for terms in promised.get(plan.id, ())],
+            prices=[
+                PlanPriceItem(
+                    id=ids.show(ids.PLAN_PRICE, price.id),
+                    billing_interval=price.billing_interval,
+                    price=price.amount_minor,
+                    is_default=price.is_default,
+                    trial_days=price.trial_days,
+                    included_balance=price.included_balance,
+                    included_credits=price.included_credits,
+                    metadata=price.metadata,
+                )
+                for price in prices.get(plan.id, ())
+            ],
+            livemode=call.live,
+        )
+        for plan in plans
+    ]
+
+
+async def _find(call: Call[Any]) -> Plan:
+    """By public id or by code."""
+    given = call.path["id"]
+    identity = ids.read(ids.PLAN, given) or ids.read("plan", given)
+    return await publish_catalog.find_plan(
+        call.conn, organization_id=call.organization.id, plan_id=identity, code=given
+    )
+
+
+async def _answer(call: Call[Any], plan: Plan, status: int = 200) -> Reply:
+    return Reply((await _show(call, [plan]))[0], status)
+
+
+async def create(call: Call[CreatePlan]) -> Reply:
+    body = call.body
+    if body.consumption_model in ("credits", "balance"):
+        raise InvalidRequest(
+            FieldError(
+                "consumptionModel", f"{body.consumption_model} plans are not offered by this server yet"
+            )
+        )
+    if body.plan_group_id is not None:
+        raise InvalidRequest(FieldError("planGroupId", "plan groups are not offered by this server yet"))
+    plan = Plan(
+        id=new_id(),
+        code=body.code,
+        name=body.name,
+        description=body.description,
+        consumption_model=body.consumption_model or "metered",
+        is_public=body.is_public,
+        is_free=body.is_free,
+        block_on_exhaustion=body.block_on_exhaustion,
+        sort_order=0,
+        metadata=body.metadata,
+        created_at=call.now,
+        updated_at=call.now,
+    )
+    await publish_catalog.create_plan(call.conn, organization_id=call.organization.id, plan=plan)
+    return await _answer(call, plan, 201)
+
+
+async def get(call: Call[None]) -> Reply:
+    return await _answer(call, await _find(call))
+
+
+async def list_all(call: Call[None]) -> Reply:
+    found = await catalog.plans(
+        call.conn, organization_id=call.organization.id, include_private=call.flag("includePrivate")
+    )
+    return Reply(whole(await _show(call, found)))
+
+
+async def update(call: Call[UpdatePlan]) -> Reply:
+    plan = await _find(call)
+    changes = {
+        name: value
+        for name in ("name", "description", "metadata", "is_public")
+        if (value := getattr(call.body, name)) is not MISSING
+    }
+    plan = replace(plan, **changes, updated_at=call.now)
+    await catalog.update_plan(call.conn, organization_id=call.organization.id, plan=plan)
+    return await _answer(call, plan)
+
+
+async def set_visibility(call: Call[SetVisibility]) -> Reply:
+    plan = replace(await _find(call), is_public=call.body.is_public, updated_at=call.now)
+    await catalog.update_plan(call.conn, organization_id=call.organization.id, plan=plan)
+    return await _answer(call, plan)
+
+
+async def delete(call: Call[None]) -> Reply:
+    plan = await _find(call)
+    await publish_catalog.delete_plan(
+        call.conn, organization_id=call.organization.id, plan=plan, now=call.now
+    )
+    return Reply(Deleted(id=ids.show(ids.PLAN, plan.id), object="plan", livemode=call.live))
+
+
+async def add_price(call: Call[AddPrice]) -> Reply:
+    body = call.body
+    for name, given in (
+        ("trialDays", body.trial_days),
+        ("includedBalance", body.included_balance),
+        ("includedCredits", body.included_credits),
+        ("marketPrices", body.market_prices),
+        ("inheritsFromPriceId", body.inherits_from_price_id),
+    ):
+        if given:
+            raise InvalidRequest(FieldError(name, "is not offered by this server yet"))
+    plan = await _find(call)
+    price = await publish_catalog.add_price(
+        call.conn,
+        organization_id=call.organization.id,
+        plan=plan,
+        price=PlanPrice(
+            id=new_id(),
+            plan_id=plan.id,
+            billing_interval=body.billing_interval,
+            amount_minor=body.price,
+            is_default=body.is_default,
+            trial_days=0,
+            included_balance=None,
+            included_credits=None,
+            metadata=body.metadata or {},
+            archived_at=None,
+            created_at=call.now,
+            updated_at=call.now,
+        ),
+    )
+    return Reply(_show_price(price, live=call.live), 201)
+
+
+async def _find_price(call: Call[Any]) -> PlanPrice:
+    return await publish_catalog.find_price(
+        call.conn,
+        organization_id=call.organization.id,
+        plan=await _find(call),
+        price_id=ids.read(ids.PLAN_PRICE, call.path["priceId"]),
+    )
+
+
+async def update_price(call: Call[UpdatePrice]) -> Reply:
+    """A new amount reaches those who hold the price at their next renewal. Metadata merges by key."""
+    price = await _find_price(call)
+    body = call.body
+    if isinstance(body.trial_days, int) and body.trial_days:
+        raise InvalidRequest(FieldError("trialDays", "is not offered by this server yet"))
+    if isinstance(body.price, int):
+        price = replace(price, amount_minor=body.price)
+    if isinstance(body.metadata, dict):
+        price = replace(price, metadata={**price.metadata, **body.metadata})
+    price = replace(price, updated_at=call.now)
+    await catalog.update_price(call.conn, organization_id=call.organization.id, price=price)
+    if body.is_default is True:
+        price = await publish_catalog.make_default(
+            call.conn, organization_id=call.organization.id, price=price
+        )
+    return Reply(_show_price(price, live=call.live))
+
+
+async def make_default(call: Call[None]) -> Reply:
+    price = await publish_catalog.make_default(
+        call.conn, organization_id=call.organization.id, price=await _find_price(call)
+    )
+    return Reply(_show_price(price, live=call.live))
+
+
+async def delete_price(call: Call[None]) -> Reply:
+    """Nobody can choose it any more; who holds it keeps it."""
+    price = await _find_price(call)
+    await catalog.archive_price(
+        call.conn, organization_id=call.organization.id, price_id=price.id, now=call.now
+    )
+    return Reply(Deleted(id=ids.show(ids.PLAN_PRICE, price.id), object="plan_price", livemode=call.live))
+
+
+def _spec(body: AddPlanFeature | UpdatePlanFeature) -> TermsSpec:
+    overage = body.overage or OverageIn()
+    if body.included_amount is not None and not fits(body.included_amount):
+        raise InvalidRequest(FieldError("includedAmount", "must be finite, with at most 20 and 12 digits"))
+    exact = None
+    if overage.unit_price_decimal is not None:
+        try:
+            exact = Decimal(overage.unit_price_decimal)
+        except InvalidOperation:
+            exact = Decimal("NaN")
+        if not fits(exact) or exact < 0 or overage.unit_price_decimal != overage.unit_price_decimal.strip():
+            raise InvalidRequest(
+                FieldError("overage.unitPriceDecimal", "must be an amount in major units such as 0.0007")
+            )
+    rate = overage.unit_price if overage.unit_price is not None else body.overage_unit_price
+    if exact is not None and rate is not None and from_rate(rate) != exact:
+        raise InvalidRequest(FieldError("overage.unitPrice", "disagrees with overage.unitPriceDecimal"))
+    if exact is None and rate is not None:
+        exact = from_rate(rate)
+    return TermsSpec(
+        enabled=body.enabled,
+        included=body.included_amount,
+        unlimited=body.unlimited,
+        overage_enabled=overage.enabled if overage.enabled is not None else body.overage_enabled,
+        unit_amount=exact,
+    )
+
+
+async def add_feature(call: Call[AddPlanFeature]) -> Reply:
+    body = call.body
+    if body.pricing_mode == "ai_model" or body.margin is not None or body.credits_per_unit is not None:
+        raise InvalidRequest(FieldError("pricingMode", "a metered plan prices by unit"))
+    return await _promise(call, await features.by_id(call, body.feature_id), new=True)
+
+
+async def update_feature(call: Call[UpdatePlanFeature]) -> Reply:
+    """A new version: what is better for the customer counts now, what is worse from the next period."""
+    if call.body.credits_per_unit is not None:
+        raise InvalidRequest(FieldError("creditsPerUnit", "a metered plan prices by unit"))
+    return await _promise(call, await features.by_id(call, call.path["featureId"]), new=False)
+
+
+async def _promise(call: Call[Any], feature: Feature, *, new: bool) -> Reply:
+    terms = await publish_catalog.promise(
+        call.conn,
+        organization_id=call.organization.id,
+        plan=await _find(call),
+        feature=feature,
+        spec=_spec(call.body),
+        now=call.now,
+        new=new,
+    )
+    return Reply(_show_terms(terms, live=call.live), 201 if new else 200)
+
+
+async def remove_feature(call: Call[None]) -> Reply:
+    feature = await features.by_id(call, call.path["featureId"])
+    await publish_catalog.withdraw(
+        call.conn,
+        organization_id=call.organization.id,
+        plan=await _find(call),
+        feature_id=feature.id,
+        now=call.now,
+    )
+    return Reply(RemovedPlanFeature(id=ids.show(ids.FEATURE, feature.id), livemode=call.live))
+
+
+def _plan(
+    name: str, method: str, path: str, summary: str, handler: Any, returns: Any, **more: Any
+) -> Operation:
+    return Operation(
+        name=f"plans.{name}",
+        method=method,
+        path=path,
+        summary=summary,
+        resource="plan",
+        handler=handler,
+        returns=returns,
+        errors=more.pop("errors", ("plan_not_found",)),
+        **more,
+    )
+
+
+OPERATIONS = (
+    _plan(
+        "create",
+        "POST",
+        "/plans",
+        "Create a plan",
+        create,
+        PlanOut,
+        body=CreatePlan,
+        status=201,
+        also=(("POST", "/plans/manage"),),
+        errors=("duplicate",),
+    ),
+    _plan(
+        "list",
+        "GET",
+        "/plans",
+        "List public plans, or all with includePrivate",
+        list_all,
+        Page[PlanOut],
+        query=("includePrivate",),
+        errors=(),
+    ),
+    _plan("get", "GET", "/plans/{id}", "Get a plan by id or code", get, PlanOut),
+    _plan(
+        "update",
+        "PATCH",
+        "/plans/{id}",
+        "Change a plan's name, description, metadata or visibility",
+        update,
+        PlanOut,
+        body=UpdatePlan,
+        also=(("PUT", "/plans/{id}/manage"),),
+    ),
+    _plan(
+        "delete",
+        "DELETE",
+        "/plans/{id}",
+        "Stop offering a plan; who holds it keeps it",
+        delete,
+        Deleted,
+        also=(("DELETE", "/plans/{id}/manage"),),
+    ),
+    _plan(
+        "setVisibility",
+        "PUT",
+        "/plans/{id}/visibility",
+        "Show or hide a plan",
+        set_visibility,
+        PlanOut,
+        body=SetVisibility,
+    ),
+    _plan(
+        "addPrice",
+        "POST",
+        "/plans/{id}/prices",
+        "Add a base price for an interval",
+        add_price,
+        PlanPriceOut,
+        body=AddPrice,
+        status=201,
+        errors=("plan_not_found", "duplicate"),
+    ),
+    _plan(
+        "updatePrice",
+        "PATCH",
+        "/plans/{id}/prices/{priceId}",
+        "Change a base price from the next renewal on",
+        update_price,
+        PlanPriceOut,
+        body=UpdatePrice,
+        also=(("PUT", "/plans/{id}/prices/{priceId}"),),
+        errors=("plan_not_found", "price_not_found"),
+    ),
+    _plan(
+        "deletePrice",
+        "DELETE",
+        "/plans/{id}/prices/{priceId}",
+        "Stop offering a price; who holds it keeps it",
+        delete_price,
+        Deleted,
+        errors=("plan_not_found", "price_not_found"),
+    ),
+    _plan(
+        "setDefaultPrice",
+        "PUT",
+        "/plans/{id}/prices/{priceId}/default",
+        "Make a price the default",
+        make_default,
+        PlanPriceOut,
+        errors=("plan_not_found", "price_not_found"),
+    ),
+    _plan(
+        "addFeature",
+        "POST",
+        "/plans/{id}/features",
+        "Promise a feature in a plan",
+        add_feature,
+        PlanFeatureOut,
+        body=AddPlanFeature,
+        status=201,
+        errors=("plan_not_found", "feature_not_found", "feature_already_exists"),
+    ),
+    _plan(
+        "updateFeature",
+        "PATCH",
+        "/plans/{id}/features/{featureId}",
+        "Change what a plan promises: better now, worse from the next period",
+        update_feature,
+        PlanFeatureOut,
+        body=UpdatePlanFeature,
+        also=(("PUT", "/plans/{id}/features/{featureId}"),),
+        errors=("plan_not_found", "feature_not_found"),
+    ),
+    _plan(
+        "removeFeature",
+        "DELETE",
+        "/plans/{id}/features/{featureId}",
+        "End a promise from the next period on",
+        remove_feature,
+        RemovedPlanFeature,
+        errors=("plan_not_found", "feature_not_found"),
+    ),
+)

@@ -1,0 +1,35 @@
+"""The table of operations: every route there is, in order of matching."""
+
+from typing import Final
+
+from tallystick.api import (
+    access,
+    api_keys,
+    customers,
+    features,
+    invoices,
+    plans,
+    subscriptions,
+    test_clock,
+    transactions,
+    usage,
+)
+from tallystick.api.operations import Operation
+
+OPERATIONS: Final[tuple[Operation, ...]] = (
+    *customers.OPERATIONS,
+    *features.OPERATIONS,
+    *plans.OPERATIONS,
+    *subscriptions.OPERATIONS,
+    *usage.OPERATIONS,
+    *access.OPERATIONS,
+    *invoices.OPERATIONS,
+    *transactions.OPERATIONS,
+    *test_clock.OPERATIONS,
+    *api_keys.OPERATIONS,
+)
+
+TRACK: Final = "/usage/events"
+TRACK_BATCH: Final = "/usage/events/batch"
+PREFIXES: Final = ("/api/v1", "/api")
+"""The current prefix, and the one from before there were versions."""

@@ -1,0 +1,268 @@
+"""Usage: check, set, and reading events back. Tracking itself is `ingest_routes.py` (behaviour.md §6)."""
+
+from decimal import Decimal
+from typing import Annotated, Any
+from uuid import UUID
+
+from msgspec import Meta
+
+from tallystick.api import events as shown_events
+from tallystick.api.customers import find as find_customer
+from tallystick.api.events import UsageEventOut
+from tallystick.api.operations import Call, Operation, Page, Reply, page_of
+from tallystick.api.wire import MISSING, In, Maybe, Out
+from tallystick.core import ids, limits
+from tallystick.core.catalog import FeatureType
+from tallystick.core.events import StoredEvent
+from tallystick.core.money import fits, plain, to_rate
+from tallystick.core.times import show_instant
+from tallystick.errors import FieldError, InvalidRequest, Problem
+from tallystick.flows import check_access, set_usage
+from tallystick.store import customers, events
+
+Reference = Annotated[str, Meta(min_length=1, max_length=limits.CUSTOMER_REFERENCE_CHARS_MAX)]
+Code = Annotated[str, Meta(pattern="^[a-z0-9_]+$", min_length=1, max_length=limits.CODE_CHARS_MAX)]
+
+
+class CheckUsage(In, kw_only=True):
+    feature_code: Code
+    customer_id: Reference | None = None
+    external_id: Reference | None = None
+    quantity: Decimal = Decimal(1)
+
+
+class SetUsage(In, kw_only=True):
+    feature_code: Code
+    customer_id: Reference | None = None
+    external_id: Reference | None = None
+    value: Decimal
+    reason: Annotated[str, Meta(max_length=limits.TEXT_CHARS_MAX)] | None = None
+
+
+class UsageCheck(Out, kw_only=True):
+    allowed: bool
+    subscription_status: str
+    feature_code: str
+    quantity: Decimal
+    reason: str | Maybe = MISSING
+    message: str | Maybe = MISSING
+    consumption_model: str = "metered"
+    current: Decimal
+    remaining: Decimal
+    unlimited: bool
+    included: Decimal
+    overage_enabled: bool
+    overage_unit_price: int | None
+    object: str = "usage_check"
+    livemode: bool
+
+
+class UsageAdjustment(Out, kw_only=True):
+    id: str
+    value: Decimal
+    previous_value: Decimal
+    adjustment: Decimal
+    customer_id: str
+    reason: str | None
+    ts: str
+    created_at: str
+    feature_code: str
+    object: str = "usage_adjustment"
+    livemode: bool
+
+
+_FEATURE = {"feature": "featureCode", "eventType": "featureCode"}
+
+
+def _reference(body: CheckUsage | SetUsage) -> str:
+    given = [each for each in (body.customer_id, body.external_id) if each is not None]
+    if not given:
+        raise InvalidRequest(FieldError("customerId", "is required"))
+    if len(given) == 2 and given[0] != given[1]:
+        raise InvalidRequest(FieldError("externalId", "disagrees with customerId"))
+    return given[0]
+
+
+async def check(call: Call[CheckUsage]) -> Reply:
+    """A dry run: would this much be accepted now? Records nothing."""
+    body = call.body
+    if not fits(body.quantity) or body.quantity <= 0:
+        raise InvalidRequest(FieldError("quantity", "must be a number above 0"))
+    holding = await check_access.held(
+        call.conn,
+        call.services.books,
+        organization_id=call.organization.id,
+        reference=_reference(body),
+        now=call.now,
+    )
+    if holding is None:
+        raise Problem("no_active_subscription")
+    feature = holding.catalogue.features.get(body.feature_code)
+    if feature is None:
+        raise Problem("feature_not_found", f"There is no feature {body.feature_code!r}.", param="featureCode")
+    if feature.type is not FeatureType.USAGE:
+        raise InvalidRequest(FieldError("featureCode", f"{body.feature_code!r} has no usage"))
+    access = await check_access.access_to(call.conn, holding, feature)
+    if access is None:
+        raise Problem("feature_not_in_plan", param="featureCode")
+    if not access.terms.enabled:
+        raise Problem("feature_disabled", param="featureCode")
+    allowed = access.allows(body.quantity)
+    answer = UsageCheck(
+        allowed=allowed,
+        subscription_status=holding.life.status.value,
+        feature_code=feature.code,
+        quantity=plain(body.quantity),
+        current=plain(access.used),
+        remaining=plain(access.remaining),
+        unlimited=access.terms.unlimited,
+        included=plain(access.terms.included),
+        overage_enabled=access.terms.overage_enabled,
+        overage_unit_price=to_rate(access.terms.price.unit_amount) if access.terms.overage_enabled else None,
+        livemode=call.live,
+    )
+    if not allowed:
+        answer.reason = "included_limit_reached"
+        answer.message = "The included amount does not allow that much."
+    return Reply(answer)
+
+
+async def put(call: Call[SetUsage]) -> Reply:
+    body = call.body
+    if not fits(body.value) or body.value < 0:
+        raise InvalidRequest(FieldError("value", "must be a number of 0 or more"))
+    adjusted = await set_usage.set_usage(
+        call.conn,
+        call.services.books,
+        organization_id=call.organization.id,
+        reference=_reference(body),
+        feature_code=body.feature_code,
+        value=body.value,
+        reason=body.reason,
+        key=None,
+        now=call.now,
+        wall=call.wall,
+    )
+    return Reply(
+        UsageAdjustment(
+            id=ids.show(ids.EVENT, adjusted.event.id),
+            value=plain(body.value),
+            previous_value=plain(adjusted.previous),
+            adjustment=plain(adjusted.event.value),
+            customer_id=adjusted.reference,
+            reason=body.reason,
+            ts=show_instant(adjusted.event.occurred_at),
+            created_at=show_instant(adjusted.event.received_at),
+            feature_code=body.feature_code,
+            livemode=call.live,
+        )
+    )
+
+
+async def _named(call: Call[Any], found: list[StoredEvent]) -> dict[UUID, str]:
+    standings = await customers.standings(
+        call.conn,
+        organization_id=call.organization.id,
+        references=[ids.show(ids.CUSTOMER, each) for each in {event.customer_id for event in found}],
+    )
+    return {standing.customer_id: standing.reference for standing in standings.values()}
+
+
+async def list_events(call: Call[None]) -> Reply:
+    """The raw feed, newest arrival first."""
+    limit, before = call.page(ids.EVENT)
+    reference = call.query.get("customerId") or call.query.get("externalId")
+    customer = await find_customer(call, reference) if reference else None
+    feature = call.query.get("featureCode") or call.query.get("feature") or call.query.get("eventType")
+    found: list[StoredEvent] = []
+    upto, wanted = before, limit + 1
+    while len(found) <= limit:
+        seen = await events.window(
+            call.conn, organization_id=call.organization.id, before=upto, events_min=wanted
+        )
+        if seen is None:
+            break
+        lowest, nothing_older = seen
+        found += await events.between(
+            call.conn,
+            organization_id=call.organization.id,
+            lowest=lowest,
+            before=upto,
+            customer_id=customer.id if customer else None,
+            feature=feature,
+            limit=limit + 1 - len(found),
+        )
+        if nothing_older:
+            break
+        upto, wanted = lowest, wanted * 4
+    names = await _named(call, found)
+    shown = [shown_events.show(each, names[each.customer_id], live=call.live) for each in found]
+    return Reply(page_of(shown, limit, lambda each: str(each.id)))
+
+
+async def get_event(call: Call[None]) -> Reply:
+    event = await events.get(
+        call.conn, organization_id=call.organization.id, event_id=call.identity(ids.EVENT, "id", "not_found")
+    )
+    if event is None:
+        raise Problem("not_found", "There is no such event.")
+    names = await _named(call, [event])
+    return Reply(shown_events.show(event, names[event.customer_id], live=call.live))
+
+
+_ERRORS = (
+    "customer_not_found",
+    "no_active_subscription",
+    "feature_not_found",
+    "feature_not_in_plan",
+    "feature_disabled",
+)
+
+OPERATIONS = (
+    Operation(
+        name="usage.check",
+        method="POST",
+        path="/usage/check",
+        summary="Would this much usage be accepted now?",
+        resource="usage",
+        body=CheckUsage,
+        returns=UsageCheck,
+        handler=check,
+        writes=False,
+        renames=_FEATURE,
+        errors=_ERRORS,
+    ),
+    Operation(
+        name="usage.set",
+        method="PUT",
+        path="/usage",
+        summary="Set the current period's total; stores a signed adjustment",
+        resource="usage",
+        body=SetUsage,
+        returns=UsageAdjustment,
+        handler=put,
+        renames=_FEATURE,
+        errors=_ERRORS,
+    ),
+    Operation(
+        name="usage.list",
+        method="GET",
+        path="/usage/events",
+        summary="List raw events, newest first",
+        resource="usage",
+        returns=Page[UsageEventOut],
+        handler=list_events,
+        query=("limit", "cursor", "customerId", "featureCode"),
+        errors=("customer_not_found",),
+    ),
+    Operation(
+        name="usage.get",
+        method="GET",
+        path="/usage/events/{id}",
+        summary="Get one raw event",
+        resource="usage",
+        returns=UsageEventOut,
+        handler=get_event,
+        errors=("not_found",),
+    ),
+)

@@ -1,0 +1,119 @@
+"""The composition root: settings → database → services → routes. Knows everybody, is known by nobody."""
+
+import logging
+import os
+from datetime import UTC, datetime
+from typing import Any
+
+import psycopg
+from prometheus_client import CollectorRegistry, Gauge, generate_latest, multiprocess
+from psycopg_pool import PoolTimeout
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+from starlette.routing import BaseRoute, Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from tallystick import __version__, settings
+from tallystick.api import openapi, reference
+from tallystick.api.auth import Keyring
+from tallystick.api.http import METRICS_TYPE, Api, json_route
+from tallystick.api.ingest_routes import IngestRoutes
+from tallystick.api.operations import Services
+from tallystick.api.wire import encode
+from tallystick.flows.batcher import Batcher
+from tallystick.flows.books import Books
+from tallystick.providers.sandbox import Sandbox
+from tallystick.settings import Settings
+from tallystick.store.db import Database
+from tallystick.web import checkout
+from tallystick.worker.sweep import Sweeper
+
+log = logging.getLogger("tallystick")
+_WAITING = Gauge(
+    "tallystick_ingest_rows_waiting", "Events waiting for their commit", multiprocess_mode="livesum"
+)
+
+
+def wall() -> datetime:
+    """The wall clock, to the millisecond, as the wire shows every time."""
+    now = datetime.now(UTC)
+    return now.replace(microsecond=now.microsecond // 1000 * 1000)
+
+
+class Application:
+    """One server process as an ASGI application; its lifespan owns the pool, the batcher and the sweeper."""
+
+    def __init__(self, chosen: Settings) -> None:
+        if chosen.database_url is None:
+            raise ValueError("a server process needs a database URL; `tallystick serve` provides it")
+        self.database = Database(chosen.database_url)
+        self.books = Books()
+        self.payments = Sandbox()
+        self.batcher = Batcher(chosen.database_url, self.books, wall)
+        self.sweeper = Sweeper(self.database, self.payments, wall, every_s=chosen.sweep_every_s)
+        services = Services(self.database, self.books, self.payments, wall, chosen.public_url)
+        ingest = IngestRoutes(self.database, self.books, self.batcher, Keyring(self.database), wall)
+        self._api: ASGIApp = Api(services, ingest, self._pages())
+
+    def _pages(self) -> list[BaseRoute]:
+        return [
+            json_route("/health/live", self._live),
+            json_route("/health/ready", self._ready),
+            json_route("/api/openapi.json", self._openapi),
+            Route("/api/reference", self._reference, methods=["GET"]),
+            Route("/metrics", self._metrics, methods=["GET"]),
+            *checkout.routes(self.database, self.payments, wall),
+        ]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._lifespan(receive, send)
+        else:
+            await self._api(scope, receive, send)
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        await receive()
+        try:
+            await self.database.open()
+            self.batcher.start()
+            self.sweeper.start()
+        except (psycopg.Error, PoolTimeout) as error:
+            await send({"type": "lifespan.startup.failed", "message": str(error)})
+            return
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await self.sweeper.stop()
+        await self.batcher.stop()
+        await self.database.close()
+        await send({"type": "lifespan.shutdown.complete"})
+
+    async def _live(self) -> tuple[int, bytes]:
+        return 200, encode({"status": "live", "version": __version__})
+
+    async def _ready(self) -> tuple[int, bytes]:
+        """Ready means: a statement just went through."""
+        try:
+            async with self.database.reading() as conn:
+                await conn.execute("SELECT 1")
+        except (psycopg.Error, PoolTimeout):
+            return 503, encode({"status": "not_ready", "reason": "the database does not answer"})
+        return 200, encode({"status": "ready", "version": __version__})
+
+    async def _openapi(self) -> tuple[int, bytes]:
+        return 200, openapi.rendered()
+
+    async def _reference(self, request: Request) -> Response:
+        return HTMLResponse(reference.page(openapi.document()))
+
+    async def _metrics(self, request: Request) -> Response:
+        _WAITING.set(self.batcher.rows_waiting)
+        registry: Any = None
+        if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+            registry = CollectorRegistry()
+            multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+        return Response(generate_latest(registry) if registry else generate_latest(), media_type=METRICS_TYPE)
+
+
+def create() -> Application:
+    """What uvicorn calls in each server process."""
+    return Application(settings.load())

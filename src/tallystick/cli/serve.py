@@ -1,0 +1,152 @@
+"""`tallystick serve`: the database, the migrations, the first organization, and the server processes."""
+
+import os
+import socket
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from typing import Annotated
+
+import psycopg
+import typer
+import uvicorn
+
+from tallystick import settings
+from tallystick.app import wall
+from tallystick.cli import logs, terminal
+from tallystick.cli.terminal import DatabaseUrl, DataDir
+from tallystick.flows.open_organization import open_organization
+from tallystick.settings import BadSetting, Settings
+from tallystick.store import migrate, organizations
+from tallystick.store.db import Database
+from tallystick.store.embedded import Embedded, EmbeddedError, embedded_postgres, server_lock
+
+_WATCH_EVERY_S = 0.5
+
+
+def serve(
+    host: Annotated[
+        str | None, typer.Option(help="The address to listen on.", envvar="TALLYSTICK_HOST")
+    ] = None,
+    port: Annotated[int | None, typer.Option(help="The port to listen on.", envvar="TALLYSTICK_PORT")] = None,
+    workers: Annotated[
+        str | None, typer.Option(help="Server processes: a number, or auto.", envvar="TALLYSTICK_WORKERS")
+    ] = None,
+    data_dir: DataDir = None,
+    database_url: DatabaseUrl = None,
+) -> None:
+    """Serve the API. Starts the embedded PostgreSQL unless a database URL is given. Ctrl-C stops everything."""
+    found = terminal.chosen(data_dir, database_url)
+    try:
+        found = replace(
+            found,
+            host=host or found.host,
+            port=found.port if port is None else port,
+            workers=found.workers if workers is None else settings.workers(workers),
+        )
+    except BadSetting as error:
+        terminal.fail(str(error))
+    _free_port(found)
+    try:
+        with _database(found) as conninfo:
+            migrate.migrate(conninfo)
+            terminal.run(conninfo, lambda database: _greet(database, found))
+            _serve(replace(found, database_url=conninfo))
+    except EmbeddedError as error:
+        terminal.fail(str(error))
+    except psycopg.OperationalError as error:
+        terminal.fail(f"the database cannot be reached: {str(error).strip()}")
+    except RuntimeError as error:
+        terminal.fail(str(error))
+    terminal.say("stopped")
+
+
+def _free_port(found: Settings) -> None:
+    with socket.socket(socket.AF_INET6 if ":" in found.host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((found.host, found.port))
+        except OSError as error:
+            terminal.fail(f"cannot listen on {found.host}:{found.port}: {error.strerror}")
+
+
+@contextmanager
+def _database(found: Settings) -> Iterator[str]:
+    if found.database_url is not None:
+        yield found.database_url
+        return
+    with server_lock(found.data_dir), embedded_postgres(found.data_dir) as embedded, _watched(embedded):
+        yield embedded.conninfo
+
+
+@contextmanager
+def _watched(embedded: Embedded) -> Iterator[None]:
+    """Start PostgreSQL again when something kills it while we serve."""
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(_WATCH_EVERY_S):
+            if not embedded.is_running():
+                terminal.say("PostgreSQL is gone; starting it again")
+                try:
+                    embedded.restart()
+                except EmbeddedError as error:
+                    terminal.say(f"it did not start: {error}")
+
+    thread = threading.Thread(target=watch, name="postgres watchdog", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+async def _greet(database: Database, found: Settings) -> None:
+    """On the first start there is nobody yet: make a sandbox organization and show how to begin."""
+    async with database.transaction() as conn:
+        first = not await organizations.every(conn)
+        if first:
+            _, key = await open_organization(
+                conn, name="My sandbox", mode="sandbox", timezone="UTC", clock=None, wall=wall()
+            )
+    terminal.say(f"[bold]Tallystick[/] serves on [link]{found.base_url}[/link]")
+    terminal.say(f"  API reference  {found.base_url}/api/reference")
+    terminal.say(f"  Health         {found.base_url}/health/ready")
+    if first:
+        terminal.say("\nA sandbox organization is ready. Its API key is shown only now; keep it:\n")
+        terminal.people.print(f"  {key.secret}\n", soft_wrap=True)
+        terminal.say("Make a customer with it:\n")
+        terminal.people.print(
+            f"  curl {found.base_url}/api/v1/customers -H 'x-api-key: {key.secret}' "
+            "-H 'content-type: application/json' "
+            """-d '{"id": "user_123", "email": "ada@example.com"}'\n""",
+            soft_wrap=True,
+        )
+
+
+def _serve(found: Settings) -> None:
+    os.environ["TALLYSTICK_DATABASE_URL"] = found.database_url or ""
+    with ExitStack() as stack:
+        if found.workers > 1:
+            os.environ["PROMETHEUS_MULTIPROC_DIR"] = stack.enter_context(tempfile.TemporaryDirectory())
+        uvicorn.run(
+            "tallystick.app:create",
+            factory=True,
+            host=found.host,
+            port=found.port,
+            workers=found.workers,
+            loop="uvloop",
+            http="httptools",
+            ws="none",
+            lifespan="on",
+            access_log=False,
+            log_config=logs.config(found.log_level),
+            server_header=False,
+            proxy_headers=False,
+            backlog=4096,
+            timeout_keep_alive=75,
+            timeout_graceful_shutdown=30,
+        )

@@ -1,0 +1,171 @@
+"""Admission: may this event count, and for what?
+
+Pure: the catalogue, the customer's standing and two clocks go in; what to add where comes out, or a Problem.
+Whether the key was seen before, and how much of a limit is used, only the database knows: `flows/ingest` asks.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from uuid import UUID
+
+from tallystick.core.catalog import Catalogue, FeatureType, Terms, terms_over
+from tallystick.core.events import UsageEvent
+from tallystick.core.limits import FUTURE_MAX
+from tallystick.core.meters import Measured, Meter, in_force, measure
+from tallystick.core.money import text
+from tallystick.core.subscriptions import Life, Standing
+from tallystick.core.times import Period
+from tallystick.errors import FieldError, InvalidRequest, Problem
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """A hard limit this event draws on: the counter it belongs to and what it would add."""
+
+    subscription_id: UUID
+    feature_id: UUID
+    feature_code: str
+    meter: Meter
+    period: Period
+    included: Decimal
+    adds: Measured
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """An event that may count: when it happened, what it adds to which meters, which limits it draws on."""
+
+    occurred_at: datetime
+    contributions: tuple[tuple[Meter, Measured], ...]
+    limits: tuple[Limit, ...]
+
+
+def admit(
+    event: UsageEvent, catalogue: Catalogue, standing: Standing, *, now: datetime, latest: datetime
+) -> Admitted:
+    """Judge one event. `now` is the organization's clock, `latest` the later of it and the wall clock.
+
+    Order of refusals: the event itself, the feature, the subscription, the plan (behaviour.md §6.3).
+    """
+    occurred_at = event.occurred_at or now
+    if occurred_at > latest + FUTURE_MAX:
+        raise InvalidRequest(FieldError("timestamp", "lies more than an hour in the future"))
+    fed = catalogue.meters.get(event.feature)
+    if fed is None:
+        raise _unknown(event.feature, catalogue)
+    life = standing.life_for(occurred_at, now)
+    contributions = tuple(
+        (meter, measured)
+        for meter in fed
+        if (measured := measure(meter, event.value, event.properties)) is not None
+    )
+    return Admitted(
+        occurred_at, contributions, _limits(event, catalogue, life, occurred_at, fed, contributions)
+    )
+
+
+def admit_adjustment(
+    event: UsageEvent, meter: Meter, catalogue: Catalogue, standing: Standing, *, now: datetime
+) -> Admitted:
+    """A signed correction of one feature's total: for every version of its meter, whatever the filters.
+
+    It draws on the feature's limit like usage does, so that the counter stays true.
+    """
+    occurred_at = event.occurred_at or now
+    life = standing.life_for(occurred_at, now)
+    adds = Measured(event.value)
+    contributions = tuple((each, adds) for _, each in catalogue.versions[meter.feature_id] if each.adds_up)
+    versions = catalogue.plans.get(life.plan_id, {}).get(meter.feature_id, ())
+    where = life.period_at(occurred_at)
+    terms = terms_over(versions, where[1]) if where else None
+    if where is None or terms is None or not terms.stops_at_included:
+        return Admitted(occurred_at, contributions, ())
+    limit = Limit(
+        life.subscription_id, meter.feature_id, meter.feature_code, meter, where[1], terms.included, adds
+    )
+    return Admitted(occurred_at, contributions, (limit,))
+
+
+def _unknown(code: str, catalogue: Catalogue) -> Problem:
+    feature = catalogue.features.get(code)
+    if feature is not None and feature.type is not FeatureType.USAGE:
+        return InvalidRequest(
+            FieldError("featureCode", f"{code!r} is a {feature.type} feature and has no usage")
+        )
+    if feature is not None:
+        return Problem(
+            "feature_not_found", f"No meter listens to events named {code!r}.", param="featureCode"
+        )
+    return Problem("feature_not_found", f"There is no feature {code!r}.", param="featureCode")
+
+
+def _limits(
+    event: UsageEvent,
+    catalogue: Catalogue,
+    life: Life,
+    occurred_at: datetime,
+    fed: Sequence[Meter],
+    contributions: Sequence[tuple[Meter, Measured]],
+) -> tuple[Limit, ...]:
+    """The hard limits among the features this event feeds; refuses what the plan does not have."""
+    promised = catalogue.plans.get(life.plan_id, {})
+    seen = enabled = False
+    limits: list[Limit] = []
+    for feature_id in {meter.feature_id: None for meter in fed}:
+        versions = promised.get(feature_id)
+        if versions is None:
+            continue
+        where = None
+        if len(versions) == 1 and not versions[0].removed and versions[0].valid_from <= life.anchor.at:
+            terms: Terms | None = versions[0]
+        else:
+            where = life.period_at(max(occurred_at, life.anchor.at))
+            terms = terms_over(versions, where[1]) if where else None
+        if terms is None:
+            continue
+        seen = True
+        enabled = enabled or terms.enabled
+        if not terms.enabled or not terms.stops_at_included or occurred_at < life.anchor.at:
+            continue
+        where = where or life.period_at(occurred_at)
+        if where is None:
+            continue
+        meter = in_force(catalogue.versions[feature_id], where[1].start)
+        for each, adds in contributions:
+            if each.id == meter.id:
+                limits.append(
+                    Limit(
+                        life.subscription_id,
+                        feature_id,
+                        meter.feature_code,
+                        meter,
+                        where[1],
+                        terms.included,
+                        adds,
+                    )
+                )
+    if not seen:
+        raise Problem(
+            "feature_not_in_plan",
+            f"The customer's plan does not have {event.feature!r}.",
+            param="featureCode",
+        )
+    if not enabled:
+        raise Problem(
+            "feature_disabled",
+            f"The customer's plan has {event.feature!r} switched off.",
+            param="featureCode",
+        )
+    return tuple(limits)
+
+
+def limit_reached(limit: Limit, used: Decimal) -> Problem:
+    remaining = max(limit.included - used, Decimal(0))
+    return Problem(
+        "included_limit_reached",
+        f"{limit.feature_code!r}: {text(used)} of {text(limit.included)} included are used; {text(remaining)} remain.",
+        param="value",
+        details={"current": text(used), "included": text(limit.included), "remaining": text(remaining)},
+    )

@@ -1,0 +1,210 @@
+"""Usage events: from a parsed body, in any accepted spelling, to a value, or to named reasons why not.
+
+`api/wire` only parses (numbers arrive as int or Decimal, never float); what is acceptable is judged here.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal
+from typing import Final
+from uuid import UUID
+
+from tallystick.core import limits
+from tallystick.core.money import ZERO, fits
+from tallystick.core.times import parse_instant
+from tallystick.errors import FieldError, InvalidRequest, Problem
+
+CODE: Final = re.compile(r"[a-z0-9_]{1,100}")
+ONE: Final = Decimal(1)
+_FEATURE: Final = ("featureCode", "feature", "eventType", "metricKey")
+_KEY: Final = ("eventId", "idempotencyKey", "customerEventId")
+_TIME: Final = ("timestamp", "ts")
+_VALUE: Final = ("value", "quantity")
+_TOKENS: Final = ("model", "inputTokens", "outputTokens", "cacheReadTokens", "cacheWriteTokens")
+_NO_PROPERTIES: Final[Mapping[str, str]] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class UsageEvent:
+    """What a caller reported. `occurred_at` is None where the caller left the time to us."""
+
+    feature: str
+    customer: str
+    value: Decimal = ONE
+    key: str | None = None
+    occurred_at: datetime | None = None
+    properties: Mapping[str, str] = field(default_factory=dict)
+    also_customer: str | None = None  # a second identifier, which must name the same customer
+    key_field: str = "eventId"  # as the caller spelled it
+
+    def as_sent(self) -> tuple[object, ...]:
+        """What decides whether a repeat is identical: fields as sent, spelling ignored (ruling 13)."""
+        return (self.feature, self.value, self.occurred_at, dict(self.properties))
+
+
+@dataclass(frozen=True, slots=True)
+class StoredEvent:
+    """An event as it was counted: immutable from then on."""
+
+    id: UUID
+    customer_id: UUID
+    feature: str
+    value: Decimal
+    occurred_at: datetime
+    received_at: datetime
+    key: str | None = None
+    timed: bool = True
+    properties: Mapping[str, str] = field(default_factory=dict)
+    adjusts: UUID | None = None
+    reason: str | None = None
+
+    def as_sent(self) -> tuple[object, ...]:
+        return (self.feature, self.value, self.occurred_at if self.timed else None, dict(self.properties))
+
+
+def decode(raw: object) -> UsageEvent:
+    """One event from one parsed JSON object. Raises InvalidRequest with every guilty field."""
+    if not isinstance(raw, dict):
+        raise InvalidRequest(FieldError("", "an event is a JSON object"))
+    errors: list[FieldError] = []
+    feature_field, feature = _one(raw, _FEATURE, errors)
+    key_field, key = _one(raw, _KEY, errors)
+    time_field, time = _one(raw, _TIME, errors)
+    value_field, value = _one(raw, _VALUE, errors)
+
+    if feature is None:
+        errors.append(FieldError(feature_field, "is required"))
+    elif not isinstance(feature, str) or CODE.fullmatch(feature) is None:
+        errors.append(FieldError(feature_field, "must be 1 to 100 of a-z, 0-9 and _"))
+    customer, also = _customers(raw, errors)
+    if key is not None and not _is_text(key, limits.EVENT_KEY_CHARS_MAX):
+        errors.append(FieldError(key_field, f"must be 1 to {limits.EVENT_KEY_CHARS_MAX} characters of text"))
+    occurred_at = None
+    if time is not None:
+        occurred_at = parse_instant(time) if isinstance(time, str) else None
+        if occurred_at is None:
+            errors.append(FieldError(time_field, "must be an ISO 8601 date and time"))
+    quantity = ONE if value is None else _quantity(value_field, value, errors)
+    given = raw.get("properties")
+    properties = _NO_PROPERTIES if not given else _properties(given, errors)
+    if errors:
+        raise InvalidRequest(*errors)
+    if any(raw.get(name) is not None for name in _TOKENS):
+        raise Problem(
+            "pricing_mode_mismatch",
+            "This feature is priced by value; send `value`, not tokens.",
+            param="model",
+        )
+    return UsageEvent(
+        feature=feature,  # type: ignore[arg-type]
+        customer=customer,
+        value=quantity,
+        key=key,  # type: ignore[arg-type]
+        occurred_at=occurred_at,
+        properties=properties,
+        also_customer=also,
+        key_field=key_field,
+    )
+
+
+def _one(raw: Mapping[str, object], names: tuple[str, ...], errors: list[FieldError]) -> tuple[str, object]:
+    """The value of a field that has several spellings; two that disagree are an error."""
+    found, value = names[0], None
+    for name in names:
+        given = raw.get(name)
+        if given is not None:
+            if value is None:
+                found, value = name, given
+            elif given != value:
+                errors.append(FieldError(name, f"disagrees with {found}"))
+    return found, value
+
+
+def _is_text(value: object, chars_max: int) -> bool:
+    return isinstance(value, str) and 0 < len(value) <= chars_max and storable(value)
+
+
+def storable(text: str) -> bool:
+    """Whether a database of UTF-8 text can hold it: no NUL, no half of a surrogate pair."""
+    return "\0" not in text and (text.isascii() or text.isprintable() or _encodes(text))
+
+
+def _encodes(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _customers(raw: Mapping[str, object], errors: list[FieldError]) -> tuple[str, str | None]:
+    given = [(name, raw[name]) for name in ("customerId", "externalId") if raw.get(name) is not None]
+    if not given:
+        errors.append(FieldError("customerId", "is required"))
+        return "", None
+    for name, value in given:
+        if not _is_text(value, limits.CUSTOMER_REFERENCE_CHARS_MAX):
+            errors.append(
+                FieldError(name, f"must be 1 to {limits.CUSTOMER_REFERENCE_CHARS_MAX} characters of text")
+            )
+    first, *rest = (str(value) for _, value in given)
+    return first, rest[0] if rest and rest[0] != first else None
+
+
+def _quantity(name: str, value: object, errors: list[FieldError]) -> Decimal:
+    if isinstance(value, bool) or not isinstance(value, int | Decimal):  # True is an int to Python only
+        errors.append(FieldError(name, "must be a number"))
+        return ZERO
+    number = Decimal(value)
+    if not fits(number):
+        errors.append(
+            FieldError(
+                name,
+                f"must be finite, with at most {limits.INTEGER_DIGITS_MAX} digits before the point "
+                f"and {limits.FRACTION_DIGITS_MAX} after it",
+            )
+        )
+        return ZERO
+    if number < 0:
+        errors.append(FieldError(name, "must be 0 or more"))
+    return number or ZERO
+
+
+def _properties(given: object, errors: list[FieldError]) -> Mapping[str, str]:
+    """`[{property, value}, …]` as published, or a plain object."""
+    pairs: list[tuple[str, object, object]] = []
+    if isinstance(given, dict):
+        pairs = [(f"properties.{name}", name, value) for name, value in given.items()]
+    elif isinstance(given, list):
+        for index, item in enumerate(given):
+            where = f"properties[{index}]"
+            if isinstance(item, dict):
+                pairs.append((where, item.get("property"), item.get("value")))
+            else:
+                errors.append(FieldError(where, "must be {property, value}"))
+    else:
+        errors.append(FieldError("properties", "must be a list of {property, value}"))
+    if len(pairs) > limits.PROPERTIES_PER_EVENT_MAX:
+        errors.append(FieldError("properties", f"at most {limits.PROPERTIES_PER_EVENT_MAX} are kept"))
+        return {}
+    properties: dict[str, str] = {}
+    for where, name, value in pairs:
+        if not _is_text(name, limits.PROPERTY_NAME_CHARS_MAX):
+            errors.append(
+                FieldError(
+                    where, f"the property's name must be 1 to {limits.PROPERTY_NAME_CHARS_MAX} characters"
+                )
+            )
+        elif not (value == "" or _is_text(value, limits.PROPERTY_VALUE_CHARS_MAX)):
+            errors.append(
+                FieldError(
+                    where, f"the value must be text of at most {limits.PROPERTY_VALUE_CHARS_MAX} characters"
+                )
+            )
+        elif name in properties:
+            errors.append(FieldError(where, f"{name!r} is given twice"))
+        else:
+            properties[str(name)] = str(value)
+    return properties

@@ -1,0 +1,43 @@
+"""Every limit, by name, in one place. Sizes in bytes, lengths in characters, times in seconds."""
+
+from datetime import timedelta
+from typing import Final
+
+BODY_BYTES_MAX: Final = 1024 * 1024
+EVENTS_PER_BATCH_MAX: Final = 100
+CUSTOMERS_PER_BATCH_MAX: Final = 100
+
+CODE_CHARS_MAX: Final = 100
+CUSTOMER_REFERENCE_CHARS_MAX: Final = 200
+EXTERNAL_ID_CHARS_MAX: Final = 100
+EMAIL_CHARS_MAX: Final = 200
+NAME_CHARS_MAX: Final = 200
+TEXT_CHARS_MAX: Final = 2_000
+EVENT_KEY_CHARS_MAX: Final = 200
+IDEMPOTENCY_KEY_CHARS_MAX: Final = 255
+PROPERTIES_PER_EVENT_MAX: Final = 50
+PROPERTY_NAME_CHARS_MAX: Final = 100
+PROPERTY_VALUE_CHARS_MAX: Final = 1_000
+FILTERS_PER_METER_MAX: Final = 20
+METADATA_BYTES_MAX: Final = 16 * 1024
+
+INTEGER_DIGITS_MAX: Final = 20
+FRACTION_DIGITS_MAX: Final = 12
+AMOUNT_MINOR_MAX: Final = 10**15
+"""A price above a million million is a typing error, not a price."""
+
+FUTURE_MAX: Final = timedelta(hours=1)
+"""How far ahead of our clock an event may say it happened: clients' clocks differ (ruling 5)."""
+
+PAGE_SIZE: Final = 25
+PAGE_SIZE_MAX: Final = 100
+IDEMPOTENCY_KEEP: Final = timedelta(hours=24)
+GRACE_LIVE: Final = timedelta(hours=1)
+"""Between a period's end and its invoice, so that what is a little late is still in it (ruling 2)."""
+DUE_AFTER: Final = timedelta(days=14)
+CLOCK_ADVANCE_DAYS_MAX: Final = 3_660
+
+ROWS_PER_COMMIT_MAX: Final = 2_000
+ROWS_QUEUED_MAX: Final = 20_000
+"""Beyond this the answer is 503 with Retry-After, before memory grows."""
+CLOSES_PER_CLAIM: Final = 200

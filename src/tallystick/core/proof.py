@@ -1,0 +1,59 @@
+"""Proof: digests of events and event sets, and the chain of ingest batches.
+
+A leaf is 16 bytes of SHA-256 over every field of a stored event. A batch's digest covers its leaves and the
+digest before it, so no row can be added, changed or removed later without the chain telling. A line's digest
+covers the leaves of the very events it bills, in the order they happened.
+"""
+
+from collections.abc import Iterable
+from hashlib import sha256
+from typing import Final
+
+from tallystick.core.events import StoredEvent
+from tallystick.core.money import text
+
+LEAF_BYTES: Final = 16
+GENESIS: Final = sha256(b"tallystick").digest()
+
+
+def leaf(event: StoredEvent) -> bytes:
+    """Text in the database never holds a NUL, so NUL parts the fields without ambiguity."""
+    fields = [
+        event.id.hex,
+        event.customer_id.hex,
+        event.feature,
+        text(event.value),
+        event.occurred_at.isoformat(),
+        event.received_at.isoformat(),
+        event.key or "",
+        "t" if event.timed else "",
+        event.adjusts.hex if event.adjusts else "",
+        event.reason or "",
+    ]
+    for name in sorted(event.properties):
+        fields += (name, event.properties[name])
+    return sha256("\0".join(fields).encode()).digest()[:LEAF_BYTES]
+
+
+def link(previous: bytes, position: int, leaves: bytes) -> bytes:
+    """The chain's digest after a batch: position `position` of its organization, right after `previous`."""
+    return sha256(previous + position.to_bytes(8) + leaves).digest()
+
+
+def set_digest(leaves: Iterable[bytes]) -> str:
+    """The digest of an event set, as hex: its leaves in order of (occurred_at, id)."""
+    running = sha256()
+    for each in leaves:
+        running.update(each)
+    return running.hexdigest()
+
+
+def key_hash(key: str, attempt: int = 0) -> bytes:
+    """Where a sender's key lives in the key table. `attempt` moves on when another key holds that place."""
+    return sha256(b"key\0" + attempt.to_bytes(2) + key.encode()).digest()[:16]
+
+
+def header_hash(header: str, index: int | None = None) -> bytes:
+    """Where an `Idempotency-Key` lives: a namespace of its own; `index` tells the items of a batch apart."""
+    place = b"" if index is None else index.to_bytes(4)
+    return sha256(b"header\0" + place + b"\0" + header.encode()).digest()[:16]

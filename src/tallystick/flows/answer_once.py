@@ -1,0 +1,60 @@
+"""Carry out a request once per Idempotency-Key: the effect and the answer kept for its repeats commit together.
+
+A key that is being worked on is held by an advisory lock for as long as the transaction lasts, so a crash
+frees it with everything it did. Only success is kept: a refused request changed nothing, and is judged anew.
+"""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import datetime
+from hashlib import sha256
+from uuid import UUID
+
+from tallystick.core.limits import IDEMPOTENCY_KEEP
+from tallystick.errors import Problem
+from tallystick.store import db, organizations
+from tallystick.store.db import Conn, Database
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    status: int
+    body: bytes
+    replayed: bool = False
+
+
+async def answer_once(
+    database: Database,
+    *,
+    organization_id: UUID,
+    key: str | None,
+    request_hash: bytes,
+    wall: datetime,
+    act: Callable[[Conn], Awaitable[Answer]],
+) -> Answer:
+    """Run `act` in one transaction, or answer what it answered before. Keys last 24 hours of wall time."""
+    async with database.transaction() as conn:
+        if key is None:
+            return await act(conn)
+        key_hash = sha256(key.encode()).digest()
+        if not await db.try_lock(conn, name=sha256(organization_id.bytes + key_hash).digest()):
+            raise Problem("idempotency_in_progress", retry_after_s=1)
+        kept = await organizations.remembered(
+            conn, organization_id=organization_id, key_hash=key_hash, since=wall - IDEMPOTENCY_KEEP
+        )
+        if kept is not None:
+            known_request, status, body = kept
+            if bytes(known_request) != request_hash:
+                raise Problem("idempotency_key_mismatch")
+            return Answer(status, bytes(body), replayed=True)
+        answer = await act(conn)
+        await organizations.remember(
+            conn,
+            organization_id=organization_id,
+            key_hash=key_hash,
+            request_hash=request_hash,
+            status=answer.status,
+            body=answer.body,
+            now=wall,
+        )
+        return answer

@@ -1,0 +1,145 @@
+"""Group commit: everything that arrived while the last commit ran goes into the next. No timer.
+
+One connection and one task per process. A caller that hangs up does not disturb the others; a batch that fails
+for what is in it is halved until the guilty event stands alone; a lost database is waited for, and until it is
+back the answer is "not now", never silence.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+import psycopg
+from psycopg import AsyncConnection
+
+from tallystick.core.limits import ROWS_PER_COMMIT_MAX, ROWS_QUEUED_MAX
+from tallystick.errors import Broken, Problem
+from tallystick.flows.books import Books
+from tallystick.flows.ingest import Draft, Outcome, ingest
+from tallystick.store.db import CONNECTION, Conn
+
+log = logging.getLogger("tallystick.ingest")
+
+
+@dataclass(slots=True)
+class _Submission:
+    organization_id: UUID
+    drafts: Sequence[Draft]
+    answer: "asyncio.Future[list[Outcome]]"
+
+
+class Batcher:
+    def __init__(self, conninfo: str, books: Books, clock: Callable[[], datetime]) -> None:
+        self._conninfo = conninfo
+        self._books = books
+        self._clock = clock
+        self._waiting: deque[_Submission] = deque()
+        self._rows = 0
+        self._arrived = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._conn: Conn | None = None
+        self._closing = False
+
+    @property
+    def rows_waiting(self) -> int:
+        return self._rows
+
+    def start(self) -> None:
+        self._task = asyncio.create_task(self._run(), name="ingest batcher")
+
+    async def stop(self) -> None:
+        """Answer everything that was accepted into the queue, then stop."""
+        self._closing = True
+        self._arrived.set()
+        if self._task is not None:
+            await self._task
+        if self._conn is not None:
+            await self._conn.close()
+
+    async def submit(self, organization_id: UUID, drafts: Sequence[Draft]) -> list[Outcome]:
+        """Outcomes in the order of the drafts, once they are on disk. Raises Problem when there is no room."""
+        if self._closing or self._rows + len(drafts) > ROWS_QUEUED_MAX:
+            raise Problem("unavailable", "Too much is waiting to be stored; try again.", retry_after_s=1)
+        answer: asyncio.Future[list[Outcome]] = asyncio.get_running_loop().create_future()
+        self._waiting.append(_Submission(organization_id, drafts, answer))
+        self._rows += len(drafts)
+        self._arrived.set()
+        return await answer
+
+    async def _run(self) -> None:
+        while True:
+            if not self._waiting:
+                if self._closing:
+                    return
+                self._arrived.clear()
+                await self._arrived.wait()
+                continue
+            taken = self._take()
+            drafts = [draft for submission in taken for draft in submission.drafts]
+            outcomes = await self._commit(taken[0].organization_id, drafts)
+            self._rows -= len(drafts)
+            place = 0
+            for submission in taken:
+                share = outcomes[place : place + len(submission.drafts)]
+                place += len(submission.drafts)
+                if not submission.answer.done():  # the caller may be gone
+                    submission.answer.set_result(share)
+
+    def _take(self) -> list[_Submission]:
+        """The next commit: what waits for the organization that has waited longest, up to the cap."""
+        first = self._waiting.popleft()
+        taken, rows, others = [first], len(first.drafts), deque[_Submission]()
+        while self._waiting:
+            each = self._waiting.popleft()
+            if (
+                each.organization_id == first.organization_id
+                and rows + len(each.drafts) <= ROWS_PER_COMMIT_MAX
+            ):
+                taken.append(each)
+                rows += len(each.drafts)
+            else:
+                others.append(each)
+                if rows >= ROWS_PER_COMMIT_MAX:
+                    break
+        others.extend(self._waiting)
+        self._waiting = others
+        return taken
+
+    async def _commit(self, organization_id: UUID, drafts: Sequence[Draft]) -> list[Outcome]:
+        try:
+            conn = await self._connection()
+            return await ingest(conn, self._books, organization_id, drafts, wall=self._clock())
+        except psycopg.OperationalError as error:
+            log.warning("ingest: the database did not answer: %s", str(error).strip())
+            await self._drop_connection()
+            refusal = Problem(
+                "unavailable", "The database is not available; try again with the same keys.", retry_after_s=1
+            )
+            return [refusal] * len(drafts)
+        except Problem as problem:
+            return [problem] * len(drafts)
+        except (psycopg.Error, Broken, ArithmeticError, LookupError, ValueError, TypeError) as error:
+            if len(drafts) == 1:
+                log.exception("ingest: one event cannot be stored", exc_info=error)
+                return [Problem("internal_error")]
+            half = len(drafts) // 2
+            return [
+                *await self._commit(organization_id, drafts[:half]),
+                *await self._commit(organization_id, drafts[half:]),
+            ]
+
+    async def _connection(self) -> Conn:
+        if self._conn is None or self._conn.closed or self._conn.broken:
+            self._conn = await AsyncConnection.connect(self._conninfo, connect_timeout=5, **CONNECTION)
+        return self._conn
+
+    async def _drop_connection(self) -> None:
+        conn, self._conn = self._conn, None
+        if conn is not None:
+            with contextlib.suppress(psycopg.Error):
+                await conn.close()

@@ -1,0 +1,118 @@
+"""What a process remembers of an organization between batches, and how it notices that it is out of date.
+
+Every write that changes what ingest must know moves the organization's version (`store.db.bump`). A batch
+works from a book, and the statement that locks the head row tells the version then in force: if it is not the
+book's, the batch is rolled back and done again from a refreshed book. So the cache is exact, in every process.
+"""
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from datetime import datetime
+from uuid import UUID
+
+from tallystick.core.catalog import Catalogue, Terms
+from tallystick.core.meters import Meter
+from tallystick.core.subscriptions import Standing
+from tallystick.errors import Problem
+from tallystick.store import catalog, customers, db, organizations
+from tallystick.store.db import Conn
+
+_STANDINGS_MAX = 100_000
+
+
+@dataclass(slots=True)
+class Book:
+    organization: organizations.Organization
+    version: int
+    catalogue: Catalogue
+    revoked_keys: frozenset[UUID]
+    standings: dict[str, Standing] = field(default_factory=dict)  # by every reference that was asked for
+
+    def now(self, wall: datetime) -> datetime:
+        """The organization's clock: its test clock if it has one, else the wall clock."""
+        return self.organization.simulated_time or wall
+
+
+class Books:
+    """One book per organization in this process."""
+
+    def __init__(self) -> None:
+        self._books: dict[UUID, Book] = {}
+
+    async def current(self, conn: Conn, organization_id: UUID) -> Book:
+        """A book that was up to date a moment ago; enough for reads."""
+        book = self._books.get(organization_id)
+        if book is None or book.version != await db.version(conn, organization_id=organization_id):
+            book = await self.refreshed(conn, organization_id)
+        return book
+
+    async def known(self, conn: Conn, organization_id: UUID) -> Book:
+        """The book as it is; whoever writes from it checks the version when it locks the head."""
+        return self._books.get(organization_id) or await self.refreshed(conn, organization_id)
+
+    async def refreshed(self, conn: Conn, organization_id: UUID) -> Book:
+        """Forget what changed and read it anew."""
+        old = self._books.get(organization_id)
+        version = await db.version(conn, organization_id=organization_id)
+        if old is not None:
+            changes = await db.changed_since(conn, organization_id=organization_id, version=old.version)
+            seen = [number for number, _ in changes]
+            moved = {customer for _, customer in changes}
+            if None not in moved and seen == list(range(old.version + 1, old.version + 1 + len(seen))):
+                standings = {
+                    reference: standing
+                    for reference, standing in old.standings.items()
+                    if standing.customer_id not in moved
+                }
+                book = Book(
+                    old.organization,
+                    old.version + len(seen),
+                    old.catalogue,
+                    old.revoked_keys,
+                    standings,
+                )
+                self._books[organization_id] = book
+                return book
+        organization = await organizations.get(conn, organization_id=organization_id)
+        if organization is None:
+            raise Problem("unauthorized")
+        book = Book(
+            organization,
+            version,
+            await load_catalogue(conn, organization_id),
+            await organizations.revoked_keys(conn, organization_id=organization_id),
+        )
+        self._books[organization_id] = book
+        return book
+
+    async def learn(self, conn: Conn, book: Book, references: set[str]) -> None:
+        """Look up the customers among `references` that the book does not know yet."""
+        unknown = [reference for reference in references if reference not in book.standings]
+        if unknown:
+            if len(book.standings) > _STANDINGS_MAX:
+                book.standings.clear()
+                unknown = list(references)
+            book.standings.update(
+                await customers.standings(conn, organization_id=book.organization.id, references=unknown)
+            )
+
+
+async def load_catalogue(conn: Conn, organization_id: UUID) -> Catalogue:
+    by_code: defaultdict[str, list[Meter]] = defaultdict(list)
+    versions: defaultdict[UUID, list[tuple[datetime, Meter]]] = defaultdict(list)
+    for valid_from, meter in await catalog.meters(conn, organization_id=organization_id):
+        by_code[meter.event_code].append(meter)
+        versions[meter.feature_id].append((valid_from, meter))
+    promised: defaultdict[UUID, defaultdict[UUID, list[Terms]]] = defaultdict(lambda: defaultdict(list))
+    for terms in await catalog.terms(conn, organization_id=organization_id):
+        promised[terms.plan_id][terms.feature_id].append(terms)
+    features = await catalog.features(conn, organization_id=organization_id)
+    return Catalogue(
+        features={feature.code: feature for feature in features},
+        meters={code: tuple(meters) for code, meters in by_code.items()},
+        versions={feature: tuple(each) for feature, each in versions.items()},
+        plans={
+            plan: {feature: tuple(each) for feature, each in promises.items()}
+            for plan, promises in promised.items()
+        },
+    )

@@ -1,0 +1,267 @@
+"""Close a usage period: measure, rate, make lines with their evidence, invoice, and open the next.
+
+Runs in one REPEATABLE READ transaction, so the chain's head, the events and the rollups are seen at one moment.
+A repeat is a no-op: the subscription is locked and what is closed already is not due. The unique index on
+(subscription, period, type) is the last judge.
+"""
+
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from tallystick.core import ids, pricing
+from tallystick.core.catalog import FeatureType, Terms, terms_over
+from tallystick.core.invoicing import Charge, Line, base_line, charge, number, subtotal, usage_line
+from tallystick.core.limits import DUE_AFTER
+from tallystick.core.meters import Meter, in_force
+from tallystick.core.money import text
+from tallystick.core.proof import set_digest
+from tallystick.core.subscriptions import Status, Step, move, periods_per_invoice
+from tallystick.core.times import Period, boundary, show_instant
+from tallystick.errors import must
+from tallystick.flows.books import load_catalogue
+from tallystick.flows.measure_usage import EventSet, event_set, measure_usage
+from tallystick.flows.subscribe import base_evidence, billing_period, grace_of
+from tallystick.store import catalog, customers, db, invoices, organizations, subscriptions
+from tallystick.store.db import Conn, Database, new_id
+from tallystick.store.organizations import Organization
+from tallystick.store.subscriptions import Subscription
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """What a close did: perhaps an invoice, perhaps the end of the subscription."""
+
+    subscription_id: UUID
+    period_index: int
+    customer_name: str
+    invoice_id: UUID | None
+    invoice_number: str | None
+    total: int
+    ended: bool
+
+    @property
+    def outcome(self) -> str:
+        return "canceled" if self.ended else "invoiced" if self.invoice_id else "no_charge"
+
+
+async def close_period(
+    database: Database, *, organization_id: UUID, subscription_id: UUID, now: datetime
+) -> Closed | None:
+    """Close the open period of one subscription if it is due at `now`; None when there is nothing to close."""
+    async with database.transaction(snapshot=True) as conn:
+        subscription = await subscriptions.get(
+            conn, organization_id=organization_id, subscription_id=subscription_id, lock=True
+        )
+        if subscription is None or subscription.closes_at is None or subscription.closes_at > now:
+            return None
+        organization = await organizations.get(conn, organization_id=organization_id)
+        must(organization is not None, "a subscription has an organization", subscription=subscription_id)
+        assert organization is not None
+        return await _close(conn, organization, subscription, now)
+
+
+async def _close(conn: Conn, organization: Organization, subscription: Subscription, now: datetime) -> Closed:
+    start, end = subscription.period_start, subscription.period_end
+    assert start is not None and end is not None
+    closing = Period(start, end)
+    canceled = subscription.state is Status.CANCELED
+    ends = canceled or (subscription.cancel_at is not None and subscription.cancel_at <= end)
+    customer = await customers.find(
+        conn,
+        organization_id=organization.id,
+        reference=ids.show(ids.CUSTOMER, subscription.customer_id),
+    )
+    plan = await catalog.plan(conn, organization_id=organization.id, plan_id=subscription.plan_id)
+    assert customer is not None and plan is not None
+
+    lines = [] if ends else await _next_base(conn, subscription, plan.name)
+    kind = "recurring" if lines else "overage"
+    covered = billing_period(subscription, subscription.period_index + 1) if lines else closing
+    if closing.start < closing.end:
+        lines += await usage_lines(conn, organization, subscription, closing)
+
+    invoice_id = invoice_number = None
+    total = subtotal(lines)
+    if lines:
+        invoice_id = new_id()
+        count = await invoices.issue(
+            conn,
+            invoices.Draft(
+                id=invoice_id,
+                organization_id=organization.id,
+                customer_id=customer.id,
+                subscription_id=subscription.id,
+                status="outstanding" if total > 0 else "paid",
+                invoice_type=kind,
+                currency=subscription.currency,
+                subtotal=total,
+                tax=0,
+                period_index=subscription.period_index,
+                period_start=covered.start,
+                period_end=covered.end,
+                issued_at=now,
+                due_at=now + DUE_AFTER,
+                collect_at=now if total > 0 else None,
+                plan_name=plan.name,
+                created_at=now,
+            ),
+            lines,
+        )
+        invoice_number = number(organization.invoice_prefix, count)
+    await _open_next(
+        conn, organization, subscription, customer.timezone, now, ends=ends, grace=grace_of(organization)
+    )
+    return Closed(
+        subscription.id,
+        subscription.period_index,
+        customer.full_name or customer.reference,
+        invoice_id,
+        invoice_number,
+        total,
+        ends,
+    )
+
+
+async def _next_base(conn: Conn, subscription: Subscription, plan_name: str) -> list[Line]:
+    """The base of the next billing period, in advance, when the next usage period begins one."""
+    length = periods_per_invoice(subscription.billing_interval)
+    if subscription.price_id is None or length is None or (subscription.period_index + 1) % length:
+        return []
+    price = await catalog.price(
+        conn, organization_id=subscription.organization_id, price_id=subscription.price_id
+    )
+    assert price is not None
+    covered = billing_period(subscription, subscription.period_index + 1)
+    return [
+        base_line(
+            plan_name, price.amount_minor, subscription.currency, base_evidence(price, covered, subscription)
+        )
+    ]
+
+
+async def usage_lines(
+    conn: Conn, organization: Organization, subscription: Subscription, closing: Period
+) -> list[Line]:
+    """A line for each feature whose usage of the period costs something."""
+    offered = await load_catalogue(conn, organization.id)
+    features = {feature.id: feature for feature in offered.features.values()}
+    position = await db.head_position(conn, organization_id=organization.id)
+    lines = []
+    for feature_id, versions in offered.plans.get(subscription.plan_id, {}).items():
+        feature = features[feature_id]
+        terms = terms_over(versions, closing)
+        if feature.type is not FeatureType.USAGE or terms is None or not terms.enabled:
+            continue
+        meter = in_force(offered.versions[feature_id], closing.start)
+        usage = await measure_usage(conn, customer_id=subscription.customer_id, meter=meter, span=closing)
+        charged = charge(terms, usage)
+        if not charged.billable:
+            continue
+        behind = await event_set(conn, customer_id=subscription.customer_id, meter=meter, span=closing)
+        must(
+            behind.fold.quantity == usage.quantity,
+            "the rollups say what the events say",
+            feature=feature.code,
+            rollups=text(usage.quantity),
+            events=text(behind.fold.quantity),
+        )
+        lines.append(
+            usage_line(
+                charged,
+                terms,
+                feature_name=feature.name,
+                unit=feature.unit_name or "units",
+                currency=subscription.currency,
+                evidence=_evidence(subscription, closing, terms, meter, charged, behind, position),
+            )
+        )
+    return lines
+
+
+def _evidence(
+    subscription: Subscription,
+    closing: Period,
+    terms: Terms,
+    meter: Meter,
+    charged: Charge,
+    behind: EventSet,
+    position: int,
+) -> dict[str, Any]:
+    """All that is needed to derive the line again from raw events, and to notice when they are not the same."""
+    return {
+        "price": {"id": str(terms.id), "version": terms.version, **pricing.to_json(terms.price)},
+        "meter": {
+            "id": str(meter.id),
+            "version": meter.version,
+            "eventCode": meter.event_code,
+            "aggregation": meter.aggregation.value,
+            "aggregationProperty": meter.property_name,
+            "filters": [
+                {"property": each.property_name, "operator": each.operator.value, "value": each.value}
+                for each in meter.filters
+            ],
+        },
+        "period": {
+            "index": subscription.period_index,
+            "start": show_instant(closing.start),
+            "end": show_instant(closing.end),
+            "timezone": subscription.timezone,
+        },
+        "instants": [closing.start.isoformat(), closing.end.isoformat()],
+        "included": None if charged.included is None else text(charged.included),
+        "used": text(charged.used),
+        "overage": text(charged.billable),
+        "components": [component.to_json() for component in charged.components],
+        "exact": text(charged.exact),
+        "events": {"count": len(behind.leaves), "digest": set_digest(behind.leaves)},
+        "chainPosition": position,
+    }
+
+
+async def _open_next(
+    conn: Conn,
+    organization: Organization,
+    subscription: Subscription,
+    customer_zone: str | None,
+    now: datetime,
+    *,
+    ends: bool,
+    grace: timedelta,
+) -> None:
+    anchor = subscription.anchor
+    assert anchor is not None and subscription.period_end is not None
+    if ends:
+        if subscription.state is Status.CANCELED:
+            await subscriptions.update(conn, replace(subscription, closes_at=None, updated_at=now))
+            return
+        await subscriptions.update(
+            conn,
+            replace(
+                subscription,
+                status=move(subscription.state, Step.CANCEL),
+                closes_at=None,
+                ended_at=subscription.cancel_at,
+                updated_at=now,
+            ),
+        )
+        await db.bump(conn, organization_id=organization.id, customer_id=subscription.customer_id)
+        return
+    zone = customer_zone or organization.timezone
+    index = subscription.period_index + 1
+    end = boundary(anchor, index + 1, zone)
+    await subscriptions.update(
+        conn,
+        replace(
+            subscription,
+            timezone=zone,
+            period_index=index,
+            period_start=subscription.period_end,
+            period_end=end,
+            closes_at=end + grace,
+            updated_at=now,
+        ),
+    )
+    if zone != subscription.timezone:
+        await db.bump(conn, organization_id=organization.id, customer_id=subscription.customer_id)

@@ -1,0 +1,373 @@
+"""Take usage events: one transaction that decides, stores, counts, draws on limits, and notches the chain.
+
+Order inside (ruling 10): lock the counters of limited customers; look up their keys under that lock; core
+decides in arrival order; insert keys, events and rollups in one statement; the chain's head last. Customers
+without hard limits skip the first two. What lost a race is told apart by a statement of its own afterwards.
+A refused event leaves nothing, and its key stays free.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from uuid import UUID
+
+from psycopg.types.json import Jsonb
+
+from tallystick.core import ids
+from tallystick.core.admission import Admitted, Limit, admit, admit_adjustment, limit_reached
+from tallystick.core.events import StoredEvent, UsageEvent
+from tallystick.core.meters import Aggregation, Fold, Measured, Meter
+from tallystick.core.money import ZERO
+from tallystick.core.proof import LEAF_BYTES, header_hash, key_hash, leaf
+from tallystick.core.subscriptions import Standing
+from tallystick.core.times import hour_of, show_instant
+from tallystick.errors import FieldError, InvalidRequest, Problem, must
+from tallystick.flows.books import Book, Books
+from tallystick.flows.measure_usage import measure_usage
+from tallystick.store import db, events, usage
+from tallystick.store.db import Conn, new_ids
+from tallystick.store.usage import Addition, CounterKey
+
+_ATTEMPTS_MAX = 8
+
+
+@dataclass(slots=True)
+class Draft:
+    """One decoded event on its way in, with what came around it."""
+
+    event: UsageEvent
+    api_key_id: UUID | None = None
+    header: str | None = None  # the Idempotency-Key
+    index: int | None = None  # its place in a batch
+    adjusts: Meter | None = None  # set: a signed correction of that meter's total
+    reason: str | None = None
+    key_attempt: int = 0
+
+    @property
+    def place(self) -> bytes | None:
+        """Where its key lives; an event without a key of its own is known by its header (ruling 12)."""
+        if self.event.key is not None:
+            return key_hash(self.event.key, self.key_attempt)
+        return self.header_place
+
+    @property
+    def header_place(self) -> bytes | None:
+        return None if self.header is None else header_hash(self.header, self.index)
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """Counted, now or (`replayed`) when it first came with this very header."""
+
+    event: StoredEvent
+    reference: str
+    replayed: bool = False
+
+
+Outcome = Accepted | Problem
+
+
+class _Again(Exception):
+    """Roll back and do the batch anew: the book was out of date, or a race was lost under a lock."""
+
+    def __init__(self, stale: bool) -> None:
+        self.stale = stale
+
+
+async def ingest(
+    conn: Conn, books: Books, organization_id: UUID, drafts: Sequence[Draft], *, wall: datetime
+) -> list[Outcome]:
+    """Take a batch of one organization in one transaction; answers in the order of the drafts.
+
+    On a connection that is in a transaction already, this becomes part of it (a savepoint).
+    """
+    book = await books.known(conn, organization_id)
+    for _ in range(_ATTEMPTS_MAX):
+        try:
+            async with conn.transaction():
+                return await _attempt(conn, books, book, drafts, wall)
+        except _Again as again:
+            if again.stale:
+                book = await books.refreshed(conn, organization_id)
+    raise Problem("unavailable", "The catalogue keeps changing; try again.", retry_after_s=1)
+
+
+@dataclass(slots=True)
+class _Work:
+    draft: Draft
+    standing: Standing
+    admitted: Admitted
+    place: bytes | None
+    id: UUID
+
+
+async def _attempt(
+    conn: Conn, books: Books, book: Book, drafts: Sequence[Draft], wall: datetime
+) -> list[Outcome]:
+    outcomes: list[Outcome | None] = [None] * len(drafts)
+    now = book.now(wall)
+    latest = max(now, wall)
+    references = {draft.event.customer for draft in drafts}
+    references.update(draft.event.also_customer for draft in drafts if draft.event.also_customer)
+    await books.learn(conn, book, references)
+
+    work: dict[int, _Work] = {}
+    for position, (draft, identity) in enumerate(zip(drafts, new_ids(len(drafts)), strict=True)):
+        try:
+            standing = _standing(book, draft)
+        except Problem as problem:
+            outcomes[position] = problem
+            continue
+        try:
+            admitted = _judge(book, draft, standing, now, latest)
+        except Problem as problem:
+            outcomes[position] = problem
+            admitted = Admitted(now, (), ())
+        work[position] = _Work(draft, standing, admitted, draft.place, identity)
+
+    held: set[int] = set()
+    if any(each.admitted.limits for each in work.values()):
+        held = await _draw_on_limits(conn, work, outcomes)
+    to_store = {
+        position: each
+        for position, each in work.items()
+        if outcomes[position] is None and position not in held
+    }
+
+    version: int | None = None
+    if to_store:
+        number = await events.next_batch_number(conn)
+        stored = await _store(conn, book, to_store, now, number)
+        fresh = [each for each in to_store.values() if each.id in stored]
+        if fresh:
+            await _count_others(conn, fresh, number)
+            leaves = b"".join(leaf(stored[each.id]) for each in fresh)
+            must(len(leaves) == LEAF_BYTES * len(fresh), "a leaf per event")
+            _, version = await events.link(
+                conn,
+                organization_id=book.organization.id,
+                number=number,
+                first_event_id=fresh[0].id,
+                events=len(fresh),
+                leaves=leaves,
+            )
+        for position, each in to_store.items():
+            if each.id in stored:
+                outcomes[position] = Accepted(stored[each.id], each.standing.reference)
+            elif each.admitted.limits:
+                raise _Again(stale=False)
+    if version is None:  # nothing new: no head was locked, but the refusals must be up to date all the same
+        version = await db.version(conn, organization_id=book.organization.id)
+    if version != book.version:
+        raise _Again(stale=True)
+    await _tell_repeats(conn, work, outcomes)
+    return [outcome for outcome in outcomes if outcome is not None]
+
+
+def _standing(book: Book, draft: Draft) -> Standing:
+    if draft.api_key_id in book.revoked_keys:
+        raise Problem("unauthorized")
+    event = draft.event
+    standing = book.standings.get(event.customer)
+    if standing is None:
+        raise Problem("customer_not_found", f"There is no customer {event.customer!r}.", param="customerId")
+    if event.also_customer is not None and book.standings.get(event.also_customer) != standing:
+        raise InvalidRequest(FieldError("externalId", "names another customer than customerId"))
+    return standing
+
+
+def _judge(book: Book, draft: Draft, standing: Standing, now: datetime, latest: datetime) -> Admitted:
+    if draft.adjusts is None:
+        return admit(draft.event, book.catalogue, standing, now=now, latest=latest)
+    return admit_adjustment(draft.event, draft.adjusts, book.catalogue, standing, now=now)
+
+
+async def _store(
+    conn: Conn, book: Book, work: dict[int, _Work], now: datetime, number: int
+) -> dict[UUID, StoredEvent]:
+    batch = events.Rows.empty()
+    made: dict[UUID, StoredEvent] = {}
+    for each in work.values():
+        draft, event, admitted = each.draft, each.draft.event, each.admitted
+        customer = each.standing.customer_id
+        stored = made[each.id] = StoredEvent(
+            id=each.id,
+            customer_id=customer,
+            feature=event.feature,
+            value=event.value,
+            occurred_at=admitted.occurred_at,
+            received_at=now,
+            key=event.key,
+            timed=event.occurred_at is not None,
+            properties=event.properties,
+            adjusts=draft.adjusts.feature_id if draft.adjusts else None,
+            reason=draft.reason,
+        )
+        batch.ids.append(each.id)
+        batch.customers.append(customer)
+        batch.key_hashes.append(each.place)
+        batch.header_hashes.append(draft.header_place)
+        batch.occurred.append(stored.occurred_at)
+        batch.received.append(now)
+        batch.features.append(event.feature)
+        batch.values.append(event.value)
+        batch.keys.append(event.key)
+        batch.timed.append(stored.timed)
+        batch.properties.append(Jsonb(event.properties) if event.properties else None)
+        batch.adjusts.append(stored.adjusts)
+        batch.reasons.append(draft.reason)
+        hour = hour_of(admitted.occurred_at)
+        for meter, measured in admitted.contributions:
+            if meter.aggregation is not Aggregation.MAX:
+                batch.hour_events.append(each.id)
+                batch.hour_customers.append(customer)
+                batch.hour_meters.append(meter.id)
+                batch.hours.append(hour)
+                batch.quantities.append(ZERO if measured.distinct else measured.quantity)
+    fresh = await events.insert(conn, batch, organization_id=book.organization.id, number=number)
+    return {identity: made[identity] for identity in made if identity in fresh}
+
+
+async def _count_others(conn: Conn, fresh: Sequence[_Work], number: int) -> None:
+    """Maxima and distinct values, which do not add up, for the events that were stored."""
+    maxima: list[Addition] = []
+    values: list[Addition] = []
+    for each in fresh:
+        for meter, measured in each.admitted.contributions:
+            if meter.adds_up:
+                continue
+            addition = Addition(
+                each.standing.customer_id,
+                meter.id,
+                hour_of(each.admitted.occurred_at),
+                measured.quantity,
+                measured.distinct,
+            )
+            (values if measured.distinct else maxima).append(addition)
+    if maxima:
+        await usage.raise_maxima(conn, maxima, number=number)
+    if values:
+        await usage.add_values(conn, values)
+
+
+async def _draw_on_limits(conn: Conn, work: dict[int, _Work], outcomes: list[Outcome | None]) -> set[int]:
+    """Decide, in arrival order, which events fit into hard limits; writes refusals into `outcomes`.
+
+    Returns the positions that must not be inserted because their key is taken already.
+    """
+    limited = {position: each for position, each in work.items() if each.admitted.limits}
+    spans: dict[CounterKey, tuple[Limit, UUID]] = {}
+    for each in limited.values():
+        for limit in each.admitted.limits:
+            spans.setdefault(_counter(each, limit), (limit, each.standing.customer_id))
+    counters = await usage.lock_counters(conn, keys=list(spans))
+    folds: dict[CounterKey, Fold] = {}
+    for key, (limit, customer_id) in spans.items():
+        used = counters[key]
+        if used is None or not limit.meter.adds_up:
+            folds[key] = await measure_usage(
+                conn, customer_id=customer_id, meter=limit.meter, span=limit.period
+            )
+        else:
+            folds[key] = Fold(0, used)
+    keyed = [each for each in limited.values() if each.place is not None]
+    taken = set(
+        await events.holders(
+            conn,
+            customers=[each.standing.customer_id for each in keyed],
+            key_hashes=[each.place for each in keyed if each.place is not None],
+        )
+    )
+    held: set[int] = set()
+    for position, each in limited.items():
+        place = (each.standing.customer_id, each.place) if each.place is not None else None
+        if place in taken:
+            held.add(position)
+            continue
+        after = {}
+        for limit in each.admitted.limits:
+            key = _counter(each, limit)
+            after[key] = _added(limit.meter, folds[key], limit.adds)
+            if after[key].quantity > limit.included and after[key].quantity > folds[key].quantity:
+                outcomes[position] = limit_reached(limit, folds[key].quantity)
+                break
+        else:
+            folds.update(after)
+            if place is not None:
+                taken.add(place)
+    await usage.set_counters(conn, used={key: fold.quantity for key, fold in folds.items()})
+    return held
+
+
+def _counter(each: _Work, limit: Limit) -> CounterKey:
+    return CounterKey(each.standing.customer_id, limit.subscription_id, limit.feature_id, limit.period.start)
+
+
+def _added(meter: Meter, before: Fold, adds: Measured) -> Fold:
+    match meter.aggregation:
+        case Aggregation.UNIQUE:
+            values = before.values | {adds.distinct} if adds.distinct else before.values
+            return Fold(before.events + 1, Decimal(len(values)), values)
+        case Aggregation.MAX:
+            return Fold(before.events + 1, max(before.quantity, adds.quantity))
+    return Fold(before.events + 1, before.quantity + adds.quantity)
+
+
+async def _tell_repeats(conn: Conn, work: dict[int, _Work], outcomes: list[Outcome | None]) -> None:
+    """What was not stored may hold a key that is taken: tell a replay, a duplicate and a conflict apart.
+
+    Refusals are looked at too: a repeat of a stored event is a repeat, whatever else has become of it (ruling 11).
+    """
+    suspects = {
+        position: each
+        for position, each in work.items()
+        if each.place is not None and not isinstance(outcomes[position], Accepted)
+    }
+    must(
+        all(outcome or place in suspects for place, outcome in enumerate(outcomes)),
+        "only keyed events repeat",
+    )
+    if not suspects:
+        return
+    holders = await events.holders(
+        conn,
+        customers=[each.standing.customer_id for each in suspects.values()],
+        key_hashes=[each.place for each in suspects.values() if each.place is not None],
+    )
+    for position, each in suspects.items():
+        holder = holders.get((each.standing.customer_id, each.place or b""))
+        if holder is None:
+            if outcomes[position] is None:
+                raise _Again(stale=False)
+            continue
+        event = each.draft.event
+        if event.key is not None and holder.event.key is not None and holder.event.key != event.key:
+            each.draft.key_attempt += 1  # two keys, one hash: this one moves on
+            raise _Again(stale=False)
+        outcomes[position] = _repeat(each, holder)
+
+
+def _repeat(each: _Work, holder: events.Holder) -> Outcome:
+    event, stored = each.draft.event, holder.event
+    identical = event.as_sent() == stored.as_sent()
+    same_header = each.draft.header is not None and each.draft.header_place == (
+        bytes(holder.header_hash) if holder.header_hash is not None else None
+    )
+    if identical and same_header:
+        return Accepted(stored, each.standing.reference, replayed=True)
+    details = {
+        "identical": identical,
+        "id": ids.show(ids.EVENT, stored.id),
+        "ts": show_instant(stored.occurred_at),
+        "receivedAt": show_instant(stored.received_at),
+    }
+    if event.key is None:
+        return Problem("idempotency_key_mismatch", details=details)
+    return Problem(
+        "duplicate",
+        f"The key {event.key!r} was already recorded for this customer"
+        + (", with the same content." if identical else ", with other content."),
+        param=each.draft.event.key_field,
+        details=details,
+    )

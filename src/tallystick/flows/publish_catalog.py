@@ -1,0 +1,282 @@
+"""Publish features, meters, plans, prices and promises. What is published is superseded, never edited.
+
+Each ends by moving the organization's version, so that ingest in every process works from the new catalogue.
+"""
+
+from collections import defaultdict
+from dataclasses import dataclass, replace
+from datetime import datetime
+from decimal import Decimal
+from itertools import groupby
+from uuid import UUID
+
+from tallystick.core.catalog import Feature, FeatureType, Terms
+from tallystick.core.meters import Aggregation, Filter, LatePolicy, Measured, Meter, fold
+from tallystick.core.pricing import PerUnit
+from tallystick.core.times import hour_of
+from tallystick.errors import FieldError, InvalidRequest, Problem
+from tallystick.flows.measure_usage import contribution
+from tallystick.store import catalog, db, events, subscriptions, usage
+from tallystick.store.catalog import Plan, PlanPrice
+from tallystick.store.db import Conn, new_id
+from tallystick.store.usage import Addition
+
+
+@dataclass(frozen=True, slots=True)
+class MeterSpec:
+    """How a usage feature is measured, as asked for."""
+
+    event_code: str
+    aggregation: Aggregation
+    property_name: str | None
+    filters: tuple[Filter, ...]
+    late_policy: LatePolicy
+
+
+async def feature_by_code(conn: Conn, *, organization_id: UUID, code: str) -> Feature:
+    for feature in await catalog.features(conn, organization_id=organization_id):
+        if feature.code == code:
+            return feature
+    raise Problem("feature_not_found", f"There is no feature {code!r}.")
+
+
+async def newest_meter(conn: Conn, *, organization_id: UUID, feature_id: UUID) -> Meter | None:
+    found = [
+        meter
+        for _, meter in await catalog.meters(conn, organization_id=organization_id)
+        if meter.feature_id == feature_id
+    ]
+    return found[-1] if found else None
+
+
+async def create_feature(
+    conn: Conn, *, organization_id: UUID, feature: Feature, meter: MeterSpec | None, now: datetime
+) -> Meter | None:
+    if not await catalog.insert_feature(conn, organization_id=organization_id, feature=feature):
+        raise Problem("feature_already_exists", f"A feature {feature.code!r} already exists.", param="code")
+    if feature.type is not FeatureType.USAGE or meter is None:
+        await db.bump(conn, organization_id=organization_id)
+        return None
+    return await _publish_meter(conn, organization_id, feature, meter, version=1, now=now)
+
+
+async def change_feature(
+    conn: Conn, *, organization_id: UUID, feature: Feature, meter: MeterSpec | None, now: datetime
+) -> Meter | None:
+    """Rename freely; a meter that differs becomes a new version, counting from each customer's next period."""
+    await catalog.update_feature(conn, organization_id=organization_id, feature=feature)
+    old = await newest_meter(conn, organization_id=organization_id, feature_id=feature.id)
+    if old is None or meter is None or meter == spec_of(old):
+        await db.bump(conn, organization_id=organization_id)
+        return old
+    return await _publish_meter(conn, organization_id, feature, meter, version=old.version + 1, now=now)
+
+
+def spec_of(meter: Meter) -> MeterSpec:
+    return MeterSpec(
+        meter.event_code, meter.aggregation, meter.property_name, meter.filters, meter.late_policy
+    )
+
+
+async def _publish_meter(
+    conn: Conn, organization_id: UUID, feature: Feature, spec: MeterSpec, *, version: int, now: datetime
+) -> Meter:
+    meter = Meter(
+        id=new_id(),
+        feature_id=feature.id,
+        feature_code=feature.code,
+        version=version,
+        event_code=spec.event_code,
+        aggregation=spec.aggregation,
+        property_name=spec.property_name,
+        filters=spec.filters,
+        late_policy=spec.late_policy,
+    )
+    await catalog.insert_meter(conn, organization_id=organization_id, meter=meter, valid_from=now)
+    await db.bump(conn, organization_id=organization_id)  # from here on ingest waits for this transaction
+    await _backfill(conn, organization_id, meter)
+    return meter
+
+
+async def _backfill(conn: Conn, organization_id: UUID, meter: Meter) -> None:
+    """Fold the events that were there before the meter, so that it can be priced from its first period."""
+    hours: dict[UUID, dict[datetime, list[Measured]]] = defaultdict(lambda: defaultdict(list))
+    async for event in events.of_code(conn, organization_id=organization_id, feature=meter.event_code):
+        measured = contribution(meter, event)
+        if measured is not None:
+            hours[event.customer_id][hour_of(event.occurred_at)].append(measured)
+    for customer_id, folded in hours.items():
+        await usage.backfill_hours(
+            conn,
+            customer_id=customer_id,
+            meter=meter,
+            hours={hour: fold(meter, measured) for hour, measured in folded.items()},
+        )
+        distinct = [
+            Addition(customer_id, meter.id, hour, each.quantity, each.distinct)
+            for hour, measured in folded.items()
+            for each in measured
+            if each.distinct is not None
+        ]
+        if distinct:
+            await usage.add_values(conn, distinct)
+
+
+async def delete_feature(conn: Conn, *, organization_id: UUID, code: str) -> Feature:
+    feature = await feature_by_code(conn, organization_id=organization_id, code=code)
+    if await catalog.feature_in_use(conn, organization_id=organization_id, feature_id=feature.id):
+        raise Problem("feature_in_use", f"A plan or recorded usage refers to {code!r}.")
+    await catalog.delete_feature(conn, organization_id=organization_id, feature_id=feature.id)
+    await db.bump(conn, organization_id=organization_id)
+    return feature
+
+
+async def create_plan(conn: Conn, *, organization_id: UUID, plan: Plan) -> None:
+    if not await catalog.insert_plan(conn, organization_id=organization_id, plan=plan):
+        raise Problem("duplicate", f"A plan {plan.code!r} already exists.", param="code")
+    await db.bump(conn, organization_id=organization_id)
+
+
+async def find_plan(conn: Conn, *, organization_id: UUID, plan_id: UUID | None, code: str | None) -> Plan:
+    """A plan that can still be chosen, by id or code."""
+    plan = await catalog.plan(conn, organization_id=organization_id, plan_id=plan_id, code=code)
+    if plan is None or await catalog.plan_is_deleted(conn, plan_id=plan.id):
+        raise Problem("plan_not_found")
+    return plan
+
+
+async def delete_plan(conn: Conn, *, organization_id: UUID, plan: Plan, now: datetime) -> None:
+    """Nobody can choose it any more; who holds it keeps it."""
+    await catalog.delete_plan(conn, organization_id=organization_id, plan_id=plan.id, now=now)
+    await db.bump(conn, organization_id=organization_id)
+
+
+async def add_price(conn: Conn, *, organization_id: UUID, plan: Plan, price: PlanPrice) -> PlanPrice:
+    """The first price of a plan is its default; a later one takes the default over when it says so."""
+    if plan.is_free:
+        raise InvalidRequest(FieldError("price", "a free plan has no price"))
+    await catalog.lock_plan(conn, organization_id=organization_id, plan_id=plan.id)
+    others = await catalog.prices(conn, organization_id=organization_id, plan_ids=[plan.id])
+    price = replace(price, is_default=price.is_default or not others)
+    if price.is_default:
+        await catalog.clear_default_price(conn, organization_id=organization_id, plan_id=plan.id)
+    if not await catalog.insert_price(conn, organization_id=organization_id, price=price):
+        raise Problem(
+            "duplicate", f"The plan already has a {price.billing_interval} price.", param="billingInterval"
+        )
+    return price
+
+
+async def find_price(conn: Conn, *, organization_id: UUID, plan: Plan, price_id: UUID | None) -> PlanPrice:
+    price = (
+        None
+        if price_id is None
+        else await catalog.price(conn, organization_id=organization_id, price_id=price_id)
+    )
+    if price is None or price.plan_id != plan.id or price.archived_at is not None:
+        raise Problem("price_not_found")
+    return price
+
+
+async def make_default(conn: Conn, *, organization_id: UUID, price: PlanPrice) -> PlanPrice:
+    await catalog.lock_plan(conn, organization_id=organization_id, plan_id=price.plan_id)
+    await catalog.clear_default_price(conn, organization_id=organization_id, plan_id=price.plan_id)
+    await catalog.make_price_default(conn, organization_id=organization_id, price_id=price.id)
+    return replace(price, is_default=True)
+
+
+@dataclass(frozen=True, slots=True)
+class TermsSpec:
+    """What to promise of a feature; None leaves what was promised before."""
+
+    enabled: bool | None = None
+    included: Decimal | None = None
+    unlimited: bool | None = None
+    overage_enabled: bool | None = None
+    unit_amount: Decimal | None = None  # major units
+
+
+async def promise(
+    conn: Conn,
+    *,
+    organization_id: UUID,
+    plan: Plan,
+    feature: Feature,
+    spec: TermsSpec,
+    now: datetime,
+    new: bool,
+) -> Terms:
+    """Add a feature to a plan, or change what the plan promises of it: a new version either way."""
+    await catalog.lock_plan(conn, organization_id=organization_id, plan_id=plan.id)
+    versions = [
+        each
+        for each in await catalog.terms(conn, organization_id=organization_id, plan_ids=[plan.id])
+        if each.feature_id == feature.id
+    ]
+    current = versions[-1] if versions and not versions[-1].removed else None
+    if new and current is not None:
+        raise Problem("feature_already_exists", f"The plan already has {feature.code!r}.", param="featureId")
+    if not new and current is None:
+        raise Problem("feature_not_found", f"The plan does not have {feature.code!r}.")
+    base = current or Terms(
+        id=new_id(),
+        plan_id=plan.id,
+        feature_id=feature.id,
+        version=0,
+        enabled=True,
+        included=Decimal(0),
+        unlimited=False,
+        overage_enabled=False,
+        price=PerUnit(Decimal(0)),
+        valid_from=now,
+    )
+    terms = replace(
+        base,
+        id=new_id(),
+        version=versions[-1].version + 1 if versions else 1,
+        enabled=base.enabled if spec.enabled is None else spec.enabled,
+        included=base.included if spec.included is None else spec.included,
+        unlimited=base.unlimited if spec.unlimited is None else spec.unlimited,
+        overage_enabled=base.overage_enabled if spec.overage_enabled is None else spec.overage_enabled,
+        price=base.price if spec.unit_amount is None else PerUnit(spec.unit_amount),
+        removed=False,
+        valid_from=now,
+    )
+    if plan.is_free and terms.overage_enabled:
+        raise InvalidRequest(FieldError("overage.enabled", "a free plan cannot have overage"))
+    await catalog.insert_terms(conn, organization_id=organization_id, terms=terms)
+    await db.bump(conn, organization_id=organization_id)
+    return terms
+
+
+async def withdraw(conn: Conn, *, organization_id: UUID, plan: Plan, feature_id: UUID, now: datetime) -> None:
+    """End a promise; who holds the plan keeps it until the next period."""
+    await catalog.lock_plan(conn, organization_id=organization_id, plan_id=plan.id)
+    versions = [
+        each
+        for each in await catalog.terms(conn, organization_id=organization_id, plan_ids=[plan.id])
+        if each.feature_id == feature_id
+    ]
+    if not versions or versions[-1].removed:
+        raise Problem("feature_not_found", "The plan does not have this feature.")
+    last = versions[-1]
+    await catalog.insert_terms(
+        conn,
+        organization_id=organization_id,
+        terms=replace(last, id=new_id(), version=last.version + 1, removed=True, valid_from=now),
+    )
+    await db.bump(conn, organization_id=organization_id)
+
+
+def by_plan(terms: list[Terms]) -> dict[UUID, list[Terms]]:
+    """The newest promise per plan and feature, without those that ended."""
+    newest: dict[UUID, list[Terms]] = {}
+    for (plan_id, _), versions in groupby(terms, key=lambda each: (each.plan_id, each.feature_id)):
+        last = list(versions)[-1]
+        if not last.removed:
+            newest.setdefault(plan_id, []).append(last)
+    return newest
+
+
+async def plan_is_held(conn: Conn, *, organization_id: UUID, plan_id: UUID) -> bool:
+    return await subscriptions.plan_in_use(conn, organization_id=organization_id, plan_id=plan_id)

@@ -1,0 +1,155 @@
+"""Connections, transactions, new ids, and the head row everybody locks last."""
+
+import os
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import datetime
+from typing import Any, Final, LiteralString
+from uuid import UUID
+
+from psycopg import AsyncConnection, AsyncCursor, IsolationLevel
+from psycopg.rows import TupleRow
+from psycopg_pool import AsyncConnectionPool
+
+Conn = AsyncConnection[TupleRow]
+
+
+CONNECTION: Final[dict[str, Any]] = {"autocommit": True, "options": "-c timezone=UTC"}
+
+
+class Database:
+    """A pool of connections. `transaction` is the only way to write; flows and edges open it, nobody else."""
+
+    def __init__(self, conninfo: str, *, size: int = 8) -> None:
+        self.conninfo = conninfo
+        self._pool = AsyncConnectionPool[Conn](
+            conninfo,
+            min_size=1,
+            max_size=size,
+            open=False,
+            kwargs=CONNECTION,
+            check=AsyncConnectionPool.check_connection,
+            timeout=10,
+        )
+
+    async def open(self) -> None:
+        await self._pool.open(wait=True)
+
+    async def close(self) -> None:
+        await self._pool.close()
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator[Conn]:
+        """A connection where each statement stands alone."""
+        async with self._pool.connection() as conn:
+            yield conn
+
+    @asynccontextmanager
+    async def transaction(self, *, snapshot: bool = False) -> AsyncIterator[Conn]:
+        """All or nothing. With `snapshot`, every statement sees one moment (REPEATABLE READ)."""
+        async with self._pool.connection() as conn:
+            if snapshot:
+                await conn.set_isolation_level(IsolationLevel.REPEATABLE_READ)
+            try:
+                async with conn.transaction():
+                    yield conn
+            finally:
+                if snapshot and not conn.closed:
+                    await conn.set_isolation_level(None)
+
+
+async def rows(conn: Conn, query: LiteralString, params: Any = None) -> list[TupleRow]:
+    cursor = await conn.execute(query, params)
+    return await cursor.fetchall()
+
+
+async def row(conn: Conn, query: LiteralString, params: Any = None) -> TupleRow | None:
+    cursor = await conn.execute(query, params)
+    return await cursor.fetchone()
+
+
+async def the(cursor: AsyncCursor[Any]) -> Any:
+    """The one row a statement cannot fail to return."""
+    found = await cursor.fetchone()
+    if found is None:
+        raise LookupError("the statement returned no row")
+    return found
+
+
+_last_stamp = 0
+
+
+def new_ids(count: int) -> list[UUID]:
+    """Time-ordered ids (UUIDv7), each greater than every one this process made before."""
+    global _last_stamp
+    milliseconds, rest = divmod(time.time_ns(), 1_000_000)
+    stamp = max(milliseconds << 12 | rest * 4096 // 1_000_000, _last_stamp + 1)
+    _last_stamp = stamp + count - 1
+    noise = os.urandom(8 * count)
+    ids = []
+    for index in range(count):
+        each = stamp + index
+        low = int.from_bytes(noise[index * 8 : index * 8 + 8]) >> 2
+        ids.append(UUID(int=(each >> 12) << 80 | 7 << 76 | (each & 4095) << 64 | 2 << 62 | low))
+    return ids
+
+
+def new_id() -> UUID:
+    return new_ids(1)[0]
+
+
+async def bump(conn: Conn, *, organization_id: UUID, customer_id: UUID | None = None) -> None:
+    """Say that what ingest knows of a customer (None: of the whole organization) is no longer so.
+
+    Locks the head row: call it last in the transaction that makes the change.
+    """
+    await conn.execute(
+        """WITH head AS (
+               UPDATE organization_heads SET version = version + 1
+                WHERE organization_id = %(organization)s RETURNING version)
+           INSERT INTO changes (organization_id, version, customer_id)
+           SELECT %(organization)s, version, %(customer)s FROM head""",
+        {"organization": organization_id, "customer": customer_id},
+    )
+
+
+async def version(conn: Conn, *, organization_id: UUID) -> int:
+    cursor = await conn.execute(
+        "SELECT version FROM organization_heads WHERE organization_id = %s", (organization_id,)
+    )
+    return int((await the(cursor))[0])
+
+
+async def head_position(conn: Conn, *, organization_id: UUID) -> int:
+    cursor = await conn.execute(
+        "SELECT position FROM organization_heads WHERE organization_id = %s", (organization_id,)
+    )
+    return int((await the(cursor))[0])
+
+
+async def changed_since(conn: Conn, *, organization_id: UUID, version: int) -> list[tuple[int, UUID | None]]:
+    """What moved the version after `version`, oldest first."""
+    return [
+        (found[0], found[1])
+        for found in await rows(
+            conn,
+            """SELECT version, customer_id FROM changes
+                WHERE organization_id = %s AND version > %s ORDER BY version""",
+            (organization_id, version),
+        )
+    ]
+
+
+async def try_lock(conn: Conn, *, name: bytes) -> bool:
+    """An advisory lock until the transaction ends; False when somebody else holds it."""
+    cursor = await conn.execute(
+        "SELECT pg_try_advisory_xact_lock(%s)", (int.from_bytes(name[:8], signed=True),)
+    )
+    return bool((await the(cursor))[0])
+
+
+async def database_now(conn: Conn) -> datetime:
+    cursor = await conn.execute("SELECT clock_timestamp()")
+    found: datetime = (await the(cursor))[0]
+    return found

@@ -1,0 +1,318 @@
+"""Events: the one statement that makes a batch true, its chain record, and reading events back."""
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, Final
+from uuid import UUID
+
+from psycopg.types.json import Jsonb
+
+from tallystick.core.events import StoredEvent
+from tallystick.core.times import Period
+from tallystick.store.db import Conn, rows, the
+
+_EVENT: Final = """e.id, e.customer_id, e.feature_code, e.value, e.occurred_at, e.received_at, e.event_key, e.timed,
+    e.properties, e.adjusts, e.reason"""
+
+
+def _event(found: Sequence[Any]) -> StoredEvent:
+    return StoredEvent(
+        id=found[0],
+        customer_id=found[1],
+        feature=found[2],
+        value=found[3],
+        occurred_at=found[4],
+        received_at=found[5],
+        key=found[6],
+        timed=found[7],
+        properties=found[8] or {},
+        adjusts=found[9],
+        reason=found[10],
+    )
+
+
+@dataclass(slots=True)
+class Rows:
+    """A batch laid out by column, as `unnest` wants it. `hour_*` are what events add to hourly rollups."""
+
+    ids: list[UUID]
+    customers: list[UUID]
+    key_hashes: list[bytes | None]
+    header_hashes: list[bytes | None]
+    occurred: list[datetime]
+    received: list[datetime]
+    features: list[str]
+    values: list[Decimal]
+    keys: list[str | None]
+    timed: list[bool]
+    properties: list[Jsonb | None]
+    adjusts: list[UUID | None]
+    reasons: list[str | None]
+    hour_events: list[UUID]
+    hour_customers: list[UUID]
+    hour_meters: list[UUID]
+    hours: list[datetime]
+    quantities: list[Decimal]
+
+    @classmethod
+    def empty(cls) -> "Rows":
+        return cls(*([] for _ in range(18)))
+
+
+async def next_batch_number(conn: Conn) -> int:
+    cursor = await conn.execute("SELECT nextval('ingest_batch_numbers')")
+    return int((await the(cursor))[0])
+
+
+async def insert(conn: Conn, batch: Rows, *, organization_id: UUID, number: int) -> set[UUID]:
+    """Store what is new, count it in its hours, and say which ids were new.
+
+    Keys are inserted in one order and with ON CONFLICT DO NOTHING: the unique index decides, and two batches
+    cannot deadlock. What was not stored is looked up by a statement of its own (`holders`): only a new
+    statement sees the row that won the race.
+    """
+    cursor = await conn.execute(
+        """WITH sent AS (
+               SELECT * FROM unnest(
+                   %(ids)s::uuid[], %(customers)s::uuid[], %(key_hashes)s::bytea[], %(header_hashes)s::bytea[],
+                   %(occurred)s::timestamptz[], %(received)s::timestamptz[], %(features)s::text[],
+                   %(values)s::numeric[], %(keys)s::text[], %(timed)s::bool[], %(properties)s::jsonb[],
+                   %(adjusts)s::uuid[], %(reasons)s::text[])
+               AS t (id, customer_id, key_hash, header_hash, occurred_at, received_at, feature_code, value,
+                     event_key, timed, properties, adjusts, reason)
+           ), fresh AS (
+               INSERT INTO event_keys (customer_id, key_hash, event_id, occurred_at, header_hash)
+               SELECT customer_id, key_hash, id, occurred_at, header_hash FROM sent
+                WHERE key_hash IS NOT NULL ORDER BY customer_id, key_hash, id
+               ON CONFLICT DO NOTHING RETURNING event_id
+           ), stored AS (
+               INSERT INTO events (customer_id, occurred_at, id, organization_id, received_at, batch, feature_code,
+                                   value, event_key, timed, adjusts, properties, reason)
+               SELECT customer_id, occurred_at, id, %(organization)s, received_at, %(batch)s, feature_code,
+                      value, event_key, timed, adjusts, properties, reason
+                 FROM sent WHERE key_hash IS NULL OR id IN (SELECT event_id FROM fresh)
+               RETURNING id
+           ), counted AS (
+               INSERT INTO usage_hours AS u (customer_id, meter_id, hour, events, quantity, batch)
+               SELECT customer_id, meter_id, hour, count(*), sum(quantity), %(batch)s
+                 FROM unnest(%(hour_events)s::uuid[], %(hour_customers)s::uuid[], %(hour_meters)s::uuid[],
+                             %(hours)s::timestamptz[], %(quantities)s::numeric[])
+                   AS c (event_id, customer_id, meter_id, hour, quantity)
+                WHERE event_id IN (SELECT id FROM stored)
+                GROUP BY customer_id, meter_id, hour ORDER BY customer_id, meter_id, hour
+               ON CONFLICT (customer_id, meter_id, hour) DO UPDATE
+                  SET events = u.events + excluded.events, quantity = u.quantity + excluded.quantity,
+                      batch = excluded.batch
+           )
+           SELECT id FROM stored""",
+        {
+            "ids": batch.ids,
+            "customers": batch.customers,
+            "key_hashes": batch.key_hashes,
+            "header_hashes": batch.header_hashes,
+            "occurred": batch.occurred,
+            "received": batch.received,
+            "features": batch.features,
+            "values": batch.values,
+            "keys": batch.keys,
+            "timed": batch.timed,
+            "properties": batch.properties,
+            "adjusts": batch.adjusts,
+            "reasons": batch.reasons,
+            "hour_events": batch.hour_events,
+            "hour_customers": batch.hour_customers,
+            "hour_meters": batch.hour_meters,
+            "hours": batch.hours,
+            "quantities": batch.quantities,
+            "organization": organization_id,
+            "batch": number,
+        },
+    )
+    return {found[0] for found in await cursor.fetchall()}
+
+
+async def link(
+    conn: Conn, *, organization_id: UUID, number: int, first_event_id: UUID, events: int, leaves: bytes
+) -> tuple[int, int]:
+    """Notch the batch into the chain; returns (position, version). Locks the head row: call it last.
+
+    The digest is `core.proof.link`, computed where the row is locked; a test proves that they agree.
+    """
+    cursor = await conn.execute(
+        """WITH head AS (
+               UPDATE organization_heads
+                  SET position = position + 1, digest = sha256(digest || int8send(position + 1) || %(leaves)s)
+                WHERE organization_id = %(organization)s
+               RETURNING position, digest, version
+           ), notch AS (
+               INSERT INTO ingest_batches (organization_id, position, batch, first_event_id, events, leaves, digest)
+               SELECT %(organization)s, position, %(batch)s, %(first)s, %(events)s, %(leaves)s, digest FROM head
+           )
+           SELECT position, version FROM head""",
+        {
+            "organization": organization_id,
+            "batch": number,
+            "first": first_event_id,
+            "events": events,
+            "leaves": leaves,
+        },
+    )
+    position, version = await the(cursor)
+    return position, version
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """The event that a key already belongs to."""
+
+    event: StoredEvent
+    header_hash: bytes | None
+
+
+async def holders(
+    conn: Conn, *, customers: list[UUID], key_hashes: list[bytes]
+) -> dict[tuple[UUID, bytes], Holder]:
+    found = await rows(
+        conn,
+        f"""SELECT k.key_hash, k.header_hash, {_EVENT}
+              FROM unnest(%s::uuid[], %s::bytea[]) AS t (customer_id, key_hash)
+              JOIN event_keys k USING (customer_id, key_hash)
+              JOIN events e ON e.customer_id = k.customer_id AND e.occurred_at = k.occurred_at AND e.id = k.event_id""",
+        (customers, key_hashes),
+    )
+    return {(each[3], bytes(each[0])): Holder(_event(each[2:]), each[1]) for each in found}
+
+
+async def get(conn: Conn, *, organization_id: UUID, event_id: UUID) -> StoredEvent | None:
+    found = await rows(
+        conn,
+        f"SELECT {_EVENT} FROM events e WHERE e.id = %s AND e.organization_id = %s",
+        (event_id, organization_id),
+    )
+    return _event(found[0]) if found else None
+
+
+async def window(
+    conn: Conn, *, organization_id: UUID, before: UUID | None, events_min: int
+) -> tuple[UUID, bool] | None:
+    """The lowest event id of the newest batches before `before` that hold `events_min` events between them.
+
+    The flag says that nothing older exists. None when there is nothing at all.
+    """
+    found = await rows(
+        conn,
+        """SELECT first_event_id, sum(events) OVER (ORDER BY position DESC) AS running, position
+             FROM ingest_batches
+            WHERE organization_id = %(organization)s AND (%(before)s::uuid IS NULL OR first_event_id < %(before)s)
+            ORDER BY position DESC LIMIT 1000""",
+        {"organization": organization_id, "before": before},
+    )
+    if not found:
+        return None
+    lowest = found[0][0]
+    for first, running, position in found:
+        lowest = min(lowest, first)
+        if running >= events_min:
+            return lowest, position == 1
+    return lowest, found[-1][2] == 1
+
+
+async def between(
+    conn: Conn,
+    *,
+    organization_id: UUID,
+    lowest: UUID,
+    before: UUID | None,
+    customer_id: UUID | None,
+    feature: str | None,
+    limit: int,
+) -> list[StoredEvent]:
+    """Events with an id in [lowest, before), newest arrival first."""
+    found = await rows(
+        conn,
+        f"""SELECT {_EVENT} FROM events e
+             WHERE e.organization_id = %(organization)s AND e.id >= %(lowest)s
+               AND (%(before)s::uuid IS NULL OR e.id < %(before)s)
+               AND (%(customer)s::uuid IS NULL OR e.customer_id = %(customer)s)
+               AND (%(feature)s::text IS NULL OR e.feature_code = %(feature)s)
+             ORDER BY e.id DESC LIMIT %(limit)s""",
+        {
+            "organization": organization_id,
+            "lowest": lowest,
+            "before": before,
+            "customer": customer_id,
+            "feature": feature,
+            "limit": limit,
+        },
+    )
+    return [_event(each) for each in found]
+
+
+async def in_span(
+    conn: Conn,
+    *,
+    customer_id: UUID,
+    feature: str,
+    span: Period,
+    at_position: int | None = None,
+    after: tuple[datetime, UUID] | None = None,
+    limit: int | None = None,
+) -> list[StoredEvent]:
+    """A customer's events of one code that happened in `span`, in order of (occurred_at, id).
+
+    With `at_position`, only those the chain had by then.
+    """
+    found = await rows(
+        conn,
+        f"""SELECT {_EVENT} FROM events e
+             WHERE e.customer_id = %(customer)s AND e.occurred_at >= %(start)s AND e.occurred_at < %(end)s
+               AND e.feature_code = %(feature)s
+               AND (%(after_at)s::timestamptz IS NULL OR (e.occurred_at, e.id) > (%(after_at)s, %(after_id)s::uuid))
+               AND (%(position)s::bigint IS NULL OR EXISTS (
+                       SELECT FROM ingest_batches b WHERE b.batch = e.batch AND b.position <= %(position)s))
+             ORDER BY e.occurred_at, e.id LIMIT %(limit)s""",
+        {
+            "customer": customer_id,
+            "start": span.start,
+            "end": span.end,
+            "feature": feature,
+            "after_at": after[0] if after else None,
+            "after_id": after[1] if after else None,
+            "position": at_position,
+            "limit": limit,
+        },
+    )
+    return [_event(each) for each in found]
+
+
+async def stream_span(
+    conn: Conn, *, customer_id: UUID, feature: str, span: Period, page: int = 5_000
+) -> AsyncIterator[StoredEvent]:
+    """All of `in_span`, a page at a time, so that a busy month does not fill the memory."""
+    after: tuple[datetime, UUID] | None = None
+    while True:
+        found = await in_span(
+            conn, customer_id=customer_id, feature=feature, span=span, after=after, limit=page
+        )
+        for each in found:
+            yield each
+        if len(found) < page:
+            return
+        after = (found[-1].occurred_at, found[-1].id)
+
+
+async def of_code(
+    conn: Conn, *, organization_id: UUID, feature: str, page: int = 5_000
+) -> AsyncIterator[StoredEvent]:
+    """Every event of one code in an organization, customer by customer; needs an open transaction."""
+    async with conn.cursor(name="events_of_code") as cursor:
+        cursor.itersize = page
+        await cursor.execute(
+            f"""SELECT {_EVENT} FROM events e
+                 WHERE e.organization_id = %s AND e.feature_code = %s ORDER BY e.customer_id, e.occurred_at, e.id""",
+            (organization_id, feature),
+        )
+        async for found in cursor:
+            yield _event(found)

@@ -1,0 +1,250 @@
+"""Invoices and their lines. The unique index on (subscription, period, type) is the last judge of a close."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+from psycopg.rows import class_row
+from psycopg.types.json import Jsonb
+
+from tallystick.core.invoicing import Line
+from tallystick.store.db import Conn, new_ids, rows, the
+
+_COLUMNS = """i.id, i.customer_id, i.subscription_id, i.number, i.status, i.invoice_type, i.currency, i.subtotal, i.discount,
+    i.credit_applied, i.tax, i.total, i.period_index, i.period_start, i.period_end, i.issued_at, i.due_at,
+    i.plan_name, i.memo, i.metadata, i.created_at, i.updated_at, o.invoice_prefix,
+    coalesce(c.external_id, '') AS external_id"""
+_FROM = "invoices i JOIN organizations o ON o.id = i.organization_id JOIN customers c ON c.id = i.customer_id"
+
+
+@dataclass(frozen=True, slots=True)
+class Invoice:
+    id: UUID
+    customer_id: UUID
+    subscription_id: UUID | None
+    number: int
+    status: str
+    invoice_type: str
+    currency: str
+    subtotal: int
+    discount: int
+    credit_applied: int
+    tax: int
+    total: int
+    period_index: int | None
+    period_start: datetime
+    period_end: datetime
+    issued_at: datetime
+    due_at: datetime
+    plan_name: str | None
+    memo: str | None
+    metadata: dict[str, Any]
+    created_at: datetime
+    updated_at: datetime
+    invoice_prefix: str
+    external_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class InvoiceLine:
+    id: UUID
+    invoice_id: UUID
+    position: int
+    line_type: str
+    charge_type: str
+    feature_id: UUID | None
+    feature_name: str | None
+    description: str
+    quantity: Decimal
+    unit_amount: Decimal
+    amount: int
+    included: Decimal | None
+    used: Decimal | None
+    overage: Decimal | None
+    evidence: dict[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """An invoice about to be issued."""
+
+    id: UUID
+    organization_id: UUID
+    customer_id: UUID
+    subscription_id: UUID
+    status: str
+    invoice_type: str
+    currency: str
+    subtotal: int
+    tax: int
+    period_index: int
+    period_start: datetime
+    period_end: datetime
+    issued_at: datetime
+    due_at: datetime
+    collect_at: datetime | None
+    plan_name: str
+    created_at: datetime
+
+
+async def issue(conn: Conn, draft: Draft, lines: Sequence[Line]) -> int:
+    """Number and freeze an invoice with its lines; returns its number.
+
+    The number comes from the organization's row, locked by this statement, so numbers have no gaps.
+    """
+    cursor = await conn.execute(
+        """WITH counted AS (
+               UPDATE organizations SET invoices_issued = invoices_issued + 1
+                WHERE id = %(organization)s RETURNING invoices_issued)
+           INSERT INTO invoices (id, organization_id, customer_id, subscription_id, number, status, invoice_type,
+                  currency, subtotal, tax, total, period_index, period_start, period_end, issued_at, due_at,
+                  collect_at, plan_name, created_at, updated_at)
+           SELECT %(id)s, %(organization)s, %(customer)s, %(subscription)s, invoices_issued, %(status)s, %(type)s,
+                  %(currency)s, %(subtotal)s, %(tax)s, %(total)s, %(index)s, %(start)s, %(end)s, %(issued)s, %(due)s,
+                  %(collect)s, %(plan)s, %(created)s, %(created)s
+             FROM counted RETURNING number""",
+        {
+            "organization": draft.organization_id,
+            "id": draft.id,
+            "customer": draft.customer_id,
+            "subscription": draft.subscription_id,
+            "status": draft.status,
+            "type": draft.invoice_type,
+            "currency": draft.currency,
+            "subtotal": draft.subtotal,
+            "tax": draft.tax,
+            "total": draft.subtotal + draft.tax,
+            "index": draft.period_index,
+            "start": draft.period_start,
+            "end": draft.period_end,
+            "issued": draft.issued_at,
+            "due": draft.due_at,
+            "collect": draft.collect_at,
+            "plan": draft.plan_name,
+            "created": draft.created_at,
+        },
+    )
+    number = int((await the(cursor))[0])
+    async with conn.cursor() as many:
+        await many.executemany(
+            """INSERT INTO invoice_lines (id, invoice_id, position, line_type, charge_type, feature_id, feature_name,
+                      description, quantity, unit_amount, amount, included, used, overage, evidence)
+               VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)""",
+            [
+                (
+                    line_id,
+                    draft.id,
+                    position,
+                    line.line_type,
+                    line.charge_type,
+                    line.feature_id,
+                    line.feature_name,
+                    line.description,
+                    line.quantity,
+                    line.unit_amount,
+                    line.amount,
+                    line.included,
+                    line.used,
+                    line.overage,
+                    Jsonb(line.evidence) if line.evidence is not None else None,
+                )
+                for position, (line_id, line) in enumerate(zip(new_ids(len(lines)), lines, strict=True))
+            ],
+        )
+    return number
+
+
+async def get(conn: Conn, *, organization_id: UUID, invoice_id: UUID) -> Invoice | None:
+    async with conn.cursor(row_factory=class_row(Invoice)) as cursor:
+        await cursor.execute(
+            f"SELECT {_COLUMNS} FROM {_FROM} WHERE i.id = %s AND i.organization_id = %s",
+            (invoice_id, organization_id),
+        )
+        return await cursor.fetchone()
+
+
+async def lines(conn: Conn, *, invoice_id: UUID) -> list[InvoiceLine]:
+    """Of an invoice that was found in its organization."""
+    async with conn.cursor(row_factory=class_row(InvoiceLine)) as cursor:
+        await cursor.execute(
+            """SELECT id, invoice_id, position, line_type, charge_type, feature_id, feature_name, description,
+                      quantity, unit_amount, amount, included, used, overage, evidence
+                 FROM invoice_lines WHERE invoice_id = %s ORDER BY position""",
+            (invoice_id,),
+        )
+        return await cursor.fetchall()
+
+
+async def page(
+    conn: Conn,
+    *,
+    organization_id: UUID,
+    before: UUID | None,
+    limit: int,
+    customer_id: UUID | None,
+    subscription_id: UUID | None,
+    status: str | None,
+) -> list[Invoice]:
+    """Newest first."""
+    async with conn.cursor(row_factory=class_row(Invoice)) as cursor:
+        await cursor.execute(
+            f"""SELECT {_COLUMNS} FROM {_FROM}
+                 WHERE i.organization_id = %(organization)s
+                   AND (%(before)s::uuid IS NULL OR i.id < %(before)s)
+                   AND (%(customer)s::uuid IS NULL OR i.customer_id = %(customer)s)
+                   AND (%(subscription)s::uuid IS NULL OR i.subscription_id = %(subscription)s)
+                   AND (%(status)s::text IS NULL OR i.status = %(status)s)
+                 ORDER BY i.id DESC LIMIT %(limit)s""",
+            {
+                "organization": organization_id,
+                "before": before,
+                "limit": limit,
+                "customer": customer_id,
+                "subscription": subscription_id,
+                "status": status,
+            },
+        )
+        return await cursor.fetchall()
+
+
+async def claim_collection(conn: Conn, *, invoice_id: UUID, now: datetime) -> bool:
+    """Take the promise to charge this invoice; False when somebody else has it or it is kept."""
+    cursor = await conn.execute(
+        """UPDATE invoices SET collect_at = NULL
+            WHERE id = (SELECT id FROM invoices WHERE id = %s AND collect_at <= %s FOR UPDATE SKIP LOCKED)""",
+        (invoice_id, now),
+    )
+    return cursor.rowcount == 1
+
+
+async def to_collect(conn: Conn, *, now: datetime, limit: int) -> list[UUID]:
+    found = await rows(
+        conn,
+        "SELECT id FROM invoices WHERE collect_at <= %s ORDER BY collect_at LIMIT %s",
+        (now, limit),
+    )
+    return [each[0] for each in found]
+
+
+async def owner(conn: Conn, *, invoice_id: UUID) -> UUID:
+    cursor = await conn.execute("SELECT organization_id FROM invoices WHERE id = %s", (invoice_id,))
+    found: UUID = (await the(cursor))[0]
+    return found
+
+
+async def set_status(conn: Conn, *, invoice_id: UUID, status: str, now: datetime) -> None:
+    await conn.execute(
+        "UPDATE invoices SET status = %s, collect_at = NULL, updated_at = %s WHERE id = %s",
+        (status, now, invoice_id),
+    )
+
+
+async def void_unpaid(conn: Conn, *, subscription_id: UUID, now: datetime) -> None:
+    await conn.execute(
+        """UPDATE invoices SET status = 'void', collect_at = NULL, updated_at = %s
+            WHERE subscription_id = %s AND status = 'outstanding'""",
+        (now, subscription_id),
+    )

@@ -1,0 +1,202 @@
+"""Subscriptions: rows, due work, and the one live subscription a customer may have."""
+
+from dataclasses import dataclass
+from datetime import date, datetime
+from uuid import UUID
+
+from psycopg.rows import class_row
+
+from tallystick.core.subscriptions import Status
+from tallystick.core.times import Anchor
+from tallystick.store.db import Conn
+
+_COLUMNS = """id, organization_id, customer_id, plan_id, price_id, name, description, status, billing_interval, currency,
+    timezone, anchor_at, anchor_day, period_index, period_start, period_end, closes_at, cancel_at,
+    cancel_requested_at, cancel_reason, ended_at, checkout_token, success_url, close_failure, created_at, updated_at"""
+
+
+@dataclass(frozen=True, slots=True)
+class Subscription:
+    id: UUID
+    organization_id: UUID
+    customer_id: UUID
+    plan_id: UUID
+    price_id: UUID | None
+    name: str
+    description: str | None
+    status: str
+    billing_interval: str | None
+    currency: str
+    timezone: str
+    anchor_at: datetime | None
+    anchor_day: date | None
+    period_index: int
+    period_start: datetime | None
+    period_end: datetime | None
+    closes_at: datetime | None
+    cancel_at: datetime | None
+    cancel_requested_at: datetime | None
+    cancel_reason: str | None
+    ended_at: datetime | None
+    checkout_token: str | None
+    success_url: str | None
+    close_failure: str | None
+    created_at: datetime
+    updated_at: datetime
+
+    @property
+    def state(self) -> Status:
+        return Status(self.status)
+
+    @property
+    def anchor(self) -> Anchor | None:
+        if self.anchor_at is None or self.anchor_day is None:
+            return None
+        return Anchor(self.anchor_at, self.anchor_day, self.billing_interval == "weekly")
+
+
+async def insert(conn: Conn, subscription: Subscription) -> bool:
+    """False when the customer has a live one already: the unique index is the last judge."""
+    cursor = await conn.execute(
+        """INSERT INTO subscriptions (id, organization_id, customer_id, plan_id, price_id, name, description, status,
+                  billing_interval, currency, timezone, checkout_token, success_url, created_at, updated_at)
+           VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+           ON CONFLICT (customer_id) WHERE status <> 'canceled' DO NOTHING""",
+        (
+            subscription.id,
+            subscription.organization_id,
+            subscription.customer_id,
+            subscription.plan_id,
+            subscription.price_id,
+            subscription.name,
+            subscription.description,
+            subscription.status,
+            subscription.billing_interval,
+            subscription.currency,
+            subscription.timezone,
+            subscription.checkout_token,
+            subscription.success_url,
+            subscription.created_at,
+            subscription.updated_at,
+        ),
+    )
+    return cursor.rowcount == 1
+
+
+async def get(
+    conn: Conn, *, organization_id: UUID, subscription_id: UUID, lock: bool = False
+) -> Subscription | None:
+    async with conn.cursor(row_factory=class_row(Subscription)) as cursor:
+        await cursor.execute(
+            f"SELECT {_COLUMNS} FROM subscriptions WHERE id = %s AND organization_id = %s"
+            + (" FOR UPDATE" if lock else ""),
+            (subscription_id, organization_id),
+        )
+        return await cursor.fetchone()
+
+
+async def by_checkout(conn: Conn, *, token: str) -> Subscription | None:
+    """The address is the secret, so it is not scoped by organization."""
+    async with conn.cursor(row_factory=class_row(Subscription)) as cursor:
+        await cursor.execute(f"SELECT {_COLUMNS} FROM subscriptions WHERE checkout_token = %s", (token,))
+        return await cursor.fetchone()
+
+
+async def live_of_customer(conn: Conn, *, organization_id: UUID, customer_id: UUID) -> Subscription | None:
+    async with conn.cursor(row_factory=class_row(Subscription)) as cursor:
+        await cursor.execute(
+            f"""SELECT {_COLUMNS} FROM subscriptions
+                 WHERE organization_id = %s AND customer_id = %s AND status <> 'canceled'""",
+            (organization_id, customer_id),
+        )
+        return await cursor.fetchone()
+
+
+async def matching(
+    conn: Conn, *, organization_id: UUID, customer_id: UUID | None, status: str | None
+) -> list[Subscription]:
+    """Newest first."""
+    async with conn.cursor(row_factory=class_row(Subscription)) as cursor:
+        await cursor.execute(
+            f"""SELECT {_COLUMNS} FROM subscriptions
+                 WHERE organization_id = %(organization)s
+                   AND (%(customer)s::uuid IS NULL OR customer_id = %(customer)s)
+                   AND (%(status)s::text IS NULL OR status = %(status)s)
+                 ORDER BY id DESC""",
+            {"organization": organization_id, "customer": customer_id, "status": status},
+        )
+        return await cursor.fetchall()
+
+
+async def update(conn: Conn, subscription: Subscription) -> None:
+    """Write back everything that can change."""
+    await conn.execute(
+        """UPDATE subscriptions SET status = %s, timezone = %s, anchor_at = %s, anchor_day = %s, period_index = %s,
+                  period_start = %s, period_end = %s, closes_at = %s, cancel_at = %s, cancel_requested_at = %s,
+                  cancel_reason = %s, ended_at = %s, checkout_token = %s, close_failure = %s, updated_at = %s
+            WHERE id = %s AND organization_id = %s""",
+        (
+            subscription.status,
+            subscription.timezone,
+            subscription.anchor_at,
+            subscription.anchor_day,
+            subscription.period_index,
+            subscription.period_start,
+            subscription.period_end,
+            subscription.closes_at,
+            subscription.cancel_at,
+            subscription.cancel_requested_at,
+            subscription.cancel_reason,
+            subscription.ended_at,
+            subscription.checkout_token,
+            subscription.close_failure,
+            subscription.updated_at,
+            subscription.id,
+            subscription.organization_id,
+        ),
+    )
+
+
+async def plan_in_use(conn: Conn, *, organization_id: UUID, plan_id: UUID) -> bool:
+    cursor = await conn.execute(
+        """SELECT EXISTS (SELECT FROM subscriptions
+                           WHERE organization_id = %s AND plan_id = %s AND status <> 'canceled')""",
+        (organization_id, plan_id),
+    )
+    found = await cursor.fetchone()
+    return bool(found and found[0])
+
+
+async def due(conn: Conn, *, now: datetime, limit: int) -> list[tuple[UUID, UUID, datetime]]:
+    """(organization, subscription, due since) of what is to be closed by the wall clock, oldest first.
+
+    Organizations with a test clock move only when it is moved.
+    """
+    cursor = await conn.execute(
+        """SELECT s.organization_id, s.id, s.closes_at
+             FROM subscriptions s JOIN organizations o ON o.id = s.organization_id
+            WHERE s.closes_at <= %s AND o.simulated_time IS NULL AND s.close_failure IS NULL
+            ORDER BY s.closes_at, s.id LIMIT %s""",
+        (now, limit),
+    )
+    return [(found[0], found[1], found[2]) async for found in cursor]
+
+
+async def next_due(
+    conn: Conn, *, organization_id: UUID, until: datetime, skipping: list[UUID]
+) -> tuple[UUID, datetime] | None:
+    """The next subscription of one organization to be closed up to `until`, in time order."""
+    cursor = await conn.execute(
+        """SELECT id, closes_at FROM subscriptions
+            WHERE organization_id = %s AND closes_at <= %s AND id <> ALL(%s)
+            ORDER BY closes_at, id LIMIT 1""",
+        (organization_id, until, skipping),
+    )
+    found = await cursor.fetchone()
+    return None if found is None else (found[0], found[1])
+
+
+async def note_failure(conn: Conn, *, subscription_id: UUID, failure: str) -> None:
+    await conn.execute(
+        "UPDATE subscriptions SET close_failure = %s WHERE id = %s", (failure, subscription_id)
+    )

@@ -1,0 +1,149 @@
+"""Usage: partial folds by hour, distinct values, and the counters of hard limits."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from uuid import UUID
+
+from tallystick.core.meters import Aggregation, Fold, Meter
+from tallystick.core.money import ZERO
+from tallystick.core.times import Period
+from tallystick.store.db import Conn, rows
+
+
+@dataclass(frozen=True, slots=True)
+class Addition:
+    """What one stored event adds to a meter that does not simply add up."""
+
+    customer_id: UUID
+    meter_id: UUID
+    hour: datetime
+    quantity: Decimal
+    distinct: bytes | None
+
+
+async def raise_maxima(conn: Conn, additions: list[Addition], *, number: int) -> None:
+    await conn.execute(
+        """INSERT INTO usage_hours AS u (customer_id, meter_id, hour, events, quantity, batch)
+           SELECT customer_id, meter_id, hour, count(*), max(quantity), %s
+             FROM unnest(%s::uuid[], %s::uuid[], %s::timestamptz[], %s::numeric[])
+               AS c (customer_id, meter_id, hour, quantity)
+            GROUP BY customer_id, meter_id, hour ORDER BY customer_id, meter_id, hour
+           ON CONFLICT (customer_id, meter_id, hour) DO UPDATE
+              SET events = u.events + excluded.events, quantity = greatest(u.quantity, excluded.quantity),
+                  batch = excluded.batch""",
+        (
+            number,
+            [each.customer_id for each in additions],
+            [each.meter_id for each in additions],
+            [each.hour for each in additions],
+            [each.quantity for each in additions],
+        ),
+    )
+
+
+async def add_values(conn: Conn, additions: list[Addition]) -> None:
+    await conn.execute(
+        """INSERT INTO usage_values (customer_id, meter_id, hour, value_hash)
+           SELECT DISTINCT * FROM unnest(%s::uuid[], %s::uuid[], %s::timestamptz[], %s::bytea[])
+                AS c (customer_id, meter_id, hour, value_hash)
+            ORDER BY 1, 2, 3, 4
+           ON CONFLICT DO NOTHING""",
+        (
+            [each.customer_id for each in additions],
+            [each.meter_id for each in additions],
+            [each.hour for each in additions],
+            [each.distinct for each in additions],
+        ),
+    )
+
+
+async def whole_hours(conn: Conn, *, customer_id: UUID, meter: Meter, span: Period) -> Fold:
+    """The fold of the hours in `span`, whose ends are full hours, from the rollups."""
+    found = await rows(
+        conn,
+        """SELECT coalesce(sum(events), 0)::bigint,
+                  CASE WHEN %(max)s THEN coalesce(max(quantity), 0) ELSE coalesce(sum(quantity), 0) END
+             FROM usage_hours
+            WHERE customer_id = %(customer)s AND meter_id = %(meter)s AND hour >= %(start)s AND hour < %(end)s""",
+        {
+            "max": meter.aggregation is Aggregation.MAX,
+            "customer": customer_id,
+            "meter": meter.id,
+            "start": span.start,
+            "end": span.end,
+        },
+    )
+    return Fold(found[0][0], Decimal(found[0][1]))
+
+
+async def values_in(conn: Conn, *, customer_id: UUID, meter_id: UUID, span: Period) -> frozenset[bytes]:
+    """The distinct values of the hours in `span`."""
+    found = await rows(
+        conn,
+        """SELECT DISTINCT value_hash FROM usage_values
+            WHERE customer_id = %s AND meter_id = %s AND hour >= %s AND hour < %s""",
+        (customer_id, meter_id, span.start, span.end),
+    )
+    return frozenset(bytes(each[0]) for each in found)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class CounterKey:
+    customer_id: UUID
+    subscription_id: UUID
+    feature_id: UUID
+    period_start: datetime
+
+
+async def lock_counters(conn: Conn, *, keys: list[CounterKey]) -> dict[CounterKey, Decimal | None]:
+    """Lock the counters in one order; None for one that did not exist and must be counted first."""
+    ordered = sorted(keys)
+    found = await rows(
+        conn,
+        """INSERT INTO limit_counters AS l (customer_id, subscription_id, feature_id, period_start, used)
+           SELECT *, 0 FROM unnest(%s::uuid[], %s::uuid[], %s::uuid[], %s::timestamptz[])
+             AS k (customer_id, subscription_id, feature_id, period_start)
+            ORDER BY customer_id, subscription_id, feature_id, period_start
+           ON CONFLICT (customer_id, subscription_id, feature_id, period_start) DO UPDATE SET used = l.used
+           RETURNING customer_id, subscription_id, feature_id, period_start, used, xmax = 0""",
+        (
+            [key.customer_id for key in ordered],
+            [key.subscription_id for key in ordered],
+            [key.feature_id for key in ordered],
+            [key.period_start for key in ordered],
+        ),
+    )
+    return {CounterKey(*each[:4]): None if each[5] else each[4] for each in found}
+
+
+async def set_counters(conn: Conn, *, used: dict[CounterKey, Decimal]) -> None:
+    await conn.execute(
+        """UPDATE limit_counters AS l SET used = k.used
+             FROM unnest(%s::uuid[], %s::uuid[], %s::uuid[], %s::timestamptz[], %s::numeric[])
+               AS k (customer_id, subscription_id, feature_id, period_start, used)
+            WHERE (l.customer_id, l.subscription_id, l.feature_id, l.period_start)
+                = (k.customer_id, k.subscription_id, k.feature_id, k.period_start)""",
+        (
+            [key.customer_id for key in used],
+            [key.subscription_id for key in used],
+            [key.feature_id for key in used],
+            [key.period_start for key in used],
+            list(used.values()),
+        ),
+    )
+
+
+async def backfill_hours(conn: Conn, *, customer_id: UUID, meter: Meter, hours: dict[datetime, Fold]) -> None:
+    """Rollups of a meter that is younger than the events it measures."""
+    await conn.execute(
+        """INSERT INTO usage_hours (customer_id, meter_id, hour, events, quantity, batch)
+           SELECT %s, %s, *, 0 FROM unnest(%s::timestamptz[], %s::bigint[], %s::numeric[])""",
+        (
+            customer_id,
+            meter.id,
+            list(hours),
+            [each.events for each in hours.values()],
+            [ZERO if meter.aggregation is Aggregation.UNIQUE else each.quantity for each in hours.values()],
+        ),
+    )

@@ -1,0 +1,132 @@
+"""The recurring acts, on one page.
+
+    every few seconds   close periods that are due by the wall clock   a customer should not wait for an invoice
+    every few seconds   charge what is to be collected                 after a crash, too
+    every few seconds   go on with test-clock runs a crash cut short
+    every few seconds   note when keys were last used
+    every hour          forget answers kept for repeated requests      they last 24 hours
+
+One process sweeps at a time: whoever holds the advisory lock. Losing it loses nothing.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable
+from datetime import datetime, timedelta
+
+import psycopg
+from psycopg_pool import PoolTimeout
+
+from tallystick.core.limits import CLOSES_PER_CLAIM, IDEMPOTENCY_KEEP
+from tallystick.errors import TallystickError
+from tallystick.flows.close_period import close_period
+from tallystick.flows.collect_payment import collect_payment
+from tallystick.flows.move_clock import perform_run
+from tallystick.providers.payments import Payments
+from tallystick.store import clock, db, invoices, organizations, subscriptions
+from tallystick.store.db import Database
+
+log = logging.getLogger("tallystick.worker")
+_LOCK = 0x7461_6C6C_7973_7765
+_FORGET_EVERY = timedelta(hours=1)
+
+
+class Sweeper:
+    def __init__(
+        self, database: Database, provider: Payments, wall: Callable[[], datetime], *, every_s: float
+    ) -> None:
+        self._database = database
+        self._provider = provider
+        self._wall = wall
+        self._every_s = every_s
+        self._forgotten_at: datetime | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        self._task = asyncio.create_task(self._run(), name="sweeper")
+
+    async def stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                await self.sweep()
+            except (psycopg.Error, PoolTimeout, TallystickError) as error:
+                log.warning("the sweep failed and will be tried again: %s", str(error).strip())
+            await asyncio.sleep(self._every_s)
+
+    async def sweep(self) -> None:
+        """Do all that is due now, if no other process is at it."""
+        async with self._database.reading() as lock:
+            cursor = await lock.execute("SELECT pg_try_advisory_lock(%s)", (_LOCK,))
+            if not (await db.the(cursor))[0]:
+                return
+            try:
+                await self._close_what_is_due()
+                await self._collect_what_is_owed()
+                await self._finish_clock_runs()
+                await self._forget()
+            finally:
+                await lock.execute("SELECT pg_advisory_unlock(%s)", (_LOCK,))
+
+    async def _close_what_is_due(self) -> None:
+        now = self._wall()
+        while True:
+            async with self._database.reading() as conn:
+                due = await subscriptions.due(conn, now=now, limit=CLOSES_PER_CLAIM)
+            for organization_id, subscription_id, _ in due:
+                try:
+                    await close_period(
+                        self._database,
+                        organization_id=organization_id,
+                        subscription_id=subscription_id,
+                        now=now,
+                    )
+                except psycopg.errors.SerializationFailure:
+                    continue  # somebody changed it meanwhile: it is still due
+                except (TallystickError, psycopg.DatabaseError, ArithmeticError) as error:
+                    if isinstance(error, psycopg.OperationalError):
+                        raise
+                    log.exception("a period could not be closed", exc_info=error)
+                    async with self._database.reading() as conn:
+                        await subscriptions.note_failure(
+                            conn, subscription_id=subscription_id, failure=str(error)
+                        )
+            if len(due) < CLOSES_PER_CLAIM:
+                return
+
+    async def _collect_what_is_owed(self) -> None:
+        async with self._database.reading() as conn:
+            owed = await invoices.to_collect(conn, now=self._wall(), limit=CLOSES_PER_CLAIM)
+        for invoice_id in owed:
+            async with self._database.reading() as conn:
+                organization_id = await invoices.owner(conn, invoice_id=invoice_id)
+                organization = await organizations.get(conn, organization_id=organization_id)
+            now = (
+                organization.simulated_time if organization and organization.simulated_time else self._wall()
+            )
+            await collect_payment(
+                self._database,
+                self._provider,
+                organization_id=organization_id,
+                invoice_id=invoice_id,
+                now=now,
+            )
+
+    async def _finish_clock_runs(self) -> None:
+        async with self._database.reading() as conn:
+            runs = await clock.unfinished(conn)
+        for organization_id, run_id in runs:
+            await perform_run(self._database, self._provider, organization_id=organization_id, run_id=run_id)
+
+    async def _forget(self) -> None:
+        now = self._wall()
+        if self._forgotten_at is None or now - self._forgotten_at >= _FORGET_EVERY:
+            self._forgotten_at = now
+            async with self._database.reading() as conn:
+                await organizations.forget_answers(conn, before=now - IDEMPOTENCY_KEEP)

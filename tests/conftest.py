@@ -1,0 +1,174 @@
+"""The real parts every test stands on: a PostgreSQL, a server process, organizations of its own."""
+
+import asyncio
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tallystick.app import wall
+from tallystick.core import ids
+from tallystick.core.times import parse_instant
+from tallystick.flows.open_organization import open_organization
+from tallystick.store import migrate
+from tallystick.store.db import Database
+from tallystick.store.embedded import embedded_postgres
+
+PROGRAM = Path(sys.executable).parent / "tallystick"
+
+
+@dataclass
+class Server:
+    """A `tallystick serve` process with its data directory."""
+
+    base_url: str
+    port: int
+    data_dir: Path
+    database_url: str | None
+    workers: int = 1
+    process: "subprocess.Popen[bytes] | None" = None
+
+    def start(self) -> None:
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("TALLYSTICK_")}
+        command = [str(PROGRAM), "serve", "--port", str(self.port), "--workers", str(self.workers)]
+        command += ["--data-dir", str(self.data_dir)]
+        if self.database_url:
+            command += ["--database-url", self.database_url]
+        log = (self.data_dir.parent / f"{self.data_dir.name}.log").open("ab")
+        self.process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, cwd=self.data_dir.parent)
+        log.close()
+        self.wait_until_ready()
+
+    def wait_until_ready(self, timeout_s: float = 60) -> None:
+        limit = time.monotonic() + timeout_s
+        while time.monotonic() < limit:
+            assert self.process is None or self.process.poll() is None, self.log()
+            try:
+                if httpx.get(f"{self.base_url}/health/ready", timeout=2).status_code == 200:
+                    return
+            except httpx.TransportError:
+                pass
+            time.sleep(0.05)
+        raise AssertionError(f"the server did not become ready:\n{self.log()}")
+
+    def log(self) -> str:
+        return (self.data_dir.parent / f"{self.data_dir.name}.log").read_text()[-4000:]
+
+    def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
+        if self.process is not None:
+            self.process.send_signal(how)
+            self.process.wait(60)
+            self.process = None
+
+
+@dataclass
+class Organization:
+    """An organization with the key and the client that speak for it."""
+
+    id: str
+    api_key: str
+    http: httpx.Client
+    base_url: str
+    made: dict[str, str] = field(default_factory=dict)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def private_dir(prefix: str) -> Path:
+    """A folder that the unprivileged user of the embedded PostgreSQL can pass through."""
+    folder = Path(tempfile.mkdtemp(prefix=prefix))
+    folder.chmod(0o755)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def data_folder() -> Iterator[Path]:
+    folder = private_dir("tallystick-test-")
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def database_url(data_folder: Path) -> Iterator[str]:
+    """TALLYSTICK_TEST_DATABASE_URL, else the embedded PostgreSQL; migrated."""
+    given = os.environ.get("TALLYSTICK_TEST_DATABASE_URL")
+    if given:
+        migrate.migrate(given)
+        yield given
+        return
+    with embedded_postgres(data_folder / "data") as embedded:
+        migrate.migrate(embedded.conninfo)
+        yield embedded.conninfo
+
+
+@pytest.fixture(scope="session")
+def server(data_folder: Path, database_url: str) -> Iterator[Server]:
+    """One server for the whole session; tests keep apart by organization."""
+    port = free_port()
+    given = os.environ.get("TALLYSTICK_TEST_DATABASE_URL")
+    running = Server(f"http://127.0.0.1:{port}", port, data_folder / "data", given)
+    running.start()
+    yield running
+    running.stop()
+
+
+MakeOrganization = Callable[..., Organization]
+
+
+@pytest.fixture
+def make_organization(server: Server, database_url: str) -> Iterator[MakeOrganization]:
+    """Make an organization in the server's database; `clock` starts its test clock."""
+    clients: list[httpx.Client] = []
+
+    def make(*, clock: str | None = None, mode: str = "sandbox", timezone: str = "UTC") -> Organization:
+        made = open_one(database_url, server.base_url, clock=clock, mode=mode, timezone=timezone)
+        clients.append(made.http)
+        return made
+
+    yield make
+    for client in clients:
+        client.close()
+
+
+def open_one(
+    database_url: str,
+    base_url: str,
+    *,
+    clock: str | None = None,
+    mode: str = "sandbox",
+    timezone: str = "UTC",
+) -> Organization:
+    async def act() -> tuple[str, str]:
+        database = Database(database_url, size=1)
+        await database.open()
+        try:
+            async with database.transaction() as conn:
+                made, key = await open_organization(
+                    conn,
+                    name="Test & Sons",
+                    mode=mode,
+                    timezone=timezone,
+                    clock=parse_instant(clock) if clock else None,
+                    wall=wall(),
+                )
+            return ids.show(ids.ORGANIZATION, made.id), key.secret
+        finally:
+            await database.close()
+
+    identity, secret = asyncio.run(act())
+    client = httpx.Client(base_url=base_url, headers={"x-api-key": secret}, timeout=30)
+    return Organization(identity, secret, client, base_url)
