@@ -24,7 +24,6 @@ from tallystick.store.db import new_id
 
 Amount = Annotated[int, Meta(ge=0, le=limits.AMOUNT_MINOR_MAX)]
 Interval = Literal["weekly", "monthly", "quarterly", "semiannual", "yearly", "one_time"]
-Quantity = Annotated[Decimal, Meta(ge=0)]
 
 
 class CreatePlan(In, kw_only=True):
@@ -80,7 +79,7 @@ class OverageIn(In, kw_only=True):
 class AddPlanFeature(In, kw_only=True):
     feature_id: str
     enabled: bool | None = None
-    included_amount: Quantity | None = None
+    included_amount: Decimal | None = None
     unlimited: bool | None = None
     overage: OverageIn | None = None
     overage_enabled: bool | None = None
@@ -92,7 +91,7 @@ class AddPlanFeature(In, kw_only=True):
 
 class UpdatePlanFeature(In, kw_only=True):
     enabled: bool | None = None
-    included_amount: Quantity | None = None
+    included_amount: Decimal | None = None
     unlimited: bool | None = None
     overage: OverageIn | None = None
     overage_enabled: bool | None = None
@@ -461,8 +460,8 @@ async def delete_price(call: Call[None]) -> Reply:
 
 def _spec(body: AddPlanFeature | UpdatePlanFeature) -> TermsSpec:
     overage = body.overage or OverageIn()
-    if body.included_amount is not None and not fits(body.included_amount):
-        raise InvalidRequest(FieldError("includedAmount", "must be finite, with at most 20 and 12 digits"))
+    if body.included_amount is not None and not (fits(body.included_amount) and body.included_amount >= 0):
+        raise InvalidRequest(FieldError("includedAmount", "must be 0 or more, with at most 20 and 12 digits"))
     exact = None
     if overage.unit_price_decimal is not None:
         try:

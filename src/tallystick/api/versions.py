@@ -137,6 +137,11 @@ def _subscription(fields: Fields) -> None:
     for name in ("offerApplications", "pause", "priceId"):
         fields.pop(name, None)
     fields["discount"] = None
+    cancellation = fields["cancellation"]
+    ended = fields["endDate"] if fields["status"] == "canceled" else None
+    fields["canceledAt"] = cancellation["scheduledAt"] if cancellation else ended
+    fields["cancelReason"] = cancellation["reason"] if cancellation else None
+    fields["scheduledCancellationDate"] = cancellation["effectiveAt"] if cancellation else None
 
 
 def _plan(fields: Fields) -> None:

@@ -14,7 +14,7 @@ from tallystick.core.catalog import Catalogue, FeatureType, Terms, terms_over
 from tallystick.core.events import UsageEvent
 from tallystick.core.limits import FUTURE_MAX
 from tallystick.core.meters import Measured, Meter, in_force, measure
-from tallystick.core.money import text
+from tallystick.core.money import plain, text
 from tallystick.core.subscriptions import Life, Standing
 from tallystick.core.times import Period
 from tallystick.errors import FieldError, InvalidRequest, Problem
@@ -167,5 +167,5 @@ def limit_reached(limit: Limit, used: Decimal) -> Problem:
         "included_limit_reached",
         f"{limit.feature_code!r}: {text(used)} of {text(limit.included)} included are used; {text(remaining)} remain.",
         param="value",
-        details={"current": text(used), "included": text(limit.included), "remaining": text(remaining)},
+        details={"current": plain(used), "included": plain(limit.included), "remaining": plain(remaining)},
     )
