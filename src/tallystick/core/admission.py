@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
+from typing import NamedTuple
 from uuid import UUID
 
 from tallystick.core.catalog import Catalogue, FeatureType, Terms, terms_over
@@ -33,8 +34,7 @@ class Limit:
     adds: Measured
 
 
-@dataclass(frozen=True, slots=True)
-class Admitted:
+class Admitted(NamedTuple):
     """An event that may count: when it happened, what it adds to which meters, which limits it draws on."""
 
     occurred_at: datetime
@@ -61,6 +61,8 @@ def admit(
         for meter in fed
         if (measured := measure(meter, event.value, event.properties)) is not None
     )
+    if event.feature in life.unlimited:
+        return Admitted(occurred_at, contributions, ())
     return Admitted(
         occurred_at, contributions, _limits(event, catalogue, life, occurred_at, fed, contributions)
     )
@@ -112,6 +114,7 @@ def _limits(
     """The hard limits among the features this event feeds; refuses what the plan does not have."""
     promised = catalogue.plans.get(life.plan_id, {})
     seen = enabled = False
+    always = True  # the same terms in every period of this life, and none of them a limit
     limits: list[Limit] = []
     for feature_id in {meter.feature_id: None for meter in fed}:
         versions = promised.get(feature_id)
@@ -121,13 +124,17 @@ def _limits(
         if len(versions) == 1 and not versions[0].removed and versions[0].valid_from <= life.anchor.at:
             terms: Terms | None = versions[0]
         else:
+            always = False
             where = life.period_at(max(occurred_at, life.anchor.at))
             terms = terms_over(versions, where[1]) if where else None
         if terms is None:
             continue
         seen = True
         enabled = enabled or terms.enabled
-        if not terms.enabled or not terms.stops_at_included or occurred_at < life.anchor.at:
+        if not terms.enabled or not terms.stops_at_included:
+            continue
+        always = False
+        if occurred_at < life.anchor.at:
             continue
         where = where or life.period_at(occurred_at)
         if where is None:
@@ -158,6 +165,8 @@ def _limits(
             f"The customer's plan has {event.feature!r} switched off.",
             param="featureCode",
         )
+    if always:
+        life.unlimited.add(event.feature)
     return tuple(limits)
 
 

@@ -5,10 +5,10 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
-from typing import Final
+from types import MappingProxyType
+from typing import Final, NamedTuple
 from uuid import UUID
 
 from tallystick.core import limits
@@ -22,12 +22,11 @@ _FEATURE: Final = ("featureCode", "feature", "eventType", "metricKey")
 _KEY: Final = ("eventId", "idempotencyKey", "customerEventId")
 _TIME: Final = ("timestamp", "ts")
 _VALUE: Final = ("value", "quantity")
-_TOKENS: Final = ("model", "inputTokens", "outputTokens", "cacheReadTokens", "cacheWriteTokens")
-_NO_PROPERTIES: Final[Mapping[str, str]] = {}
+_TOKENS: Final = frozenset(("model", "inputTokens", "outputTokens", "cacheReadTokens", "cacheWriteTokens"))
+NO_PROPERTIES: Final[Mapping[str, str]] = MappingProxyType({})
 
 
-@dataclass(frozen=True, slots=True)
-class UsageEvent:
+class UsageEvent(NamedTuple):
     """What a caller reported. `occurred_at` is None where the caller left the time to us."""
 
     feature: str
@@ -35,7 +34,7 @@ class UsageEvent:
     value: Decimal = ONE
     key: str | None = None
     occurred_at: datetime | None = None
-    properties: Mapping[str, str] = field(default_factory=dict)
+    properties: Mapping[str, str] = NO_PROPERTIES
     also_customer: str | None = None  # a second identifier, which must name the same customer
     key_field: str = "eventId"  # as the caller spelled it
 
@@ -44,8 +43,7 @@ class UsageEvent:
         return (self.feature, self.value, self.occurred_at, dict(self.properties))
 
 
-@dataclass(frozen=True, slots=True)
-class StoredEvent:
+class StoredEvent(NamedTuple):
     """An event as it was counted: immutable from then on."""
 
     id: UUID
@@ -56,7 +54,7 @@ class StoredEvent:
     received_at: datetime
     key: str | None = None
     timed: bool = True
-    properties: Mapping[str, str] = field(default_factory=dict)
+    properties: Mapping[str, str] = NO_PROPERTIES
     adjusts: UUID | None = None
     reason: str | None = None
 
@@ -88,10 +86,10 @@ def decode(raw: object) -> UsageEvent:
             errors.append(FieldError(time_field, "must be an ISO 8601 date and time"))
     quantity = ONE if value is None else _quantity(value_field, value, errors)
     given = raw.get("properties")
-    properties = _NO_PROPERTIES if not given else _properties(given, errors)
+    properties = NO_PROPERTIES if not given else _properties(given, errors)
     if errors:
         raise InvalidRequest(*errors)
-    if any(raw.get(name) is not None for name in _TOKENS):
+    if not _TOKENS.isdisjoint(raw) and any(raw.get(name) is not None for name in _TOKENS):
         raise Problem(
             "pricing_mode_mismatch",
             "This feature is priced by value; send `value`, not tokens.",

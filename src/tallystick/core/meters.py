@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from decimal import Decimal, InvalidOperation
 from enum import StrEnum
 from hashlib import sha256
+from typing import NamedTuple
 from uuid import UUID
 
 from tallystick.core.money import ZERO, fits
@@ -79,8 +80,7 @@ class Meter:
         return self.aggregation in (Aggregation.SUM, Aggregation.COUNT)
 
 
-@dataclass(frozen=True, slots=True)
-class Measured:
+class Measured(NamedTuple):
     """What one event contributes to one meter: a quantity, or, for UNIQUE, the hash of a value."""
 
     quantity: Decimal
@@ -98,6 +98,8 @@ class Fold:
 
 def number(text: str) -> Decimal | None:
     """The decimal a property's text spells, or None."""
+    if not text.isascii() or "_" in text:  # what Python reads as a number and nobody else does
+        return None
     try:
         value = Decimal(text)
     except InvalidOperation:

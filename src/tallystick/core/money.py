@@ -1,6 +1,7 @@
 """Money is an integer of minor units with a currency; exact amounts are Decimals of major units; one door between."""
 
 from decimal import ROUND_HALF_UP, Decimal
+from functools import lru_cache
 from typing import Final
 
 from tallystick.core.limits import FRACTION_DIGITS_MAX, INTEGER_DIGITS_MAX
@@ -68,6 +69,7 @@ def plain(number: Decimal) -> Decimal:
     return number.quantize(Decimal(1)) if number.as_tuple().exponent > 0 else number  # type: ignore[operator]
 
 
+@lru_cache(maxsize=4096)
 def text(number: Decimal) -> str:
     """A decimal for the wire and for people: never an exponent, never a trailing zero."""
     return format(plain(number), "f")

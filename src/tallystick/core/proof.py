@@ -6,6 +6,8 @@ covers the leaves of the very events it bills, in the order they happened.
 """
 
 from collections.abc import Iterable
+from datetime import datetime
+from functools import lru_cache
 from hashlib import sha256
 from typing import Final
 
@@ -16,6 +18,12 @@ LEAF_BYTES: Final = 16
 GENESIS: Final = sha256(b"tallystick").digest()
 
 
+@lru_cache(maxsize=64)
+def _received(at: datetime) -> str:
+    """A batch is received at one moment."""
+    return at.isoformat()
+
+
 def leaf(event: StoredEvent) -> bytes:
     """Text in the database never holds a NUL, so NUL parts the fields without ambiguity."""
     fields = [
@@ -24,7 +32,7 @@ def leaf(event: StoredEvent) -> bytes:
         event.feature,
         text(event.value),
         event.occurred_at.isoformat(),
-        event.received_at.isoformat(),
+        _received(event.received_at),
         event.key or "",
         "t" if event.timed else "",
         event.adjusts.hex if event.adjusts else "",

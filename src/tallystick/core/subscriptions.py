@@ -1,6 +1,6 @@
 """Subscriptions: states, legal moves, and where a customer stands when an event arrives."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Final
@@ -64,6 +64,8 @@ class Life:
     anchor: Anchor
     zone: str
     ends_at: datetime | None  # excluded
+    unlimited: set[str] = field(default_factory=set, compare=False, repr=False)
+    """Event codes that `admission` found free of limits whenever they happen in this life: a memory, no fact."""
 
     def __contains__(self, at: datetime) -> bool:
         return self.anchor.at <= at and (self.ends_at is None or at < self.ends_at)

@@ -115,7 +115,7 @@ def whole_hours(span: Period) -> tuple[Period | None, tuple[Period, ...]]:
 
 def parse_instant(text: str) -> datetime | None:
     """ISO 8601 with a date and a time; without an offset it is UTC. None when it is not that."""
-    if len(text) < 16 or text[10] not in "Tt ":
+    if len(text) < 16 or text[10] not in "Tt " or "\0" in text:  # Python reads only up to a NUL
         return None
     try:
         at = datetime.fromisoformat(text)
@@ -126,8 +126,4 @@ def parse_instant(text: str) -> datetime | None:
 
 def show_instant(at: datetime) -> str:
     """ISO 8601 in UTC with milliseconds, as the wire shows every time."""
-    return (
-        at.strftime("%Y-%m-%dT%H:%M:%S.") + f"{at.microsecond // 1000:03d}Z"
-        if at.year >= 1000
-        else (f"{at.year:04d}" + at.strftime("-%m-%dT%H:%M:%S.") + f"{at.microsecond // 1000:03d}Z")
-    )
+    return at.isoformat(timespec="milliseconds")[:23] + "Z"

@@ -1,6 +1,6 @@
 """Group commit: everything that arrived while the last commit ran goes into the next. No timer.
 
-One connection and one task per process. A caller that hangs up does not disturb the others; a batch that fails
+Two lanes per process, each with a connection of its own. A caller that hangs up does not disturb the others; a batch that fails
 for what is in it is halved until the guilty event stands alone; a lost database is waited for, and until it is
 back the answer is "not now", never silence.
 """
@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 from uuid import UUID
 
 import psycopg
@@ -21,9 +22,12 @@ from tallystick.core.limits import ROWS_PER_COMMIT_MAX, ROWS_QUEUED_MAX
 from tallystick.errors import Broken, Problem
 from tallystick.flows.books import Books
 from tallystick.flows.ingest import Draft, Outcome, ingest
-from tallystick.store.db import CONNECTION, Conn
+from tallystick.store.db import INGEST_CONNECTION, Conn
 
 log = logging.getLogger("tallystick.ingest")
+
+
+LANES: Final = 2
 
 
 @dataclass(slots=True)
@@ -41,8 +45,8 @@ class Batcher:
         self._waiting: deque[_Submission] = deque()
         self._rows = 0
         self._arrived = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
-        self._conn: Conn | None = None
+        self._lanes = [_Lane(conninfo) for _ in range(LANES)]
+        self._tasks: list[asyncio.Task[None]] = []
         self._closing = False
 
     @property
@@ -50,16 +54,15 @@ class Batcher:
         return self._rows
 
     def start(self) -> None:
-        self._task = asyncio.create_task(self._run(), name="ingest batcher")
+        self._tasks = [asyncio.create_task(self._run(lane), name="ingest lane") for lane in self._lanes]
 
     async def stop(self) -> None:
         """Answer everything that was accepted into the queue, then stop."""
         self._closing = True
         self._arrived.set()
-        if self._task is not None:
-            await self._task
-        if self._conn is not None:
-            await self._conn.close()
+        await asyncio.gather(*self._tasks)
+        for lane in self._lanes:
+            await lane.close()
 
     async def submit(self, organization_id: UUID, drafts: Sequence[Draft]) -> list[Outcome]:
         """Outcomes in the order of the drafts, once they are on disk. Raises Problem when there is no room."""
@@ -71,7 +74,7 @@ class Batcher:
         self._arrived.set()
         return await answer
 
-    async def _run(self) -> None:
+    async def _run(self, lane: "_Lane") -> None:
         while True:
             if not self._waiting:
                 if self._closing:
@@ -81,7 +84,7 @@ class Batcher:
                 continue
             taken = self._take()
             drafts = [draft for submission in taken for draft in submission.drafts]
-            outcomes = await self._commit(taken[0].organization_id, drafts)
+            outcomes = await self._commit(lane, taken[0].organization_id, drafts)
             self._rows -= len(drafts)
             place = 0
             for submission in taken:
@@ -110,13 +113,13 @@ class Batcher:
         self._waiting = others
         return taken
 
-    async def _commit(self, organization_id: UUID, drafts: Sequence[Draft]) -> list[Outcome]:
+    async def _commit(self, lane: "_Lane", organization_id: UUID, drafts: Sequence[Draft]) -> list[Outcome]:
         try:
-            conn = await self._connection()
+            conn = await lane.connection()
             return await ingest(conn, self._books, organization_id, drafts, wall=self._clock())
         except psycopg.OperationalError as error:
             log.warning("ingest: the database did not answer: %s", str(error).strip())
-            await self._drop_connection()
+            await lane.close()
             refusal = Problem(
                 "unavailable", "The database is not available; try again with the same keys.", retry_after_s=1
             )
@@ -129,16 +132,24 @@ class Batcher:
                 return [Problem("internal_error")]
             half = len(drafts) // 2
             return [
-                *await self._commit(organization_id, drafts[:half]),
-                *await self._commit(organization_id, drafts[half:]),
+                *await self._commit(lane, organization_id, drafts[:half]),
+                *await self._commit(lane, organization_id, drafts[half:]),
             ]
 
-    async def _connection(self) -> Conn:
+
+class _Lane:
+    """One connection, and so one commit at a time. While one lane waits for the disk, another decides."""
+
+    def __init__(self, conninfo: str) -> None:
+        self._conninfo = conninfo
+        self._conn: Conn | None = None
+
+    async def connection(self) -> Conn:
         if self._conn is None or self._conn.closed or self._conn.broken:
-            self._conn = await AsyncConnection.connect(self._conninfo, connect_timeout=5, **CONNECTION)
+            self._conn = await AsyncConnection.connect(self._conninfo, connect_timeout=5, **INGEST_CONNECTION)
         return self._conn
 
-    async def _drop_connection(self) -> None:
+    async def close(self) -> None:
         conn, self._conn = self._conn, None
         if conn is not None:
             with contextlib.suppress(psycopg.Error):

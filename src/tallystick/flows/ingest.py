@@ -6,19 +6,18 @@ without hard limits skip the first two. What lost a race is told apart by a stat
 A refused event leaves nothing, and its key stays free.
 """
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
+from typing import NamedTuple
 from uuid import UUID
-
-from psycopg.types.json import Jsonb
 
 from tallystick.core import ids
 from tallystick.core.admission import Admitted, Limit, admit, admit_adjustment, limit_reached
 from tallystick.core.events import StoredEvent, UsageEvent
 from tallystick.core.meters import Aggregation, Fold, Measured, Meter
-from tallystick.core.money import ZERO
 from tallystick.core.proof import LEAF_BYTES, header_hash, key_hash, leaf
 from tallystick.core.subscriptions import Standing
 from tallystick.core.times import hour_of, show_instant
@@ -43,6 +42,11 @@ class Draft:
     adjusts: Meter | None = None  # set: a signed correction of that meter's total
     reason: str | None = None
     key_attempt: int = 0
+    header_place: bytes | None = None
+
+    def __post_init__(self) -> None:
+        if self.header is not None:
+            self.header_place = header_hash(self.header, self.index)
 
     @property
     def place(self) -> bytes | None:
@@ -51,13 +55,8 @@ class Draft:
             return key_hash(self.event.key, self.key_attempt)
         return self.header_place
 
-    @property
-    def header_place(self) -> bytes | None:
-        return None if self.header is None else header_hash(self.header, self.index)
 
-
-@dataclass(frozen=True, slots=True)
-class Accepted:
+class Accepted(NamedTuple):
     """Counted, now or (`replayed`) when it first came with this very header."""
 
     event: StoredEvent
@@ -137,12 +136,11 @@ async def _attempt(
 
     version: int | None = None
     if to_store:
-        number = await events.next_batch_number(conn)
-        stored = await _store(conn, book, to_store, now, number)
-        fresh = [each for each in to_store.values() if each.id in stored]
-        if fresh:
+        number, stored = await _store(conn, book, to_store, now)
+        if stored:
+            fresh = [to_store[position] for position in stored]
             await _count_others(conn, fresh, number)
-            leaves = b"".join(leaf(stored[each.id]) for each in fresh)
+            leaves = b"".join([leaf(event) for event in stored.values()])
             must(len(leaves) == LEAF_BYTES * len(fresh), "a leaf per event")
             _, version = await events.link(
                 conn,
@@ -153,8 +151,8 @@ async def _attempt(
                 leaves=leaves,
             )
         for position, each in to_store.items():
-            if each.id in stored:
-                outcomes[position] = Accepted(stored[each.id], each.standing.reference)
+            if position in stored:
+                outcomes[position] = Accepted(stored[position], each.standing.reference)
             elif each.admitted.limits:
                 raise _Again(stale=False)
     if version is None:  # nothing new: no head was locked, but the refusals must be up to date all the same
@@ -184,38 +182,39 @@ def _judge(book: Book, draft: Draft, standing: Standing, now: datetime, latest: 
 
 
 async def _store(
-    conn: Conn, book: Book, work: dict[int, _Work], now: datetime, number: int
-) -> dict[UUID, StoredEvent]:
+    conn: Conn, book: Book, work: dict[int, _Work], now: datetime
+) -> tuple[int, dict[int, StoredEvent]]:
+    """The batch's number and what of it was new, by position."""
     batch = events.Rows.empty()
-    made: dict[UUID, StoredEvent] = {}
-    for each in work.values():
+    made: dict[int, StoredEvent] = {}
+    for position, each in work.items():
         draft, event, admitted = each.draft, each.draft.event, each.admitted
         customer = each.standing.customer_id
-        stored = made[each.id] = StoredEvent(
-            id=each.id,
-            customer_id=customer,
-            feature=event.feature,
-            value=event.value,
-            occurred_at=admitted.occurred_at,
-            received_at=now,
-            key=event.key,
-            timed=event.occurred_at is not None,
-            properties=event.properties,
-            adjusts=draft.adjusts.feature_id if draft.adjusts else None,
-            reason=draft.reason,
+        adjusts = draft.adjusts.feature_id if draft.adjusts else None
+        made[position] = StoredEvent(
+            each.id,
+            customer,
+            event.feature,
+            event.value,
+            admitted.occurred_at,
+            now,
+            event.key,
+            event.occurred_at is not None,
+            event.properties,
+            adjusts,
+            draft.reason,
         )
         batch.ids.append(each.id)
         batch.customers.append(customer)
         batch.key_hashes.append(each.place)
         batch.header_hashes.append(draft.header_place)
-        batch.occurred.append(stored.occurred_at)
-        batch.received.append(now)
+        batch.occurred.append(admitted.occurred_at)
         batch.features.append(event.feature)
-        batch.values.append(event.value)
+        batch.values.append(str(event.value))
         batch.keys.append(event.key)
-        batch.timed.append(stored.timed)
-        batch.properties.append(Jsonb(event.properties) if event.properties else None)
-        batch.adjusts.append(stored.adjusts)
+        batch.timed.append(event.occurred_at is not None)
+        batch.properties.append(json.dumps(event.properties) if event.properties else None)
+        batch.adjusts.append(adjusts)
         batch.reasons.append(draft.reason)
         hour = hour_of(admitted.occurred_at)
         for meter, measured in admitted.contributions:
@@ -224,9 +223,11 @@ async def _store(
                 batch.hour_customers.append(customer)
                 batch.hour_meters.append(meter.id)
                 batch.hours.append(hour)
-                batch.quantities.append(ZERO if measured.distinct else measured.quantity)
-    fresh = await events.insert(conn, batch, organization_id=book.organization.id, number=number)
-    return {identity: made[identity] for identity in made if identity in fresh}
+                batch.quantities.append("0" if measured.distinct else str(measured.quantity))
+    number, repeats = await events.insert(conn, batch, organization_id=book.organization.id, received_at=now)
+    if repeats:
+        made = {position: event for position, event in made.items() if event.id not in repeats}
+    return number, made
 
 
 async def _count_others(conn: Conn, fresh: Sequence[_Work], number: int) -> None:
@@ -335,12 +336,15 @@ async def _tell_repeats(conn: Conn, work: dict[int, _Work], outcomes: list[Outco
         customers=[each.standing.customer_id for each in suspects.values()],
         key_hashes=[each.place for each in suspects.values() if each.place is not None],
     )
+    mine = {each.id for each in work.values()}
     for position, each in suspects.items():
         holder = holders.get((each.standing.customer_id, each.place or b""))
         if holder is None:
             if outcomes[position] is None:
                 raise _Again(stale=False)
             continue
+        if outcomes[position] is not None and holder.event.id in mine and holder.event.id > each.id:
+            continue  # refused, and its key was free: what holds it now came after it, in this very batch
         event = each.draft.event
         if event.key is not None and holder.event.key is not None and holder.event.key != event.key:
             each.draft.key_attempt += 1  # two keys, one hash: this one moves on

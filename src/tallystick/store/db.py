@@ -5,17 +5,31 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import datetime
+from decimal import Decimal
 from typing import Any, Final, LiteralString
 from uuid import UUID
 
+import msgspec
 from psycopg import AsyncConnection, AsyncCursor, IsolationLevel
 from psycopg.rows import TupleRow
+from psycopg.types.json import set_json_dumps, set_json_loads
 from psycopg_pool import AsyncConnectionPool
 
 Conn = AsyncConnection[TupleRow]
 
+# JSON columns hold numbers exactly: no float on the way in or out.
+set_json_dumps(msgspec.json.Encoder(decimal_format="number").encode)
+set_json_loads(msgspec.json.Decoder(float_hook=Decimal).decode)
+
 
 CONNECTION: Final[dict[str, Any]] = {"autocommit": True, "options": "-c timezone=UTC"}
+
+INGEST_CONNECTION: Final[dict[str, Any]] = {
+    "autocommit": True,
+    # The same few statements for ever: plan each once.
+    "options": "-c timezone=UTC -c plan_cache_mode=force_generic_plan",
+    "prepare_threshold": 0,
+}
 
 
 class Database:

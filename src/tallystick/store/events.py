@@ -3,14 +3,12 @@
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from decimal import Decimal
 from typing import Any, Final
 from uuid import UUID
 
-from psycopg.types.json import Jsonb
-
 from tallystick.core.events import StoredEvent
 from tallystick.core.times import Period
+from tallystick.store import columns
 from tallystick.store.db import Conn, rows, the
 
 _EVENT: Final = """e.id, e.customer_id, e.feature_code, e.value, e.occurred_at, e.received_at, e.event_key, e.timed,
@@ -42,45 +40,42 @@ class Rows:
     key_hashes: list[bytes | None]
     header_hashes: list[bytes | None]
     occurred: list[datetime]
-    received: list[datetime]
     features: list[str]
-    values: list[Decimal]
+    values: list[str]
     keys: list[str | None]
     timed: list[bool]
-    properties: list[Jsonb | None]
+    properties: list[str | None]
     adjusts: list[UUID | None]
     reasons: list[str | None]
     hour_events: list[UUID]
     hour_customers: list[UUID]
     hour_meters: list[UUID]
     hours: list[datetime]
-    quantities: list[Decimal]
+    quantities: list[str]
 
     @classmethod
     def empty(cls) -> "Rows":
-        return cls(*([] for _ in range(18)))
+        return cls(*([] for _ in range(17)))
 
 
-async def next_batch_number(conn: Conn) -> int:
-    cursor = await conn.execute("SELECT nextval('ingest_batch_numbers')")
-    return int((await the(cursor))[0])
-
-
-async def insert(conn: Conn, batch: Rows, *, organization_id: UUID, number: int) -> set[UUID]:
-    """Store what is new, count it in its hours, and say which ids were new.
+async def insert(
+    conn: Conn, batch: Rows, *, organization_id: UUID, received_at: datetime
+) -> tuple[int, set[UUID]]:
+    """Store what is new, count it in its hours; says the batch's number and which ids were not new.
 
     Keys are inserted in one order and with ON CONFLICT DO NOTHING: the unique index decides, and two batches
     cannot deadlock. What was not stored is looked up by a statement of its own (`holders`): only a new
     statement sees the row that won the race.
     """
     cursor = await conn.execute(
-        """WITH sent AS (
+        """WITH numbered AS (
+               SELECT nextval('ingest_batch_numbers') AS batch
+           ), sent AS (
                SELECT * FROM unnest(
                    %(ids)s::uuid[], %(customers)s::uuid[], %(key_hashes)s::bytea[], %(header_hashes)s::bytea[],
-                   %(occurred)s::timestamptz[], %(received)s::timestamptz[], %(features)s::text[],
-                   %(values)s::numeric[], %(keys)s::text[], %(timed)s::bool[], %(properties)s::jsonb[],
-                   %(adjusts)s::uuid[], %(reasons)s::text[])
-               AS t (id, customer_id, key_hash, header_hash, occurred_at, received_at, feature_code, value,
+                   %(occurred)s::timestamptz[], %(features)s::text[], %(values)s::text[], %(keys)s::text[],
+                   %(timed)s::bool[], %(properties)s::text[], %(adjusts)s::uuid[], %(reasons)s::text[])
+               AS t (id, customer_id, key_hash, header_hash, occurred_at, feature_code, value,
                      event_key, timed, properties, adjusts, reason)
            ), fresh AS (
                INSERT INTO event_keys (customer_id, key_hash, event_id, occurred_at, header_hash)
@@ -90,47 +85,50 @@ async def insert(conn: Conn, batch: Rows, *, organization_id: UUID, number: int)
            ), stored AS (
                INSERT INTO events (customer_id, occurred_at, id, organization_id, received_at, batch, feature_code,
                                    value, event_key, timed, adjusts, properties, reason)
-               SELECT customer_id, occurred_at, id, %(organization)s, received_at, %(batch)s, feature_code,
-                      value, event_key, timed, adjusts, properties, reason
-                 FROM sent WHERE key_hash IS NULL OR id IN (SELECT event_id FROM fresh)
+               SELECT customer_id, occurred_at, id, %(organization)s, %(received)s, batch, feature_code,
+                      value::numeric, event_key, timed, adjusts, properties::jsonb, reason
+                 FROM sent, numbered WHERE key_hash IS NULL OR id IN (SELECT event_id FROM fresh)
                RETURNING id
            ), counted AS (
                INSERT INTO usage_hours AS u (customer_id, meter_id, hour, events, quantity, batch)
-               SELECT customer_id, meter_id, hour, count(*), sum(quantity), %(batch)s
+               SELECT customer_id, meter_id, hour, count(*), sum(quantity::numeric), batch
                  FROM unnest(%(hour_events)s::uuid[], %(hour_customers)s::uuid[], %(hour_meters)s::uuid[],
-                             %(hours)s::timestamptz[], %(quantities)s::numeric[])
-                   AS c (event_id, customer_id, meter_id, hour, quantity)
+                             %(hours)s::timestamptz[], %(quantities)s::text[])
+                   AS c (event_id, customer_id, meter_id, hour, quantity), numbered
                 WHERE event_id IN (SELECT id FROM stored)
-                GROUP BY customer_id, meter_id, hour ORDER BY customer_id, meter_id, hour
+                GROUP BY customer_id, meter_id, hour, batch ORDER BY customer_id, meter_id, hour
                ON CONFLICT (customer_id, meter_id, hour) DO UPDATE
                   SET events = u.events + excluded.events, quantity = u.quantity + excluded.quantity,
                       batch = excluded.batch
            )
-           SELECT id FROM stored""",
+           SELECT batch, ARRAY(SELECT id FROM sent
+                                WHERE key_hash IS NOT NULL AND id NOT IN (SELECT event_id FROM fresh))
+             FROM numbered""",
         {
-            "ids": batch.ids,
-            "customers": batch.customers,
-            "key_hashes": batch.key_hashes,
-            "header_hashes": batch.header_hashes,
-            "occurred": batch.occurred,
-            "received": batch.received,
-            "features": batch.features,
-            "values": batch.values,
-            "keys": batch.keys,
-            "timed": batch.timed,
-            "properties": batch.properties,
-            "adjusts": batch.adjusts,
-            "reasons": batch.reasons,
-            "hour_events": batch.hour_events,
-            "hour_customers": batch.hour_customers,
-            "hour_meters": batch.hour_meters,
-            "hours": batch.hours,
-            "quantities": batch.quantities,
+            "ids": columns.uuids(batch.ids),
+            "customers": columns.uuids(batch.customers),
+            "key_hashes": columns.hashes(batch.key_hashes),
+            "header_hashes": columns.hashes(batch.header_hashes),
+            "occurred": columns.instants(batch.occurred),
+            "features": columns.texts(batch.features),
+            "values": columns.texts(batch.values),
+            "keys": columns.texts(batch.keys),
+            "timed": columns.flags(batch.timed),
+            "properties": columns.texts(batch.properties),
+            "adjusts": columns.uuids(batch.adjusts),
+            "reasons": columns.texts(batch.reasons),
+            "hour_events": columns.uuids(batch.hour_events),
+            "hour_customers": columns.uuids(batch.hour_customers),
+            "hour_meters": columns.uuids(batch.hour_meters),
+            "hours": columns.instants(batch.hours),
+            "quantities": columns.texts(batch.quantities),
             "organization": organization_id,
-            "batch": number,
+            "received": received_at,
         },
+        binary=True,
     )
-    return {found[0] for found in await cursor.fetchall()}
+    number, repeats = await the(cursor)
+    return number, set(repeats)
 
 
 async def link(

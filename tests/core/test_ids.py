@@ -1,0 +1,75 @@
+"""Ids: one text for each uuid, in the same order, and no kind passes for another."""
+
+from uuid import UUID
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tallystick.core import ids
+from tests.literals import U
+
+KINDS = [
+    value for name, value in vars(ids).items() if name.isupper() and isinstance(value, str) and name[0] != "_"
+]
+ONE = ids.show(ids.CUSTOMER, U(1))
+
+
+@given(st.uuids(), st.sampled_from(KINDS))
+def test_an_id_survives_the_way_there_and_back(identity: UUID, kind: str) -> None:
+    assert ids.read(kind, ids.show(kind, identity)) == identity
+
+
+@given(st.uuids(), st.uuids())
+def test_texts_sort_as_their_ids_do(one: UUID, other: UUID) -> None:
+    assert (ids.show("evt", one) < ids.show("evt", other)) is (one < other)
+
+
+@given(st.uuids(), st.sampled_from(KINDS), st.sampled_from(KINDS))
+def test_an_id_of_one_kind_is_never_read_as_another(identity: UUID, kind: str, other: str) -> None:
+    assert (ids.read(other, ids.show(kind, identity)) is None) is (kind != other)
+
+
+def test_every_kind_has_a_prefix_of_its_own() -> None:
+    assert len(set(KINDS)) == len(KINDS) > 10
+
+
+@pytest.mark.parametrize("identity", [UUID(int=0), UUID(int=2**128 - 1), U(31), U(32)])
+def test_the_ends_of_the_range_are_ids_too(identity: UUID) -> None:
+    shown = ids.show("sub", identity)
+    assert len(shown) == len("sub_") + 26
+    assert ids.read("sub", shown) == identity
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "_",
+        "cus",
+        "cus_",
+        ONE[:-1],
+        ONE + "0",
+        ONE.upper(),
+        ONE.replace("_", "-"),
+        " " + ONE,
+        ONE + "\n",
+        "cus__" + ONE[4:],
+        "xcus_" + ONE[4:],
+        ONE[4:],
+        "cus_8" + "0" * 25,  # more than 128 bits
+        "cus_0" + "i" * 25,  # i, l, o and u are not in the alphabet
+        "cus_0" + "u" * 25,
+        "cus_" + "٠" * 26,
+        "cus_" + str(U(1)),
+        "00000000-0000-0000-0000-000000000001",
+    ],
+)
+def test_what_is_not_exactly_an_id_is_none(text: str) -> None:
+    assert ids.read("cus", text) is None
+
+
+@given(st.text(max_size=40))
+def test_any_text_at_all_is_an_id_or_none(text: str) -> None:
+    found = ids.read("cus", text)
+    assert found is None or ids.show("cus", found) == text

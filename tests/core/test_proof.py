@@ -1,0 +1,130 @@
+"""Proof: nothing about a stored event can change without its leaf, its batch and its line telling."""
+
+from dataclasses import fields, replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tallystick.core.events import StoredEvent
+from tallystick.core.proof import GENESIS, LEAF_BYTES, header_hash, key_hash, leaf, link, set_digest
+from tests.literals import D, U, at
+
+EVENT = StoredEvent(
+    id=U(1),
+    customer_id=U(2),
+    feature="api_calls",
+    value=D("1.5"),
+    occurred_at=at("2026-01-31T23:59Z"),
+    received_at=at("2026-02-01T00:00Z"),
+    key="req_1",
+    timed=True,
+    properties={"region": "eu", "plan": "pro"},
+    adjusts=None,
+    reason=None,
+)
+CHANGES: dict[str, list[Any]] = {
+    "id": [U(3)],
+    "customer_id": [U(1)],
+    "feature": ["api_call", "storage_gb"],
+    "value": [D("1.6"), D("15"), D("-1.5"), D("1.500000000001")],
+    "occurred_at": [EVENT.occurred_at + timedelta(microseconds=1), EVENT.received_at],
+    "received_at": [EVENT.received_at + timedelta(microseconds=1), EVENT.occurred_at],
+    "key": ["req_2", None],
+    "timed": [False],
+    "properties": [
+        {},
+        {"region": "eu"},
+        {"region": "us", "plan": "pro"},
+        {"region": "pro", "plan": "eu"},
+        {"region": "eu", "plan": "pro", "more": ""},
+    ],
+    "adjusts": [U(2)],
+    "reason": ["typo", "t"],
+}
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [(name, each) for name, values in CHANGES.items() for each in values]
+)
+def test_a_leaf_changes_when_any_field_changes(field: str, value: Any) -> None:
+    assert leaf(EVENT._replace(**{field: value})) != leaf(EVENT)
+
+
+def test_every_field_of_an_event_is_tried() -> None:
+    assert {each.name for each in fields(StoredEvent)} == set(CHANGES)
+
+
+def test_all_those_changes_differ_from_each_other_too() -> None:
+    leaves = [leaf(EVENT._replace(**{name: each})) for name, values in CHANGES.items() for each in values]
+    assert len(set(leaves)) == len(leaves)
+
+
+def test_a_leaf_does_not_depend_on_how_a_value_is_written() -> None:
+    assert leaf(EVENT._replace(value=D("1.500"))) == leaf(EVENT)
+    assert leaf(EVENT._replace(properties={"plan": "pro", "region": "eu"})) == leaf(EVENT)
+
+
+printable = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=6)
+
+
+@given(st.dictionaries(printable, printable, max_size=4), st.dictionaries(printable, printable, max_size=4))
+def test_properties_cannot_pass_for_each_other(one: dict[str, str], other: dict[str, str]) -> None:
+    assert (leaf(EVENT._replace(properties=one)) == leaf(EVENT._replace(properties=other))) is (one == other)
+
+
+@given(printable.filter(bool), printable.filter(bool), printable.filter(bool), printable.filter(bool))
+def test_neighbouring_fields_cannot_lend_each_other_letters(a: str, b: str, c: str, d: str) -> None:
+    one, other = EVENT._replace(key=a, reason=b), EVENT._replace(key=c, reason=d)
+    assert (leaf(one) == leaf(other)) is ((a, b) == (c, d))
+
+
+def test_a_leaf_has_a_fixed_size() -> None:
+    assert len(leaf(EVENT)) == LEAF_BYTES == 16
+
+
+def test_a_link_covers_what_was_before_the_place_and_the_leaves() -> None:
+    leaves = leaf(EVENT) + leaf(EVENT._replace(id=U(9)))
+    first = link(GENESIS, 1, leaves)
+    assert len(first) == len(GENESIS) == 32
+    swapped = leaves[LEAF_BYTES:] + leaves[:LEAF_BYTES]
+    others = [
+        link(first, 1, leaves),
+        link(GENESIS, 2, leaves),
+        link(GENESIS, 1, swapped),
+        link(GENESIS, 1, leaves[:LEAF_BYTES]),
+        link(GENESIS, 1, b""),
+    ]
+    assert len({first, *others}) == len(others) + 1
+
+
+@given(st.lists(st.lists(st.integers(1, 10**6), min_size=1, max_size=4), min_size=2, max_size=6), st.data())
+def test_a_chain_tells_when_any_batch_of_it_changes(batches: list[list[int]], data: st.DataObject) -> None:
+    def head(of: list[list[int]]) -> bytes:
+        digest = GENESIS
+        for position, batch in enumerate(of, start=1):
+            digest = link(digest, position, b"".join(leaf(EVENT._replace(id=U(each))) for each in batch))
+        return digest
+
+    place = data.draw(st.integers(0, len(batches) - 1))
+    tampered = [list(batch) for batch in batches]
+    tampered[place][0] += 1
+    assert head(tampered) != head(batches)
+    assert head(batches[:place] + batches[place + 1 :]) != head(batches)
+
+
+def test_a_set_digest_depends_on_members_and_order() -> None:
+    one, two = leaf(EVENT), leaf(EVENT._replace(id=U(9)))
+    assert set_digest([one, two]) == set_digest(iter([one, two]))
+    assert len({set_digest(each) for each in ([], [one], [two], [one, two], [two, one], [one, one])}) == 6
+
+
+@given(printable.filter(bool), printable.filter(bool), st.integers(0, 5), st.integers(0, 5))
+def test_keys_headers_and_attempts_live_in_places_of_their_own(a: str, b: str, one: int, two: int) -> None:
+    assert (key_hash(a, one) == key_hash(b, two)) is ((a, one) == (b, two))
+    assert (header_hash(a, one) == header_hash(b, two)) is ((a, one) == (b, two))
+    assert key_hash(a) != header_hash(a)
+    assert header_hash(a) != header_hash(a, 0)
+    assert len(key_hash(a)) == len(header_hash(a, one)) == 16
