@@ -1,3 +1,5 @@
+"""`python -m tallystick` is `tallystick`."""
+
 from tallystick.cli import main
 
 main()

@@ -17,7 +17,7 @@ from tallystick.store import customers, db
 from tallystick.store.customers import Customer
 from tallystick.store.db import new_id
 
-Email = Annotated[str, Meta(pattern=r"^[^@\s]+@[^@\s]+$", max_length=limits.EMAIL_CHARS_MAX)]
+Email = Annotated[str, Meta(pattern=r"^[^@\s]+@[^@\s]+$(?!\n)", max_length=limits.EMAIL_CHARS_MAX)]
 Reference = Annotated[str, Meta(min_length=1, max_length=limits.EXTERNAL_ID_CHARS_MAX)]
 Name = Annotated[str, Meta(max_length=limits.NAME_CHARS_MAX)]
 Line = Annotated[str, Meta(max_length=limits.NAME_CHARS_MAX)]
@@ -27,7 +27,7 @@ class Address(In, kw_only=True):
     line1: Line
     city: Line
     postal_code: Line
-    country: Annotated[str, Meta(pattern="^[A-Za-z]{2}$")]
+    country: Annotated[str, Meta(pattern=r"^[A-Za-z]{2}$(?!\n)")]
     line2: Line | None = None
     state: Line | None = None
     region: Line | None = None

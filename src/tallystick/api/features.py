@@ -18,7 +18,7 @@ from tallystick.flows.publish_catalog import MeterSpec
 from tallystick.store import catalog
 from tallystick.store.db import new_id
 
-Code = Annotated[str, Meta(pattern="^[a-z0-9_]+$", min_length=1, max_length=limits.CODE_CHARS_MAX)]
+Code = Annotated[str, Meta(pattern=r"^[a-z0-9_]+$(?!\n)", min_length=1, max_length=limits.CODE_CHARS_MAX)]
 Name = Annotated[str, Meta(min_length=1, max_length=limits.NAME_CHARS_MAX)]
 Text = Annotated[str, Meta(max_length=limits.TEXT_CHARS_MAX)]
 PropertyName = Annotated[str, Meta(min_length=1, max_length=limits.PROPERTY_NAME_CHARS_MAX)]

@@ -52,6 +52,7 @@ class Api:
             routes=[*pages, *_routes(services)],
             exception_handlers={HTTPException: _no_route, Exception: _unexpected},
         )
+        self._rest.router.redirect_slashes = False  # a redirect would be an answer without a body
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":

@@ -73,7 +73,8 @@ class Call(Generic[B]):
     def page(self, prefix: str) -> tuple[int, UUID | None]:
         """(limit, the id to go on before) from the query."""
         text = self.query.get("limit", str(limits.PAGE_SIZE))
-        if not text.isascii() or not text.isdecimal() or not 1 <= int(text[:9]) <= limits.PAGE_SIZE_MAX:
+        short = text.isascii() and text.isdecimal() and len(text) < 10
+        if not short or not 1 <= int(text) <= limits.PAGE_SIZE_MAX:
             raise InvalidRequest(FieldError("limit", f"must be 1 to {limits.PAGE_SIZE_MAX}"))
         cursor = self.query.get("cursor")
         before = None if cursor is None else ids.read(prefix, cursor)
@@ -166,9 +167,9 @@ async def carry_out(operation: Operation, incoming: Incoming, services: Services
         async with services.database.reading() as conn:
             call = await _call(operation, incoming, services, conn, secret, wall)
             return _encode(await operation.handler(call), call), call.version
-    raw = wire.parse(incoming.body)
     async with services.database.reading() as conn:
         key = await auth.look_up(conn, secret, wall=wall)
+        raw = wire.parse(incoming.body)
         early = await _call(operation, incoming, services, conn, secret, wall, key=key, raw=raw)
 
     async def act(conn: Conn) -> Answer:

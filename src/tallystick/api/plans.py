@@ -1,7 +1,7 @@
 """Plans, their prices and what they promise (behaviour.md §4)."""
 
 from dataclasses import replace
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
@@ -13,6 +13,7 @@ from tallystick.api.operations import Call, Operation, Page, Reply, whole
 from tallystick.api.wire import MISSING, In, Maybe, Out
 from tallystick.core import ids, limits
 from tallystick.core.catalog import Feature, Terms
+from tallystick.core.meters import number
 from tallystick.core.money import fits, from_rate, text, to_rate
 from tallystick.core.times import show_instant
 from tallystick.errors import FieldError, InvalidRequest
@@ -464,11 +465,8 @@ def _spec(body: AddPlanFeature | UpdatePlanFeature) -> TermsSpec:
         raise InvalidRequest(FieldError("includedAmount", "must be 0 or more, with at most 20 and 12 digits"))
     exact = None
     if overage.unit_price_decimal is not None:
-        try:
-            exact = Decimal(overage.unit_price_decimal)
-        except InvalidOperation:
-            exact = Decimal("NaN")
-        if not fits(exact) or exact < 0 or overage.unit_price_decimal != overage.unit_price_decimal.strip():
+        exact = number(overage.unit_price_decimal)
+        if exact is None or exact < 0 or overage.unit_price_decimal != overage.unit_price_decimal.strip():
             raise InvalidRequest(
                 FieldError("overage.unitPriceDecimal", "must be an amount in major units such as 0.0007")
             )

@@ -21,7 +21,7 @@ from tallystick.flows import check_access, set_usage
 from tallystick.store import customers, events
 
 Reference = Annotated[str, Meta(min_length=1, max_length=limits.CUSTOMER_REFERENCE_CHARS_MAX)]
-Code = Annotated[str, Meta(pattern="^[a-z0-9_]+$", min_length=1, max_length=limits.CODE_CHARS_MAX)]
+Code = Annotated[str, Meta(pattern=r"^[a-z0-9_]+$(?!\n)", min_length=1, max_length=limits.CODE_CHARS_MAX)]
 
 
 class CheckUsage(In, kw_only=True):

@@ -1,7 +1,8 @@
 """JSON in and out: numbers become int or Decimal, never float; every wrong field is named."""
 
 from decimal import Decimal, InvalidOperation
-from typing import Any, Final, TypeVar
+from functools import cache
+from typing import Any, Final, TypeVar, cast, get_args
 
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
@@ -23,17 +24,20 @@ Maybe = UnsetType
 MISSING: Final = UNSET
 
 
+_BEYOND: Final = Decimal("9E+999999")
+_DIGITS_KEPT_MAX: Final = 100
+
+
 def _exact(text: str) -> Decimal:
     try:
         return Decimal(text)
-    except (
-        InvalidOperation
-    ):  # an exponent beyond all bounds: judged later, as every number that is not finite
-        return Decimal("NaN")
+    except InvalidOperation:  # an exponent beyond all bounds: any number our limits refuse will do
+        return _BEYOND
 
 
 _decoder: Final = msgspec.json.Decoder(float_hook=_exact)
 _encoder: Final = msgspec.json.Encoder(decimal_format="number")
+_canonical: Final = msgspec.json.Encoder(decimal_format="number", order="sorted")
 encode = _encoder.encode
 
 
@@ -49,7 +53,7 @@ def parse(body: bytes) -> Any:
 
 def canonical(value: Any) -> bytes:
     """The same bytes for the same content, whatever the order of keys."""
-    return msgspec.json.encode(value, order="sorted")
+    return _canonical.encode(value)
 
 
 def refuse_nul(value: Any, where: str = "") -> None:
@@ -66,16 +70,43 @@ def refuse_nul(value: Any, where: str = "") -> None:
             refuse_nul(each, f"{where}[{index}]")
 
 
+def refuse_wild(value: Any, where: str = "") -> None:
+    """A number that takes a byte to write and a megabyte to keep is nobody's metadata."""
+    if isinstance(value, Decimal):
+        if abs(value.adjusted()) > _DIGITS_KEPT_MAX or len(value.as_tuple().digits) > _DIGITS_KEPT_MAX:
+            raise InvalidRequest(FieldError(where, f"a number has at most {_DIGITS_KEPT_MAX} digits"))
+    elif isinstance(value, dict):
+        for name, each in value.items():
+            refuse_wild(each, f"{where}.{name}" if where else name)
+    elif isinstance(value, list):
+        for index, each in enumerate(value):
+            refuse_wild(each, f"{where}[{index}]")
+
+
 def read(raw: Any, kind: type[T], *, body: bytes = b"\\u0000") -> T:
     """`raw` as a `kind`, or InvalidRequest with every field that is wrong."""
     if not isinstance(raw, dict):
         raise InvalidRequest(FieldError("", "the body must be a JSON object"))
     if b"\\u0000" in body:
         refuse_nul(raw)
+    refuse_wild(raw)
+    texts = [name for name in _numbers(cast(Any, kind)) if isinstance(raw.get(name), str)]
+    if texts:
+        raise InvalidRequest(*(FieldError(name, "expected a number, got `str`") for name in texts))
     try:
         return msgspec.convert(raw, kind)
     except msgspec.ValidationError as first:
         raise InvalidRequest(*(_every_error(raw, kind) or [_field_error(str(first))])) from None
+
+
+@cache
+def _numbers(kind: type[Any]) -> tuple[str, ...]:
+    """The fields that are exact numbers: msgspec would take their text too, " 5 " and "Infinity" included."""
+    return tuple(
+        field.encode_name
+        for field in msgspec.structs.fields(kind)
+        if Decimal in (field.type, *get_args(field.type))
+    )
 
 
 def _every_error(raw: dict[str, Any], kind: type[Any]) -> list[FieldError]:

@@ -3,7 +3,7 @@
 import typer
 
 from tallystick import __version__
-from tallystick.cli import doctor, keys, organizations, serve
+from tallystick.cli import demo, doctor, import_events, keys, organizations, serve
 
 app = typer.Typer(
     name="tallystick",
@@ -13,6 +13,8 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
 )
 app.command("serve")(serve.serve)
+app.command("demo")(demo.demo)
+app.command("import")(import_events.import_events)
 app.add_typer(organizations.app, name="organizations")
 app.add_typer(keys.app, name="keys")
 app.command("doctor")(doctor.doctor)

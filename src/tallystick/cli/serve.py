@@ -1,13 +1,14 @@
 """`tallystick serve`: the database, the migrations, the first organization, and the server processes."""
 
 import os
+import signal
 import socket
 import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from typing import Annotated
+from typing import Annotated, Any
 
 import psycopg
 import typer
@@ -48,19 +49,31 @@ def serve(
         )
     except BadSetting as error:
         terminal.fail(str(error))
+    with prepared(found) as ready:
+        terminal.run(ready.database_url or "", lambda database: _greet(database, ready))
+        _serve(ready)
+    terminal.say("stopped")
+
+
+@contextmanager
+def prepared(found: Settings) -> Iterator[Settings]:
+    """All that a server process needs: a free port, and a migrated database, in the settings handed back."""
     _free_port(found)
+    # A server process that is asked to end raises the same signal again when it is done. Left alone, that
+    # would end this process before the embedded PostgreSQL is stopped.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with _database(found) as conninfo:
             migrate.migrate(conninfo)
-            terminal.run(conninfo, lambda database: _greet(database, found))
-            _serve(replace(found, database_url=conninfo))
+            yield replace(found, database_url=conninfo)
+    except typer.Exit:  # a RuntimeError too, and already explained
+        raise
     except EmbeddedError as error:
         terminal.fail(str(error))
     except psycopg.OperationalError as error:
         terminal.fail(f"the database cannot be reached: {str(error).strip()}")
     except RuntimeError as error:
         terminal.fail(str(error))
-    terminal.say("stopped")
 
 
 def _free_port(found: Settings) -> None:
@@ -128,25 +141,30 @@ async def _greet(database: Database, found: Settings) -> None:
 
 
 def _serve(found: Settings) -> None:
-    os.environ["TALLYSTICK_DATABASE_URL"] = found.database_url or ""
     with ExitStack() as stack:
         if found.workers > 1:
             os.environ["PROMETHEUS_MULTIPROC_DIR"] = stack.enter_context(tempfile.TemporaryDirectory())
-        uvicorn.run(
-            "tallystick.app:create",
-            factory=True,
-            host=found.host,
-            port=found.port,
-            workers=found.workers,
-            loop="uvloop",
-            http="httptools",
-            ws="none",
-            lifespan="on",
-            access_log=False,
-            log_config=logs.config(found.log_level),
-            server_header=False,
-            proxy_headers=False,
-            backlog=4096,
-            timeout_keep_alive=75,
-            timeout_graceful_shutdown=30,
-        )
+        uvicorn.run(**server_options(found))
+
+
+def server_options(found: Settings) -> dict[str, Any]:
+    """How our server processes run. They read their settings from the environment; the database goes there."""
+    os.environ["TALLYSTICK_DATABASE_URL"] = found.database_url or ""
+    return {
+        "app": "tallystick.app:create",
+        "factory": True,
+        "host": found.host,
+        "port": found.port,
+        "workers": found.workers,
+        "loop": "uvloop",
+        "http": "httptools",
+        "ws": "none",
+        "lifespan": "on",
+        "access_log": False,
+        "log_config": logs.config(found.log_level),
+        "server_header": False,
+        "proxy_headers": False,
+        "backlog": 4096,
+        "timeout_keep_alive": 75,
+        "timeout_graceful_shutdown": 30,
+    }

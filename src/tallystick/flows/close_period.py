@@ -1,8 +1,10 @@
 """Close a usage period: measure, rate, make lines with their evidence, invoice, and open the next.
 
-Runs in one REPEATABLE READ transaction, so the chain's head, the events and the rollups are seen at one moment.
-A repeat is a no-op: the subscription is locked and what is closed already is not due. The unique index on
-(subscription, period, type) is the last judge.
+The lines are made under one snapshot, so the chain's head, the events and the rollups are seen at one moment;
+they are written in a transaction of its own, which locks the subscription and begins anew when it is no longer
+what the lines were made for. (Writing under the snapshot would fail whenever an event or another invoice got in
+between.) A repeat is a no-op: what is closed already is not due. The unique index on (subscription, period, type)
+is the last judge.
 """
 
 from dataclasses import dataclass, replace
@@ -50,24 +52,42 @@ async def close_period(
     database: Database, *, organization_id: UUID, subscription_id: UUID, now: datetime
 ) -> Closed | None:
     """Close the open period of one subscription if it is due at `now`; None when there is nothing to close."""
-    async with database.transaction(snapshot=True) as conn:
-        subscription = await subscriptions.get(
-            conn, organization_id=organization_id, subscription_id=subscription_id, lock=True
-        )
-        if subscription is None or subscription.closes_at is None or subscription.closes_at > now:
-            return None
-        organization = await organizations.get(conn, organization_id=organization_id)
-        must(organization is not None, "a subscription has an organization", subscription=subscription_id)
-        assert organization is not None
-        return await _close(conn, organization, subscription, now)
+    while True:
+        async with database.transaction(snapshot=True) as conn:
+            subscription = await subscriptions.get(
+                conn, organization_id=organization_id, subscription_id=subscription_id
+            )
+            if subscription is None or subscription.closes_at is None or subscription.closes_at > now:
+                return None
+            organization = await organizations.get(conn, organization_id=organization_id)
+            must(organization is not None, "a subscription has an organization", subscription=subscription_id)
+            assert organization is not None
+            closing = _open_period(subscription)
+            used = (
+                await usage_lines(conn, organization, subscription, closing)
+                if closing.start < closing.end
+                else []
+            )
+        async with database.transaction() as conn:
+            locked = await subscriptions.get(
+                conn, organization_id=organization_id, subscription_id=subscription_id, lock=True
+            )
+            if locked == subscription:
+                return await _close(conn, organization, subscription, used, now)
 
 
-async def _close(conn: Conn, organization: Organization, subscription: Subscription, now: datetime) -> Closed:
+def _open_period(subscription: Subscription) -> Period:
     start, end = subscription.period_start, subscription.period_end
     assert start is not None and end is not None
-    closing = Period(start, end)
+    return Period(start, end)
+
+
+async def _close(
+    conn: Conn, organization: Organization, subscription: Subscription, used: list[Line], now: datetime
+) -> Closed:
+    closing = _open_period(subscription)
     canceled = subscription.state is Status.CANCELED
-    ends = canceled or (subscription.cancel_at is not None and subscription.cancel_at <= end)
+    ends = canceled or (subscription.cancel_at is not None and subscription.cancel_at <= closing.end)
     customer = await customers.find(
         conn,
         organization_id=organization.id,
@@ -79,8 +99,7 @@ async def _close(conn: Conn, organization: Organization, subscription: Subscript
     lines = [] if ends else await _next_base(conn, subscription, plan.name)
     kind = "recurring" if lines else "overage"
     covered = billing_period(subscription, subscription.period_index + 1) if lines else closing
-    if closing.start < closing.end:
-        lines += await usage_lines(conn, organization, subscription, closing)
+    lines += used
 
     invoice_id = invoice_number = None
     total = subtotal(lines)
@@ -191,9 +210,13 @@ def _evidence(
 ) -> dict[str, Any]:
     """All that is needed to derive the line again from raw events, and to notice when they are not the same."""
     return {
-        "price": {"id": str(terms.id), "version": terms.version, **pricing.to_json(terms.price)},
+        "price": {
+            "id": ids.show(ids.PLAN_FEATURE, terms.id),
+            "version": terms.version,
+            **pricing.to_json(terms.price),
+        },
         "meter": {
-            "id": str(meter.id),
+            "id": ids.show(ids.METER, meter.id),
             "version": meter.version,
             "eventCode": meter.event_code,
             "aggregation": meter.aggregation.value,

@@ -10,7 +10,7 @@ from tallystick.core.times import local_day
 from tallystick.errors import Problem, must
 from tallystick.flows.subscribe import activate, first_invoice
 from tallystick.providers.payments import Card, Challenge, Charged, Declined, Payments, SavedCard
-from tallystick.store import catalog, invoices, organizations, payments, subscriptions
+from tallystick.store import catalog, db, invoices, organizations, payments, subscriptions
 from tallystick.store.db import Database, new_id
 from tallystick.store.organizations import Organization
 from tallystick.store.payments import PaymentMethod, Transaction
@@ -129,6 +129,8 @@ async def _settle_checkout(
                 now=now,
             ),
         )
+        if invoice_id is not None:  # last: the invoice's number locked the organization before the head
+            await db.bump(conn, organization_id=organization.id, customer_id=subscription.customer_id)
 
 
 async def collect_payment(

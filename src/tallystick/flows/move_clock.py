@@ -1,11 +1,12 @@
 """Move a sandbox organization's test clock: live through every deadline on the way, in time order."""
 
 import logging
-from datetime import datetime
+from datetime import datetime, timedelta
 from uuid import UUID
 
 import psycopg
 
+from tallystick.core.limits import CLOCK_ADVANCE_DAYS_MAX
 from tallystick.core.times import show_instant
 from tallystick.errors import FieldError, InvalidRequest, Problem, TallystickError
 from tallystick.flows.close_period import Closed, close_period
@@ -28,6 +29,12 @@ async def promise_run(
     if target < now:
         raise InvalidRequest(
             FieldError("frozenTime", f"the clock stands at {show_instant(now)} and only moves forward")
+        )
+    if target - now > timedelta(days=CLOCK_ADVANCE_DAYS_MAX):
+        raise InvalidRequest(
+            FieldError(
+                "frozenTime", f"lies more than {CLOCK_ADVANCE_DAYS_MAX} days after {show_instant(now)}"
+            )
         )
     run = Run(
         id=new_id(),
@@ -72,6 +79,7 @@ async def _take(conn: Conn, run_id: UUID) -> bool:
 
 async def _live_through(database: Database, provider: Payments, organization_id: UUID, run: Run) -> None:
     failed: list[UUID] = []
+    stands_at: datetime | None = None
     while True:
         async with database.reading() as conn:
             due = await subscriptions.next_due(
@@ -81,7 +89,9 @@ async def _live_through(database: Database, provider: Payments, organization_id:
             break
         subscription_id, due_at = due
         moment = max(due_at, run.started_at_time)
-        await _set(database, organization_id, moment)
+        if moment != stands_at:  # each move makes every process read the catalogue anew
+            await _set(database, organization_id, moment)
+            stands_at = moment
         item = await _close_one(database, provider, organization_id, subscription_id, moment)
         if item.status == "failed":
             failed.append(subscription_id)

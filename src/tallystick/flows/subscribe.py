@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from uuid import UUID
 
+from tallystick.core import ids
 from tallystick.core.catalog import INTERVALS
 from tallystick.core.invoicing import base_line, subtotal
 from tallystick.core.limits import DUE_AFTER, GRACE_LIVE
@@ -87,6 +88,7 @@ async def subscribe(
     must(await subscriptions.insert(conn, subscription), "the customer is locked", customer=customer.id)
     if price is None:
         subscription = await activate(conn, organization=organization, subscription=subscription, now=now)
+        await db.bump(conn, organization_id=organization.id, customer_id=customer.id)
     elif wish.cancel_at_period_end:
         await subscriptions.update(conn, subscription)
     return subscription, True
@@ -111,7 +113,8 @@ async def _price(conn: Conn, organization: Organization, plan: Plan, wish: Wish)
 async def activate(
     conn: Conn, *, organization: Organization, subscription: Subscription, now: datetime
 ) -> Subscription:
-    """Period 0 begins now. Moves the version: from the commit on, the customer's events are accepted."""
+    """Period 0 begins now. The caller moves the version when all else is written (`db.bump`): from that commit
+    on the customer's events are accepted."""
     zone = subscription.timezone
     anchor = Anchor(now, local_day(now, zone), subscription.billing_interval == "weekly")
     first = period(anchor, 0, zone)
@@ -130,7 +133,6 @@ async def activate(
     if subscription.cancel_requested_at is not None:
         active = replace(active, cancel_at=paid_until(active))
     await subscriptions.update(conn, active)
-    await db.bump(conn, organization_id=organization.id, customer_id=subscription.customer_id)
     return active
 
 
@@ -205,7 +207,7 @@ def paid_until(subscription: Subscription) -> datetime:
 
 def base_evidence(price: PlanPrice, covered: Period, subscription: Subscription) -> dict[str, object]:
     return {
-        "priceId": str(price.id),
+        "priceId": ids.show(ids.PLAN_PRICE, price.id),
         "amount": text(from_minor(price.amount_minor, subscription.currency)),
         "period": {
             "start": show_instant(covered.start),

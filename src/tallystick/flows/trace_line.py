@@ -6,9 +6,11 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from tallystick.core import ids
 from tallystick.core.events import StoredEvent
 from tallystick.core.meters import Aggregation, Filter, Meter, Operator
 from tallystick.core.times import Period
+from tallystick.errors import must
 from tallystick.flows.measure_usage import contribution
 from tallystick.store import events
 from tallystick.store.db import Conn
@@ -30,8 +32,11 @@ class Traced:
 def frozen_meter(evidence: Mapping[str, Any], feature_id: UUID) -> Meter:
     """The meter as the line froze it; what the catalogue says today does not matter."""
     kept = evidence["meter"]
+    identity = ids.read(ids.METER, kept["id"])
+    must(identity is not None, "evidence names its meter", meter=kept["id"])
+    assert identity is not None
     return Meter(
-        id=UUID(kept["id"]),
+        id=identity,
         feature_id=feature_id,
         feature_code="",
         version=kept["version"],

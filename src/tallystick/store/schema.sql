@@ -1,0 +1,505 @@
+CREATE TABLE api_keys (
+    id uuid NOT NULL,
+    organization_id uuid NOT NULL,
+    name text NOT NULL,
+    prefix text NOT NULL,
+    secret_hash bytea NOT NULL,
+    permissions jsonb,
+    expires_at timestamp with time zone,
+    revoked_at timestamp with time zone,
+    last_used_at timestamp with time zone,
+    created_at timestamp with time zone NOT NULL
+);
+CREATE TABLE changes (
+    organization_id uuid NOT NULL,
+    version bigint NOT NULL,
+    customer_id uuid
+);
+CREATE TABLE clock_run_items (
+    run_id uuid NOT NULL,
+    "position" integer NOT NULL,
+    kind text NOT NULL,
+    status text NOT NULL,
+    due_at timestamp with time zone NOT NULL,
+    subscription_id uuid NOT NULL,
+    customer_name text,
+    invoice_number text,
+    invoice_id uuid,
+    outcome text,
+    detail text,
+    error text
+);
+CREATE TABLE clock_runs (
+    id uuid NOT NULL,
+    organization_id uuid NOT NULL,
+    status text NOT NULL,
+    started_at_time timestamp with time zone NOT NULL,
+    target_time timestamp with time zone NOT NULL,
+    estimated integer DEFAULT 0 NOT NULL,
+    error text,
+    created_at timestamp with time zone NOT NULL,
+    CONSTRAINT clock_runs_status_check CHECK ((status = ANY (ARRAY['pending'::text, 'running'::text, 'completed'::text, 'failed'::text])))
+);
+CREATE TABLE customers (
+    id uuid NOT NULL,
+    organization_id uuid NOT NULL,
+    external_id text,
+    email text NOT NULL,
+    full_name text,
+    tax_document text,
+    timezone text,
+    address jsonb,
+    metadata jsonb,
+    created_at timestamp with time zone NOT NULL,
+    updated_at timestamp with time zone NOT NULL
+);
+CREATE TABLE event_keys (
+    customer_id uuid NOT NULL,
+    key_hash bytea NOT NULL,
+    event_id uuid NOT NULL,
+    occurred_at timestamp with time zone NOT NULL,
+    header_hash bytea
+);
+CREATE TABLE events (
+    customer_id uuid NOT NULL,
+    occurred_at timestamp with time zone NOT NULL,
+    id uuid NOT NULL,
+    organization_id uuid NOT NULL,
+    received_at timestamp with time zone NOT NULL,
+    batch bigint NOT NULL,
+    feature_code text NOT NULL,
+    value numeric NOT NULL,
+    event_key text,
+    timed boolean NOT NULL,
+    adjusts uuid,
+    properties jsonb,
+    reason text
+)
+PARTITION BY RANGE (occurred_at);
+CREATE TABLE events_any (
+    customer_id uuid CONSTRAINT events_customer_id_not_null NOT NULL,
+    occurred_at timestamp with time zone CONSTRAINT events_occurred_at_not_null NOT NULL,
+    id uuid CONSTRAINT events_id_not_null NOT NULL,
+    organization_id uuid CONSTRAINT events_organization_id_not_null NOT NULL,
+    received_at timestamp with time zone CONSTRAINT events_received_at_not_null NOT NULL,
+    batch bigint CONSTRAINT events_batch_not_null NOT NULL,
+    feature_code text CONSTRAINT events_feature_code_not_null NOT NULL,
+    value numeric CONSTRAINT events_value_not_null NOT NULL,
+    event_key text,
+    timed boolean CONSTRAINT events_timed_not_null NOT NULL,
+    adjusts uuid,
+    properties jsonb,
+    reason text
+);
+CREATE TABLE features (
+    id uuid NOT NULL,
+    organization_id uuid NOT NULL,
+    code text NOT NULL,
+    name text NOT NULL,
+    type text NOT NULL,
+    description text,
+    unit_name text,
+    created_at timestamp with time zone NOT NULL,
+    updated_at timestamp with time zone NOT NULL,
+    CONSTRAINT features_type_check CHECK ((type = ANY (ARRAY['boolean'::text, 'usage'::text, 'seats'::text, 'quota'::text])))
+);
+CREATE TABLE idempotency_keys (
+    organization_id uuid NOT NULL,
+    key_hash bytea NOT NULL,
+    request_hash bytea NOT NULL,
+    status integer NOT NULL,
+    body bytea NOT NULL,
+    created_at timestamp with time zone NOT NULL
+);
+CREATE SEQUENCE ingest_batch_numbers
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1;
+CREATE TABLE ingest_batches (
+    organization_id uuid NOT NULL,
+    "position" bigint NOT NULL,
+    batch bigint NOT NULL,
+    first_event_id uuid NOT NULL,
+    events integer NOT NULL,
+    leaves bytea NOT NULL,
+    digest bytea NOT NULL
+);
+CREATE TABLE invoice_lines (
+    id uuid NOT NULL,
+    invoice_id uuid NOT NULL,
+    "position" integer NOT NULL,
+    line_type text NOT NULL,
+    charge_type text NOT NULL,
+    feature_id uuid,
+    feature_name text,
+    description text NOT NULL,
+    quantity numeric NOT NULL,
+    unit_amount numeric NOT NULL,
+    amount bigint NOT NULL,
+    included numeric,
+    used numeric,
+    overage numeric,
+    evidence jsonb
+);
+CREATE TABLE invoices (
+    id uuid NOT NULL,
+    organization_id uuid NOT NULL,
+    customer_id uuid NOT NULL,
+    subscription_id uuid,
+    number bigint NOT NULL,
+    status text NOT NULL,
+    invoice_type text NOT NULL,
+    currency character(3) NOT NULL,
+    subtotal bigint NOT NULL,
+    discount bigint DEFAULT 0 NOT NULL,
+    credit_applied bigint DEFAULT 0 NOT NULL,
+    tax bigint DEFAULT 0 NOT NULL,
+    total bigint NOT NULL,
+    period_index integer,
+    period_start timestamp with time zone NOT NULL,
+    period_end timestamp with time zone NOT NULL,
+    issued_at timestamp with time zone NOT NULL,
+    due_at timestamp with time zone NOT NULL,
+    collect_at timestamp with time zone,
+    plan_name text,
+    memo text,
+    metadata jsonb DEFAULT '{}'::jsonb NOT NULL,
+    created_at timestamp with time zone NOT NULL,
+    updated_at timestamp with time zone NOT NULL,
+    CONSTRAINT invoices_check CHECK ((total = (((subtotal - discount) - credit_applied) + tax))),
+    CONSTRAINT invoices_status_check CHECK ((status = ANY (ARRAY['draft'::text, 'outstanding'::text, 'paid'::text, 'void'::text, 'uncollectible'::text])))
+);
+CREATE TABLE limit_counters (
+    customer_id uuid NOT NULL,
+    subscription_id uuid NOT NULL,
+    feature_id uuid NOT NULL,
+    period_start timestamp with time zone NOT NULL,
+    used numeric NOT NULL
+);
+CREATE TABLE meters (
+    id uuid NOT NULL,
+    organization_id uuid NOT NULL,
+    feature_id uuid NOT NULL,
+    version integer NOT NULL,
+    event_code text NOT NULL,
+    aggregation text NOT NULL,
+    aggregation_property text,
+    filters jsonb DEFAULT '[]'::jsonb NOT NULL,
+    late_event_policy text NOT NULL,
+    valid_from timestamp with time zone NOT NULL,
+    CONSTRAINT meters_aggregation_check CHECK ((aggregation = ANY (ARRAY['sum'::text, 'count'::text, 'unique'::text, 'max'::text]))),
+    CONSTRAINT meters_check CHECK (((aggregation <> 'unique'::text) OR (aggregation_property IS NOT NULL))),
+    CONSTRAINT meters_late_event_policy_check CHECK ((late_event_policy = ANY (ARRAY['next_period'::text, 'current_period'::text, 'ignore'::text])))
+);
+CREATE TABLE migrations (
+    number integer NOT NULL,
+    name text NOT NULL,
+    applied_at timestamp with time zone DEFAULT now() NOT NULL
+);
+CREATE TABLE organization_heads (
+    organization_id uuid NOT NULL,
+    "position" bigint DEFAULT 0 NOT NULL,
+    digest bytea NOT NULL,
+    version bigint DEFAULT 1 NOT NULL
+)
+WITH (fillfactor='20');
+CREATE TABLE organizations (
+    id uuid NOT NULL,
+    name text NOT NULL,
+    mode text NOT NULL,
+    timezone text NOT NULL,
+    currency character(3) NOT NULL,
+    api_version text,
+    simulated_time timestamp with time zone,
+    invoice_prefix text NOT NULL,
+    invoices_issued bigint DEFAULT 0 NOT NULL,
+    created_at timestamp with time zone NOT NULL,
+    CONSTRAINT organizations_check CHECK (((simulated_time IS NULL) OR (mode = 'sandbox'::text))),
+    CONSTRAINT organizations_mode_check CHECK ((mode = ANY (ARRAY['sandbox'::text, 'live'::text])))
+);
+CREATE TABLE payment_methods (
+    id uuid NOT NULL,
+    organization_id uuid NOT NULL,
+    customer_id uuid NOT NULL,
+    provider text NOT NULL,
+    token text NOT NULL,
+    brand text NOT NULL,
+    last4 text NOT NULL,
+    exp_month integer NOT NULL,
+    exp_year integer NOT NULL,
+    is_default boolean NOT NULL,
+    created_at timestamp with time zone NOT NULL
+);
+CREATE TABLE plan_features (
+    id uuid NOT NULL,
+    organization_id uuid NOT NULL,
+    plan_id uuid NOT NULL,
+    feature_id uuid NOT NULL,
+    version integer NOT NULL,
+    enabled boolean NOT NULL,
+    included numeric NOT NULL,
+    unlimited boolean NOT NULL,
+    overage_enabled boolean NOT NULL,
+    price jsonb NOT NULL,
+    credits_per_unit bigint,
+    pricing_mode text DEFAULT 'fixed'::text NOT NULL,
+    margin_bps integer,
+    removed boolean DEFAULT false NOT NULL,
+    valid_from timestamp with time zone NOT NULL,
+    CONSTRAINT plan_features_included_check CHECK ((included >= (0)::numeric)),
+    CONSTRAINT plan_features_pricing_mode_check CHECK ((pricing_mode = ANY (ARRAY['fixed'::text, 'ai_model'::text])))
+);
+CREATE TABLE plan_prices (
+    id uuid NOT NULL,
+    organization_id uuid NOT NULL,
+    plan_id uuid NOT NULL,
+    billing_interval text NOT NULL,
+    amount_minor bigint NOT NULL,
+    is_default boolean NOT NULL,
+    trial_days integer DEFAULT 0 NOT NULL,
+    included_balance bigint,
+    included_credits bigint,
+    metadata jsonb DEFAULT '{}'::jsonb NOT NULL,
+    archived_at timestamp with time zone,
+    created_at timestamp with time zone NOT NULL,
+    updated_at timestamp with time zone NOT NULL,
+    CONSTRAINT plan_prices_amount_minor_check CHECK ((amount_minor >= 0)),
+    CONSTRAINT plan_prices_billing_interval_check CHECK ((billing_interval = ANY (ARRAY['weekly'::text, 'monthly'::text, 'quarterly'::text, 'semiannual'::text, 'yearly'::text, 'one_time'::text])))
+);
+CREATE TABLE plans (
+    id uuid NOT NULL,
+    organization_id uuid NOT NULL,
+    code text NOT NULL,
+    name text NOT NULL,
+    description text,
+    consumption_model text,
+    is_public boolean NOT NULL,
+    is_free boolean NOT NULL,
+    block_on_exhaustion boolean,
+    sort_order integer DEFAULT 0 NOT NULL,
+    metadata jsonb,
+    deleted_at timestamp with time zone,
+    created_at timestamp with time zone NOT NULL,
+    updated_at timestamp with time zone NOT NULL,
+    CONSTRAINT plans_consumption_model_check CHECK ((consumption_model = ANY (ARRAY['metered'::text, 'credits'::text, 'balance'::text])))
+);
+CREATE TABLE subscriptions (
+    id uuid NOT NULL,
+    organization_id uuid NOT NULL,
+    customer_id uuid NOT NULL,
+    plan_id uuid NOT NULL,
+    price_id uuid,
+    name text NOT NULL,
+    description text,
+    status text NOT NULL,
+    billing_interval text,
+    currency character(3) NOT NULL,
+    timezone text NOT NULL,
+    anchor_at timestamp with time zone,
+    anchor_day date,
+    period_index integer DEFAULT 0 NOT NULL,
+    period_start timestamp with time zone,
+    period_end timestamp with time zone,
+    closes_at timestamp with time zone,
+    cancel_at timestamp with time zone,
+    cancel_requested_at timestamp with time zone,
+    cancel_reason text,
+    ended_at timestamp with time zone,
+    checkout_token text,
+    success_url text,
+    close_failure text,
+    created_at timestamp with time zone NOT NULL,
+    updated_at timestamp with time zone NOT NULL,
+    CONSTRAINT subscriptions_status_check CHECK ((status = ANY (ARRAY['draft'::text, 'pending_payment'::text, 'trialing'::text, 'active'::text, 'past_due'::text, 'paused'::text, 'canceled'::text])))
+);
+CREATE TABLE transactions (
+    id uuid NOT NULL,
+    organization_id uuid NOT NULL,
+    customer_id uuid NOT NULL,
+    invoice_id uuid,
+    provider text NOT NULL,
+    provider_reference text NOT NULL,
+    status text NOT NULL,
+    gross_amount bigint NOT NULL,
+    subtotal bigint NOT NULL,
+    tax bigint NOT NULL,
+    currency character(3) NOT NULL,
+    reason text NOT NULL,
+    failure_code text,
+    failure_message text,
+    paid_at timestamp with time zone,
+    created_at timestamp with time zone NOT NULL,
+    updated_at timestamp with time zone NOT NULL,
+    CONSTRAINT transactions_status_check CHECK ((status = ANY (ARRAY['pending'::text, 'succeeded'::text, 'failed'::text, 'refunded'::text, 'disputed'::text])))
+);
+CREATE TABLE usage_hours (
+    customer_id uuid NOT NULL,
+    meter_id uuid NOT NULL,
+    hour timestamp with time zone NOT NULL,
+    events bigint NOT NULL,
+    quantity numeric NOT NULL,
+    batch bigint NOT NULL
+);
+CREATE TABLE usage_values (
+    customer_id uuid NOT NULL,
+    meter_id uuid NOT NULL,
+    hour timestamp with time zone NOT NULL,
+    value_hash bytea NOT NULL
+);
+ALTER TABLE ONLY events ATTACH PARTITION events_any DEFAULT;
+ALTER TABLE ONLY api_keys
+    ADD CONSTRAINT api_keys_pkey PRIMARY KEY (id);
+ALTER TABLE ONLY api_keys
+    ADD CONSTRAINT api_keys_secret_hash_key UNIQUE (secret_hash);
+ALTER TABLE ONLY changes
+    ADD CONSTRAINT changes_pkey PRIMARY KEY (organization_id, version);
+ALTER TABLE ONLY clock_run_items
+    ADD CONSTRAINT clock_run_items_pkey PRIMARY KEY (run_id, "position");
+ALTER TABLE ONLY clock_runs
+    ADD CONSTRAINT clock_runs_pkey PRIMARY KEY (id);
+ALTER TABLE ONLY customers
+    ADD CONSTRAINT customers_pkey PRIMARY KEY (id);
+ALTER TABLE ONLY event_keys
+    ADD CONSTRAINT event_keys_pkey PRIMARY KEY (customer_id, key_hash);
+ALTER TABLE ONLY events
+    ADD CONSTRAINT events_pkey PRIMARY KEY (customer_id, occurred_at, id);
+ALTER TABLE ONLY events_any
+    ADD CONSTRAINT events_any_pkey PRIMARY KEY (customer_id, occurred_at, id);
+ALTER TABLE ONLY features
+    ADD CONSTRAINT features_organization_id_code_key UNIQUE (organization_id, code);
+ALTER TABLE ONLY features
+    ADD CONSTRAINT features_pkey PRIMARY KEY (id);
+ALTER TABLE ONLY idempotency_keys
+    ADD CONSTRAINT idempotency_keys_pkey PRIMARY KEY (organization_id, key_hash);
+ALTER TABLE ONLY ingest_batches
+    ADD CONSTRAINT ingest_batches_pkey PRIMARY KEY (organization_id, "position");
+ALTER TABLE ONLY invoice_lines
+    ADD CONSTRAINT invoice_lines_invoice_id_position_key UNIQUE (invoice_id, "position");
+ALTER TABLE ONLY invoice_lines
+    ADD CONSTRAINT invoice_lines_pkey PRIMARY KEY (id);
+ALTER TABLE ONLY invoices
+    ADD CONSTRAINT invoices_organization_id_number_key UNIQUE (organization_id, number);
+ALTER TABLE ONLY invoices
+    ADD CONSTRAINT invoices_pkey PRIMARY KEY (id);
+ALTER TABLE ONLY limit_counters
+    ADD CONSTRAINT limit_counters_pkey PRIMARY KEY (customer_id, subscription_id, feature_id, period_start);
+ALTER TABLE ONLY meters
+    ADD CONSTRAINT meters_feature_id_version_key UNIQUE (feature_id, version);
+ALTER TABLE ONLY meters
+    ADD CONSTRAINT meters_pkey PRIMARY KEY (id);
+ALTER TABLE ONLY migrations
+    ADD CONSTRAINT migrations_pkey PRIMARY KEY (number);
+ALTER TABLE ONLY organization_heads
+    ADD CONSTRAINT organization_heads_pkey PRIMARY KEY (organization_id);
+ALTER TABLE ONLY organizations
+    ADD CONSTRAINT organizations_pkey PRIMARY KEY (id);
+ALTER TABLE ONLY payment_methods
+    ADD CONSTRAINT payment_methods_pkey PRIMARY KEY (id);
+ALTER TABLE ONLY plan_features
+    ADD CONSTRAINT plan_features_pkey PRIMARY KEY (id);
+ALTER TABLE ONLY plan_features
+    ADD CONSTRAINT plan_features_plan_id_feature_id_version_key UNIQUE (plan_id, feature_id, version);
+ALTER TABLE ONLY plan_prices
+    ADD CONSTRAINT plan_prices_pkey PRIMARY KEY (id);
+ALTER TABLE ONLY plans
+    ADD CONSTRAINT plans_pkey PRIMARY KEY (id);
+ALTER TABLE ONLY subscriptions
+    ADD CONSTRAINT subscriptions_checkout_token_key UNIQUE (checkout_token);
+ALTER TABLE ONLY subscriptions
+    ADD CONSTRAINT subscriptions_pkey PRIMARY KEY (id);
+ALTER TABLE ONLY transactions
+    ADD CONSTRAINT transactions_organization_id_provider_reference_key UNIQUE (organization_id, provider_reference);
+ALTER TABLE ONLY transactions
+    ADD CONSTRAINT transactions_pkey PRIMARY KEY (id);
+ALTER TABLE ONLY usage_hours
+    ADD CONSTRAINT usage_hours_pkey PRIMARY KEY (customer_id, meter_id, hour);
+ALTER TABLE ONLY usage_values
+    ADD CONSTRAINT usage_values_pkey PRIMARY KEY (customer_id, meter_id, hour, value_hash);
+CREATE INDEX api_keys_of_organization ON api_keys USING btree (organization_id, id);
+CREATE INDEX clock_runs_of_organization ON clock_runs USING btree (organization_id, id);
+CREATE UNIQUE INDEX clock_runs_one_at_a_time ON clock_runs USING btree (organization_id) WHERE (status = ANY (ARRAY['pending'::text, 'running'::text]));
+CREATE UNIQUE INDEX customers_external_id ON customers USING btree (organization_id, external_id);
+CREATE INDEX customers_of_organization ON customers USING btree (organization_id, id);
+CREATE INDEX events_arrival ON ONLY events USING brin (id, batch) WITH (pages_per_range='32', autosummarize='on');
+CREATE INDEX events_any_id_batch_idx ON events_any USING brin (id, batch) WITH (pages_per_range='32', autosummarize='on');
+CREATE INDEX idempotency_keys_by_age ON idempotency_keys USING btree (created_at);
+CREATE UNIQUE INDEX ingest_batches_by_number ON ingest_batches USING btree (batch);
+CREATE INDEX invoices_of_customer ON invoices USING btree (customer_id, id);
+CREATE UNIQUE INDEX invoices_once ON invoices USING btree (subscription_id, period_index, invoice_type);
+CREATE INDEX invoices_to_collect ON invoices USING btree (collect_at) WHERE (collect_at IS NOT NULL);
+CREATE INDEX meters_of_organization ON meters USING btree (organization_id);
+CREATE INDEX payment_methods_of_customer ON payment_methods USING btree (customer_id, id);
+CREATE INDEX plan_features_of_feature ON plan_features USING btree (feature_id);
+CREATE INDEX plan_features_of_organization ON plan_features USING btree (organization_id);
+CREATE UNIQUE INDEX plan_prices_default ON plan_prices USING btree (plan_id) WHERE (is_default AND (archived_at IS NULL));
+CREATE UNIQUE INDEX plan_prices_interval ON plan_prices USING btree (plan_id, billing_interval) WHERE (archived_at IS NULL);
+CREATE UNIQUE INDEX plans_code ON plans USING btree (organization_id, code) WHERE (deleted_at IS NULL);
+CREATE INDEX subscriptions_due ON subscriptions USING btree (closes_at) WHERE (closes_at IS NOT NULL);
+CREATE INDEX subscriptions_of_customer ON subscriptions USING btree (customer_id, id);
+CREATE INDEX subscriptions_of_organization ON subscriptions USING btree (organization_id, id);
+CREATE UNIQUE INDEX subscriptions_one_live ON subscriptions USING btree (customer_id) WHERE (status <> 'canceled'::text);
+CREATE INDEX transactions_of_organization ON transactions USING btree (organization_id, id);
+ALTER INDEX events_arrival ATTACH PARTITION events_any_id_batch_idx;
+ALTER INDEX events_pkey ATTACH PARTITION events_any_pkey;
+ALTER TABLE ONLY api_keys
+    ADD CONSTRAINT api_keys_organization_id_fkey FOREIGN KEY (organization_id) REFERENCES organizations(id);
+ALTER TABLE ONLY changes
+    ADD CONSTRAINT changes_organization_id_fkey FOREIGN KEY (organization_id) REFERENCES organizations(id);
+ALTER TABLE ONLY clock_run_items
+    ADD CONSTRAINT clock_run_items_run_id_fkey FOREIGN KEY (run_id) REFERENCES clock_runs(id);
+ALTER TABLE ONLY clock_runs
+    ADD CONSTRAINT clock_runs_organization_id_fkey FOREIGN KEY (organization_id) REFERENCES organizations(id);
+ALTER TABLE ONLY customers
+    ADD CONSTRAINT customers_organization_id_fkey FOREIGN KEY (organization_id) REFERENCES organizations(id);
+ALTER TABLE ONLY features
+    ADD CONSTRAINT features_organization_id_fkey FOREIGN KEY (organization_id) REFERENCES organizations(id);
+ALTER TABLE ONLY idempotency_keys
+    ADD CONSTRAINT idempotency_keys_organization_id_fkey FOREIGN KEY (organization_id) REFERENCES organizations(id);
+ALTER TABLE ONLY ingest_batches
+    ADD CONSTRAINT ingest_batches_organization_id_fkey FOREIGN KEY (organization_id) REFERENCES organizations(id);
+ALTER TABLE ONLY invoice_lines
+    ADD CONSTRAINT invoice_lines_invoice_id_fkey FOREIGN KEY (invoice_id) REFERENCES invoices(id);
+ALTER TABLE ONLY invoices
+    ADD CONSTRAINT invoices_customer_id_fkey FOREIGN KEY (customer_id) REFERENCES customers(id);
+ALTER TABLE ONLY invoices
+    ADD CONSTRAINT invoices_organization_id_fkey FOREIGN KEY (organization_id) REFERENCES organizations(id);
+ALTER TABLE ONLY invoices
+    ADD CONSTRAINT invoices_subscription_id_fkey FOREIGN KEY (subscription_id) REFERENCES subscriptions(id);
+ALTER TABLE ONLY meters
+    ADD CONSTRAINT meters_feature_id_fkey FOREIGN KEY (feature_id) REFERENCES features(id) ON DELETE CASCADE;
+ALTER TABLE ONLY meters
+    ADD CONSTRAINT meters_organization_id_fkey FOREIGN KEY (organization_id) REFERENCES organizations(id);
+ALTER TABLE ONLY organization_heads
+    ADD CONSTRAINT organization_heads_organization_id_fkey FOREIGN KEY (organization_id) REFERENCES organizations(id);
+ALTER TABLE ONLY payment_methods
+    ADD CONSTRAINT payment_methods_customer_id_fkey FOREIGN KEY (customer_id) REFERENCES customers(id);
+ALTER TABLE ONLY payment_methods
+    ADD CONSTRAINT payment_methods_organization_id_fkey FOREIGN KEY (organization_id) REFERENCES organizations(id);
+ALTER TABLE ONLY plan_features
+    ADD CONSTRAINT plan_features_feature_id_fkey FOREIGN KEY (feature_id) REFERENCES features(id);
+ALTER TABLE ONLY plan_features
+    ADD CONSTRAINT plan_features_organization_id_fkey FOREIGN KEY (organization_id) REFERENCES organizations(id);
+ALTER TABLE ONLY plan_features
+    ADD CONSTRAINT plan_features_plan_id_fkey FOREIGN KEY (plan_id) REFERENCES plans(id);
+ALTER TABLE ONLY plan_prices
+    ADD CONSTRAINT plan_prices_organization_id_fkey FOREIGN KEY (organization_id) REFERENCES organizations(id);
+ALTER TABLE ONLY plan_prices
+    ADD CONSTRAINT plan_prices_plan_id_fkey FOREIGN KEY (plan_id) REFERENCES plans(id);
+ALTER TABLE ONLY plans
+    ADD CONSTRAINT plans_organization_id_fkey FOREIGN KEY (organization_id) REFERENCES organizations(id);
+ALTER TABLE ONLY subscriptions
+    ADD CONSTRAINT subscriptions_customer_id_fkey FOREIGN KEY (customer_id) REFERENCES customers(id);
+ALTER TABLE ONLY subscriptions
+    ADD CONSTRAINT subscriptions_organization_id_fkey FOREIGN KEY (organization_id) REFERENCES organizations(id);
+ALTER TABLE ONLY subscriptions
+    ADD CONSTRAINT subscriptions_plan_id_fkey FOREIGN KEY (plan_id) REFERENCES plans(id);
+ALTER TABLE ONLY subscriptions
+    ADD CONSTRAINT subscriptions_price_id_fkey FOREIGN KEY (price_id) REFERENCES plan_prices(id);
+ALTER TABLE ONLY transactions
+    ADD CONSTRAINT transactions_customer_id_fkey FOREIGN KEY (customer_id) REFERENCES customers(id);
+ALTER TABLE ONLY transactions
+    ADD CONSTRAINT transactions_invoice_id_fkey FOREIGN KEY (invoice_id) REFERENCES invoices(id);
+ALTER TABLE ONLY transactions
+    ADD CONSTRAINT transactions_organization_id_fkey FOREIGN KEY (organization_id) REFERENCES organizations(id);
