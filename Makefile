@@ -10,7 +10,7 @@ help: ## print these verbs
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
 run: .venv/runtime ## set everything up and serve on 127.0.0.1:8000
-	@exec $(BIN)/tallystick serve --workers auto
+	@exec $(BIN)/tallystick serve
 
 demo: .venv/runtime ## the same, with an organization that has three months behind it
 	@exec $(BIN)/tallystick demo

@@ -4,6 +4,7 @@ import logging
 import os
 from datetime import UTC, datetime
 from typing import Any
+from uuid import UUID
 
 import psycopg
 from prometheus_client import CollectorRegistry, Gauge, generate_latest, multiprocess
@@ -50,9 +51,14 @@ class Application:
         self.books = Books()
         self.payments = Sandbox()
         self.batcher = Batcher(chosen.database_url, self.books, wall)
-        self.sweeper = Sweeper(self.database, self.payments, wall, every_s=chosen.sweep_every_s)
-        services = Services(self.database, self.books, self.payments, wall, chosen.public_url)
-        ingest = IngestRoutes(self.database, self.books, self.batcher, Keyring(self.database), wall)
+        used_keys: set[UUID] = set()
+        self.sweeper = Sweeper(
+            self.database, self.payments, wall, every_s=chosen.sweep_every_s, used_keys=used_keys
+        )
+        services = Services(self.database, self.books, self.payments, wall, chosen.public_url, used_keys)
+        ingest = IngestRoutes(
+            self.database, self.books, self.batcher, Keyring(self.database, used_keys), wall
+        )
         self._api: ASGIApp = Api(services, ingest, self._pages())
 
     def _pages(self) -> list[BaseRoute]:

@@ -40,7 +40,7 @@ def load(environment: Mapping[str, str] | None = None, *, dotenv: Path = Path(".
     return Settings(
         host=get("TALLYSTICK_HOST") or "127.0.0.1",
         port=_whole(known, "TALLYSTICK_PORT", 8000),
-        workers=workers(get("TALLYSTICK_WORKERS") or "1"),
+        workers=workers(get("TALLYSTICK_WORKERS") or "auto"),
         data_dir=Path(get("TALLYSTICK_DATA_DIR") or DEFAULT_DATA_DIR),
         database_url=get("TALLYSTICK_DATABASE_URL") or None,
         public_url=get("TALLYSTICK_PUBLIC_URL") or None,

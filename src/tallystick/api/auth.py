@@ -19,10 +19,10 @@ class Keyring:
     """The keys this process has seen, for the hot routes. Revocation is noticed by the ingest transaction itself
     (`flows.books`); expiry is checked each time; a key that is not known is asked for each time."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, used: set[UUID]) -> None:
         self._database = database
+        self._used = used
         self._keys: dict[bytes, ApiKey] = {}
-        self._revoked: set[UUID] = set()
 
     async def find(self, secret: str | None, *, wall: datetime) -> ApiKey:
         """The key, from memory if possible: for routes that check revocation in their own transaction."""
@@ -38,6 +38,7 @@ class Keyring:
             self._keys[digest] = key
         if key.expires_at is not None and key.expires_at <= wall:
             raise Problem("unauthorized", "This API key has expired.")
+        self._used.add(key.id)
         return key
 
     def forget(self, secret: str) -> None:

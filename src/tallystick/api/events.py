@@ -40,7 +40,8 @@ def show(event: StoredEvent, reference: str, *, live: bool) -> UsageEventOut:
         event_id=event.key,
         ts=show_instant(event.occurred_at),
         created_at=show_instant(event.received_at),
-        properties=[Property(property=name, value=value) for name, value in event.properties.items()],
+        # In one order, whatever the caller's was: a replay is rendered from the database, which keeps its own.
+        properties=[Property(property=name, value=value) for name, value in sorted(event.properties.items())],
         kind="event" if event.adjusts is None else "adjustment",
         reason=MISSING if event.adjusts is None else event.reason,
         livemode=live,

@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from hashlib import sha256
-from typing import Any, Final, Generic, TypeVar, cast
+from typing import Any, Final, Generic, TypeVar
 from uuid import UUID
 
 from tallystick.api import auth, versions, wire
@@ -29,6 +29,7 @@ class Services:
     payments: Payments
     wall: Callable[[], datetime]
     public_url: str | None
+    used_keys: set[UUID]  # noted with the next sweep
 
 
 @dataclass(slots=True)
@@ -162,21 +163,18 @@ class Incoming:
 async def carry_out(operation: Operation, incoming: Incoming, services: Services) -> tuple[Answer, str]:
     """Authenticate, decode, act (once per Idempotency-Key), encode. Returns the answer and its version."""
     wall = services.wall()
-    secret = auth.secret_in(incoming.headers)
-    if operation.method == "GET":
-        async with services.database.reading() as conn:
-            call = await _call(operation, incoming, services, conn, secret, wall)
-            return _encode(await operation.handler(call), call), call.version
     async with services.database.reading() as conn:
-        key = await auth.look_up(conn, secret, wall=wall)
-        raw = wire.parse(incoming.body)
-        early = await _call(operation, incoming, services, conn, secret, wall, key=key, raw=raw)
+        key = await auth.look_up(conn, auth.secret_in(incoming.headers), wall=wall)
+        services.used_keys.add(key.id)
+        raw = None if operation.method == "GET" else wire.parse(incoming.body)
+        call = await _call(operation, incoming, services, conn, key, raw, wall)
+        if not operation.changes:
+            return _encode(await operation.handler(call), call), call.version
 
     async def act(conn: Conn) -> Answer:
-        organization = await organizations.get(conn, organization_id=key.organization_id)
-        early.conn = conn
-        early.organization = cast(Organization, organization)
-        return _encode(await operation.handler(early), early)
+        call.conn = conn
+        call.organization = await _organization(conn, key)  # its clock may have moved while we waited
+        return _encode(await operation.handler(call), call)
 
     answer = await answer_once(
         services.database,
@@ -188,9 +186,16 @@ async def carry_out(operation: Operation, incoming: Incoming, services: Services
     )
     if operation.after is not None and not answer.replayed:
         async with services.database.reading() as conn:
-            early.conn = conn
-            return _encode(await operation.after(early), early), early.version
-    return answer, early.version
+            call.conn = conn
+            return _encode(await operation.after(call), call), call.version
+    return answer, call.version
+
+
+async def _organization(conn: Conn, key: ApiKey) -> Organization:
+    organization = await organizations.get(conn, organization_id=key.organization_id)
+    if organization is None:
+        raise Problem("unauthorized")
+    return organization
 
 
 def _idempotency_key(incoming: Incoming) -> str | None:
@@ -207,17 +212,12 @@ async def _call(
     incoming: Incoming,
     services: Services,
     conn: Conn,
-    secret: str | None,
+    key: ApiKey,
+    raw: Any,
     wall: datetime,
-    *,
-    key: ApiKey | None = None,
-    raw: Any = None,
 ) -> Call[Any]:
-    key = key or await auth.look_up(conn, secret, wall=wall)
     auth.permit(key, operation.resource, writes=operation.changes)
-    organization = await organizations.get(conn, organization_id=key.organization_id)
-    if organization is None:
-        raise Problem("unauthorized")
+    organization = await _organization(conn, key)
     version = versions.resolve(
         incoming.header(b"commet-version"), pinned=organization.api_version, legacy=incoming.legacy
     )

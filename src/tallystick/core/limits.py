@@ -41,3 +41,5 @@ ROWS_PER_COMMIT_MAX: Final = 2_000
 ROWS_QUEUED_MAX: Final = 20_000
 """Beyond this the answer is 503 with Retry-After, before memory grows."""
 CLOSES_PER_CLAIM: Final = 200
+CHANGES_KEPT: Final = 10_000
+"""Per organization, for processes that catch up with what changed."""

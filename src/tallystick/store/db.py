@@ -155,6 +155,16 @@ async def changed_since(conn: Conn, *, organization_id: UUID, version: int) -> l
     ]
 
 
+async def forget_changes(conn: Conn, *, keep: int) -> int:
+    """Drop all but the newest changes; a book older than that is read anew as a whole."""
+    cursor = await conn.execute(
+        """DELETE FROM changes c USING organization_heads h
+            WHERE h.organization_id = c.organization_id AND c.version <= h.version - %s""",
+        (keep,),
+    )
+    return cursor.rowcount
+
+
 async def try_lock(conn: Conn, *, name: bytes) -> bool:
     """An advisory lock until the transaction ends; False when somebody else holds it."""
     cursor = await conn.execute(

@@ -139,6 +139,10 @@ async def revoked_keys(conn: Conn, *, organization_id: UUID) -> frozenset[UUID]:
     return frozenset(each[0] for each in found)
 
 
+async def note_used(conn: Conn, *, key_ids: list[UUID], now: datetime) -> None:
+    await conn.execute("UPDATE api_keys SET last_used_at = %s WHERE id = ANY(%s)", (now, key_ids))
+
+
 async def remembered(
     conn: Conn, *, organization_id: UUID, key_hash: bytes, since: datetime
 ) -> tuple[bytes, int, bytes] | None:

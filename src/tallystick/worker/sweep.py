@@ -14,11 +14,12 @@ import contextlib
 import logging
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from uuid import UUID
 
 import psycopg
 from psycopg_pool import PoolTimeout
 
-from tallystick.core.limits import CLOSES_PER_CLAIM, IDEMPOTENCY_KEEP
+from tallystick.core.limits import CHANGES_KEPT, CLOSES_PER_CLAIM, IDEMPOTENCY_KEEP
 from tallystick.errors import TallystickError
 from tallystick.flows.close_period import close_period
 from tallystick.flows.collect_payment import collect_payment
@@ -34,12 +35,19 @@ _FORGET_EVERY = timedelta(hours=1)
 
 class Sweeper:
     def __init__(
-        self, database: Database, provider: Payments, wall: Callable[[], datetime], *, every_s: float
+        self,
+        database: Database,
+        provider: Payments,
+        wall: Callable[[], datetime],
+        *,
+        every_s: float,
+        used_keys: set[UUID],
     ) -> None:
         self._database = database
         self._provider = provider
         self._wall = wall
         self._every_s = every_s
+        self._used_keys = used_keys
         self._forgotten_at: datetime | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -62,6 +70,7 @@ class Sweeper:
 
     async def sweep(self) -> None:
         """Do all that is due now, if no other process is at it."""
+        await self._note_used_keys()
         async with self._database.reading() as lock:
             cursor = await lock.execute("SELECT pg_try_advisory_lock(%s)", (_LOCK,))
             if not (await db.the(cursor))[0]:
@@ -73,6 +82,14 @@ class Sweeper:
                 await self._forget()
             finally:
                 await lock.execute("SELECT pg_advisory_unlock(%s)", (_LOCK,))
+
+    async def _note_used_keys(self) -> None:
+        """Every process for the keys it saw."""
+        used = list(self._used_keys)
+        self._used_keys.clear()
+        if used:
+            async with self._database.reading() as conn:
+                await organizations.note_used(conn, key_ids=used, now=self._wall())
 
     async def _close_what_is_due(self) -> None:
         now = self._wall()
@@ -130,3 +147,4 @@ class Sweeper:
             self._forgotten_at = now
             async with self._database.reading() as conn:
                 await organizations.forget_answers(conn, before=now - IDEMPOTENCY_KEEP)
+                await db.forget_changes(conn, keep=CHANGES_KEPT)
