@@ -39,13 +39,17 @@ class Server:
     process: "subprocess.Popen[bytes] | None" = None
 
     def start(self) -> None:
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("TALLYSTICK_")}
+        environment = {
+            name: value for name, value in os.environ.items() if not name.startswith("TALLYSTICK_")
+        }
         command = [str(PROGRAM), "serve", "--port", str(self.port), "--workers", str(self.workers)]
         command += ["--data-dir", str(self.data_dir)]
         if self.database_url:
             command += ["--database-url", self.database_url]
         log = (self.data_dir.parent / f"{self.data_dir.name}.log").open("ab")
-        self.process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, cwd=self.data_dir.parent)
+        self.process = subprocess.Popen(
+            command, env=environment, stdout=log, stderr=log, cwd=self.data_dir.parent
+        )
         log.close()
         self.wait_until_ready()
 

@@ -67,7 +67,10 @@ def test_a_plan_carries_its_price_and_features(node_story: Story) -> None:
     assert features["sso"]["enabled"] is True
     assert features["api_calls"]["includedAmount"] == 1000
     assert features["api_calls"]["unlimited"] is False
-    assert features["api_calls"]["overage"].items() >= {"enabled": True, "model": "per_unit", "unitPrice": 100}.items()
+    assert (
+        features["api_calls"]["overage"].items()
+        >= {"enabled": True, "model": "per_unit", "unitPrice": 100}.items()
+    )
 
 
 def test_parts_of_a_plan_call_themselves_plan(node_story: Story) -> None:

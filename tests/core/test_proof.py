@@ -1,6 +1,5 @@
 """Proof: nothing about a stored event can change without its leaf, its batch and its line telling."""
 
-
 from datetime import timedelta
 from typing import Any
 

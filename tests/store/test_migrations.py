@@ -5,9 +5,9 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from tests.conftest import private_dir
 
 from tallystick.store import migrate, schema
-from tests.conftest import private_dir
 
 SCHEMA = Path(schema.__file__).with_name("schema.sql")
 

@@ -160,6 +160,8 @@ OPERATIONS = (
         returns=CreatedApiKey,
         handler=create,
         status=201,
+        secret=True,
+        errors=("duplicate",),
     ),
     Operation(
         name="apiKeys.list",

@@ -117,8 +117,7 @@ async def find(call: Call[Any], reference: str) -> Customer:
 def _check(timezone: object, metadata: object) -> None:
     if isinstance(timezone, str) and not is_zone(timezone):
         raise InvalidRequest(FieldError("timezone", f"{timezone!r} is not an IANA time zone"))
-    if isinstance(metadata, dict) and len(wire.encode(metadata)) > limits.METADATA_BYTES_MAX:
-        raise InvalidRequest(FieldError("metadata", f"is larger than {limits.METADATA_BYTES_MAX} bytes"))
+    wire.bounded_metadata(metadata)
 
 
 async def _create(call: Call[Any], body: CreateCustomer) -> tuple[Customer, bool]:

@@ -254,6 +254,7 @@ OPERATIONS = (
         returns=Page[FeatureOut],
         handler=list_all,
         query=("customerId",),
+        errors=("customer_not_found",),  # with a customer it is what older clients mean: access
     ),
     Operation(
         name="features.get",
@@ -264,7 +265,7 @@ OPERATIONS = (
         returns=FeatureOut,
         handler=get,
         query=("customerId",),
-        errors=("feature_not_found",),
+        errors=("customer_not_found", "feature_not_found", "no_active_subscription", "feature_not_in_plan"),
     ),
     Operation(
         name="features.update",

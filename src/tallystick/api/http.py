@@ -210,7 +210,10 @@ def _endpoint(
 async def _no_route(request: Request, error: Exception) -> Response:
     if isinstance(error, HTTPException) and error.status_code == 405:
         problem = Problem("method_not_allowed", f"{request.method} is not known here.")
-        headers = {"Allow": (error.headers or {}).get("Allow", "")}
+        known = {method for method in (error.headers or {}).get("Allow", "").split(", ") if method}
+        if request.url.path.endswith((TRACK, TRACK_BATCH)):
+            known.add("POST")
+        headers = {"Allow": ", ".join(sorted(known))}
     else:
         problem, headers = Problem("not_found", f"There is no route {request.url.path}."), {}
     return Response(

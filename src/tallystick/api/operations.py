@@ -128,7 +128,8 @@ class Operation:
     also: tuple[tuple[str, str], ...] = ()  # other (method, path) spellings of older clients
     errors: tuple[str, ...] = ()
     writes: bool | None = None
-    after: Handler | None = None  # what follows the commit, and answers instead
+    after: Handler | None = None  # what follows the commit, and answers instead; on connections of its own
+    secret: bool = False  # the answer holds a secret, which is kept nowhere
     renames: Mapping[str, str] = field(default_factory=dict)  # older body field → current
 
     @property
@@ -166,6 +167,7 @@ async def carry_out(operation: Operation, incoming: Incoming, services: Services
     async with services.database.reading() as conn:
         key = await auth.look_up(conn, auth.secret_in(incoming.headers), wall=wall)
         services.used_keys.add(key.id)
+        asked_once = None if operation.method == "GET" else _idempotency_key(incoming)
         raw = None if operation.method == "GET" else wire.parse(incoming.body)
         call = await _call(operation, incoming, services, conn, key, raw, wall)
         if not operation.changes:
@@ -179,15 +181,14 @@ async def carry_out(operation: Operation, incoming: Incoming, services: Services
     answer = await answer_once(
         services.database,
         organization_id=key.organization_id,
-        key=_idempotency_key(incoming),
+        key=asked_once,
         request_hash=sha256(f"{incoming.method} {incoming.path}\n".encode() + wire.canonical(raw)).digest(),
         wall=wall,
         act=act,
+        secret=operation.secret,
     )
     if operation.after is not None and not answer.replayed:
-        async with services.database.reading() as conn:
-            call.conn = conn
-            return _encode(await operation.after(call), call), call.version
+        return _encode(await operation.after(call), call), call.version
     return answer, call.version
 
 

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from msgspec import Meta
 
-from tallystick.api import features
+from tallystick.api import features, wire
 from tallystick.api.features import Deleted, Name, Text
 from tallystick.api.operations import Call, Operation, Page, Reply, whole
 from tallystick.api.wire import MISSING, In, Maybe, Out
@@ -326,6 +326,7 @@ async def create(call: Call[CreatePlan]) -> Reply:
         )
     if body.plan_group_id is not None:
         raise InvalidRequest(FieldError("planGroupId", "plan groups are not offered by this server yet"))
+    wire.bounded_metadata(body.metadata)
     plan = Plan(
         id=new_id(),
         code=body.code,
@@ -356,6 +357,7 @@ async def list_all(call: Call[None]) -> Reply:
 
 
 async def update(call: Call[UpdatePlan]) -> Reply:
+    wire.bounded_metadata(call.body.metadata)
     plan = await _find(call)
     changes = {
         name: value
@@ -392,6 +394,7 @@ async def add_price(call: Call[AddPrice]) -> Reply:
     ):
         if given:
             raise InvalidRequest(FieldError(name, "is not offered by this server yet"))
+    wire.bounded_metadata(body.metadata)
     plan = await _find(call)
     price = await publish_catalog.add_price(
         call.conn,
@@ -434,6 +437,7 @@ async def update_price(call: Call[UpdatePrice]) -> Reply:
         price = replace(price, amount_minor=body.price)
     if isinstance(body.metadata, dict):
         price = replace(price, metadata={**price.metadata, **body.metadata})
+        wire.bounded_metadata(price.metadata)
     price = replace(price, updated_at=call.now)
     await catalog.update_price(call.conn, organization_id=call.organization.id, price=price)
     if body.is_default is True:

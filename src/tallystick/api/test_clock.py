@@ -146,10 +146,14 @@ async def advance(call: Call[MoveClock]) -> Reply:
 
 
 async def run(call: Call[MoveClock]) -> Reply:
-    """Perform the promised run, and answer with what happened if that does not take long."""
-    latest = await _latest(call)
-    assert latest is not None
+    """Perform the promised run, and answer with what happened if that does not take long.
+
+    No connection is held while it waits, or a few who wait would stop everybody else.
+    """
     services = call.services
+    async with services.database.reading() as call.conn:
+        latest = await _latest(call)
+    assert latest is not None
     task = asyncio.create_task(
         perform_run(
             services.database, services.payments, organization_id=call.organization.id, run_id=latest[0].id
@@ -158,7 +162,8 @@ async def run(call: Call[MoveClock]) -> Reply:
     _runs.add(task)
     task.add_done_callback(_runs.discard)
     await asyncio.wait([task], timeout=PATIENCE_S)
-    done = await _latest(call)
+    async with services.database.reading() as call.conn:
+        done = await _latest(call)
     assert done is not None
     shown = TestClockRun(**_fields(*done), livemode=call.live)
     if not versions.is_bare(call.version):  # older clients read the clock, not the run

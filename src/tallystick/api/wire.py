@@ -7,6 +7,7 @@ from typing import Any, Final, TypeVar, cast, get_args
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
+from tallystick.core.limits import METADATA_BYTES_MAX
 from tallystick.errors import FieldError, InvalidRequest, Problem
 
 T = TypeVar("T")
@@ -54,6 +55,12 @@ def parse(body: bytes) -> Any:
 def canonical(value: Any) -> bytes:
     """The same bytes for the same content, whatever the order of keys."""
     return _canonical.encode(value)
+
+
+def bounded_metadata(value: object) -> None:
+    """Metadata is for notes, not for files."""
+    if isinstance(value, dict) and len(encode(value)) > METADATA_BYTES_MAX:
+        raise InvalidRequest(FieldError("metadata", f"is larger than {METADATA_BYTES_MAX} bytes"))
 
 
 def refuse_nul(value: Any, where: str = "") -> None:

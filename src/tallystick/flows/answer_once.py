@@ -31,8 +31,12 @@ async def answer_once(
     request_hash: bytes,
     wall: datetime,
     act: Callable[[Conn], Awaitable[Answer]],
+    secret: bool = False,
 ) -> Answer:
-    """Run `act` in one transaction, or answer what it answered before. Keys last 24 hours of wall time."""
+    """Run `act` in one transaction, or answer what it answered before. Keys last 24 hours of wall time.
+
+    An answer that holds a secret is not kept: its repeat does nothing and is told so.
+    """
     async with database.transaction() as conn:
         if key is None:
             return await act(conn)
@@ -46,6 +50,8 @@ async def answer_once(
             known_request, status, body = kept
             if bytes(known_request) != request_hash:
                 raise Problem("idempotency_key_mismatch")
+            if secret:
+                raise Problem("duplicate", "This was done already, and its secret is shown only once.")
             return Answer(status, bytes(body), replayed=True)
         answer = await act(conn)
         await organizations.remember(
@@ -54,7 +60,7 @@ async def answer_once(
             key_hash=key_hash,
             request_hash=request_hash,
             status=answer.status,
-            body=answer.body,
+            body=b"" if secret else answer.body,
             now=wall,
         )
         return answer

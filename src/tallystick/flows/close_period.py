@@ -129,9 +129,13 @@ async def _close(
             lines,
         )
         invoice_number = number(organization.invoice_prefix, count)
-    await _open_next(
-        conn, organization, subscription, customer.timezone, now, ends=ends, grace=grace_of(organization)
+    zone = customer.timezone or organization.timezone
+    after = (
+        _ended(subscription, now) if ends else _next_period(subscription, zone, grace_of(organization), now)
     )
+    await subscriptions.update(conn, after)
+    if after.status != subscription.status or after.timezone != subscription.timezone:
+        await db.bump(conn, organization_id=organization.id, customer_id=customer.id)
     return Closed(
         subscription.id,
         subscription.period_index,
@@ -243,48 +247,31 @@ def _evidence(
     }
 
 
-async def _open_next(
-    conn: Conn,
-    organization: Organization,
-    subscription: Subscription,
-    customer_zone: str | None,
-    now: datetime,
-    *,
-    ends: bool,
-    grace: timedelta,
-) -> None:
+def _ended(subscription: Subscription, now: datetime) -> Subscription:
+    """Closed for good."""
+    if subscription.state is Status.CANCELED:
+        return replace(subscription, closes_at=None, updated_at=now)
+    return replace(
+        subscription,
+        status=move(subscription.state, Step.CANCEL),
+        closes_at=None,
+        ended_at=subscription.cancel_at,
+        updated_at=now,
+    )
+
+
+def _next_period(subscription: Subscription, zone: str, grace: timedelta, now: datetime) -> Subscription:
+    """The next period follows by arithmetic; a new zone of the customer counts from here on."""
     anchor = subscription.anchor
-    assert anchor is not None and subscription.period_end is not None
-    if ends:
-        if subscription.state is Status.CANCELED:
-            await subscriptions.update(conn, replace(subscription, closes_at=None, updated_at=now))
-            return
-        await subscriptions.update(
-            conn,
-            replace(
-                subscription,
-                status=move(subscription.state, Step.CANCEL),
-                closes_at=None,
-                ended_at=subscription.cancel_at,
-                updated_at=now,
-            ),
-        )
-        await db.bump(conn, organization_id=organization.id, customer_id=subscription.customer_id)
-        return
-    zone = customer_zone or organization.timezone
+    assert anchor is not None
     index = subscription.period_index + 1
     end = boundary(anchor, index + 1, zone)
-    await subscriptions.update(
-        conn,
-        replace(
-            subscription,
-            timezone=zone,
-            period_index=index,
-            period_start=subscription.period_end,
-            period_end=end,
-            closes_at=end + grace,
-            updated_at=now,
-        ),
+    return replace(
+        subscription,
+        timezone=zone,
+        period_index=index,
+        period_start=subscription.period_end,
+        period_end=end,
+        closes_at=end + grace,
+        updated_at=now,
     )
-    if zone != subscription.timezone:
-        await db.bump(conn, organization_id=organization.id, customer_id=subscription.customer_id)

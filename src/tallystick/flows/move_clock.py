@@ -52,7 +52,7 @@ async def promise_run(
 
 async def perform_run(database: Database, provider: Payments, *, organization_id: UUID, run_id: UUID) -> None:
     """Do a promised run, or go on with one that a crash interrupted. Safe to call twice: one does it."""
-    async with database.reading() as lock:
+    async with database.holders, database.reading() as lock:
         if not await _take(lock, run_id):
             return
         try:

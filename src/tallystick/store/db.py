@@ -1,5 +1,6 @@
 """Connections, transactions, new ids, and the head row everybody locks last."""
 
+import asyncio
 import os
 import time
 from collections.abc import AsyncIterator
@@ -35,8 +36,10 @@ INGEST_CONNECTION: Final[dict[str, Any]] = {
 class Database:
     """A pool of connections. `transaction` is the only way to write; flows and edges open it, nobody else."""
 
-    def __init__(self, conninfo: str, *, size: int = 8) -> None:
+    def __init__(self, conninfo: str, *, size: int = 16) -> None:
         self.conninfo = conninfo
+        self.holders = asyncio.Semaphore(max(1, size // 4))
+        """For who holds a connection while asking for another: together they must never hold them all."""
         self._pool = AsyncConnectionPool[Conn](
             conninfo,
             min_size=1,

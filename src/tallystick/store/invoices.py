@@ -221,9 +221,11 @@ async def claim_collection(conn: Conn, *, invoice_id: UUID, now: datetime) -> bo
 
 
 async def to_collect(conn: Conn, *, now: datetime, limit: int) -> list[UUID]:
+    """Invoices whose charge is due by their own organization's clock; `now` is the wall clock."""
     found = await rows(
         conn,
-        "SELECT id FROM invoices WHERE collect_at <= %s ORDER BY collect_at LIMIT %s",
+        """SELECT i.id FROM invoices i JOIN organizations o ON o.id = i.organization_id
+            WHERE i.collect_at <= coalesce(o.simulated_time, %s) ORDER BY i.collect_at LIMIT %s""",
         (now, limit),
     )
     return [each[0] for each in found]

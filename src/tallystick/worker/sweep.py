@@ -104,8 +104,6 @@ class Sweeper:
                         subscription_id=subscription_id,
                         now=now,
                     )
-                except psycopg.errors.SerializationFailure:
-                    continue  # somebody changed it meanwhile: it is still due
                 except (TallystickError, psycopg.DatabaseError, ArithmeticError) as error:
                     if isinstance(error, psycopg.OperationalError):
                         raise

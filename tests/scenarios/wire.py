@@ -1,0 +1,72 @@
+"""What every answer has to look like, and which connection it came over."""
+
+import json
+from typing import Any
+
+import httpx
+
+from tallystick.core import ids
+from tallystick.errors import CODES
+from tests.conftest import Organization
+from tests.shop import API, done
+
+Json = dict[str, Any]
+
+
+def json_of(answer: httpx.Response) -> Any:
+    """The body, which must be JSON that any strict parser reads, beside the id of the request."""
+    assert answer.headers["content-type"] == "application/json", answer.text
+    assert ids.read(ids.REQUEST, answer.headers["x-request-id"]) is not None
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is not JSON: {answer.text}")
+
+    return json.loads(answer.content, parse_constant=refuse)
+
+
+def refusal(answer: httpx.Response, status: int, code: str, field: str | None = None) -> Json:
+    """An error as behaviour.md §1.6 has it: nested, with flat copies; wrong fields are named with a reason."""
+    body = json_of(answer)
+    assert (answer.status_code, body["code"]) == (status, code), answer.text
+    assert (CODES[code].status, CODES[code].type) == (status, body["error"]["type"])
+    assert body["success"] is False
+    error: Json = body["error"]
+    assert {name: body[name] for name in ("code", "message", "details")} == {
+        name: error[name] for name in ("code", "message", "details")
+    }
+    assert error["message"]
+    assert error["doc_url"].endswith(f"/errors/{code}.md")
+    if code == "validation_error":
+        assert error["details"], "a validation error names its fields"
+        for each in error["details"]:
+            assert set(each) == {"field", "message"}
+            assert each["message"]
+    if field is not None:
+        assert field in [each["field"] for each in error["details"]], error["details"]
+    return error
+
+
+def line(answer: httpx.Response) -> Any:
+    """The two ends of the connection an answer came over."""
+    return answer.extensions["network_stream"].get_extra_info("client_addr")
+
+
+def still_works(shop: Organization, after: httpx.Response) -> None:
+    """The next request goes over the very same connection, and is answered."""
+    following = shop.http.get(f"{API}/features")
+    assert following.status_code == 200
+    assert line(following) == line(after), "the connection was given up"
+
+
+def everything(shop: Organization) -> Json:
+    """All that can be read of an organization whose clock stands still."""
+    lists = {
+        path: done(shop.http.get(f"{API}/{path}", params={"limit": "100"}))["data"]
+        for path in ("customers", "usage/events", "invoices", "transactions", "api-keys")
+    }
+    lists |= {path: done(shop.http.get(f"{API}/{path}"))["data"] for path in ("features", "subscriptions")}
+    lists["plans"] = done(shop.http.get(f"{API}/plans", params={"includePrivate": "true"}))["data"]
+    for key in lists["api-keys"]:
+        del key["lastUsedAt"]
+    clock = shop.http.get(f"{API}/test-clock")
+    return lists | ({"clock": clock.json()} if clock.is_success else {})
