@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -476,6 +477,23 @@ def test_many_organizations_may_move_their_clocks_at_once(make_organization: Mak
         runs = list(pool.map(lambda shop: set_clock(shop, "2025-03-20T00:00:00Z"), shops))
     assert [len(run["items"]) for run in runs] == [2] * len(shops)
     assert [len(invoices_of(shop, "ada")) for shop in shops] == [3] * len(shops)
+
+
+def test_a_short_move_is_answered_as_completed_whoever_performs_it(
+    make_organization: MakeOrganization,
+) -> None:
+    """Every few seconds a sweeper looks for runs that nobody finished, and may find one that has just begun."""
+    shops = [make_organization(clock="2025-01-15T10:00:00Z") for _ in range(4)]
+    over = time.monotonic() + 6
+
+    def move(shop: Organization) -> None:
+        to = instant("2025-01-15T10:00:00Z")
+        while time.monotonic() < over:
+            to += timedelta(seconds=1)
+            set_clock(shop, to.isoformat())
+
+    with ThreadPoolExecutor(len(shops)) as pool:
+        list(pool.map(move, shops))
 
 
 def test_a_close_that_is_repeated_does_nothing(open_at: Any, database_url: str) -> None:

@@ -233,9 +233,10 @@ def _report(
             }
         )
         return
-    terminal.say(
+    terminal.people.print(
         f"[bold]{tally.stored:,}[/] stored, {tally.already_there:,} already there, {refused:,} refused; "
-        f"{tally.customers_made:,} customers made; {seconds:.1f} s, {rate:,} events/s"
+        f"{tally.customers_made:,} customers made; {seconds:.1f} s, {rate:,} events/s",
+        soft_wrap=True,
     )
     for code, count in tally.refused.most_common():
         terminal.say(f"  {count:>9,} {code}")
