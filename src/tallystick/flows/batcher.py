@@ -19,7 +19,7 @@ import psycopg
 from psycopg import AsyncConnection
 
 from tallystick.core.limits import ROWS_PER_COMMIT_MAX, ROWS_QUEUED_MAX
-from tallystick.errors import Broken, Problem
+from tallystick.errors import Problem
 from tallystick.flows.books import Books
 from tallystick.flows.ingest import Draft, Outcome, ingest
 from tallystick.store.db import INGEST_CONNECTION, Conn
@@ -126,7 +126,7 @@ class Batcher:
             return [refusal] * len(drafts)
         except Problem as problem:
             return [problem] * len(drafts)
-        except (psycopg.Error, Broken, ArithmeticError, LookupError, ValueError, TypeError) as error:
+        except Exception as error:  # whatever it is, it must not end the lane
             if len(drafts) == 1:
                 log.exception("ingest: one event cannot be stored", exc_info=error)
                 return [Problem("internal_error")]

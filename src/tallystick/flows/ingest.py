@@ -28,7 +28,7 @@ from tallystick.store import db, events, usage
 from tallystick.store.db import Conn, new_ids
 from tallystick.store.usage import Addition, CounterKey
 
-_ATTEMPTS_MAX = 8
+_ATTEMPTS_MAX = 50
 
 
 @dataclass(slots=True)

@@ -89,9 +89,9 @@ async def _live_through(database: Database, provider: Payments, organization_id:
             break
         subscription_id, due_at = due
         moment = max(due_at, run.started_at_time)
-        if moment != stands_at:  # each move makes every process read the catalogue anew
-            await _set(database, organization_id, moment)
-            stands_at = moment
+        if stands_at is None or moment > stands_at:  # each move makes every process read the catalogue anew
+            stands_at = await _set(database, organization_id, moment)
+        moment = stands_at
         item = await _close_one(database, provider, organization_id, subscription_id, moment)
         if item.status == "failed":
             failed.append(subscription_id)
@@ -102,10 +102,12 @@ async def _live_through(database: Database, provider: Payments, organization_id:
         await clock.set_status(conn, run_id=run.id, status="completed")
 
 
-async def _set(database: Database, organization_id: UUID, to: datetime) -> None:
+async def _set(database: Database, organization_id: UUID, to: datetime) -> datetime:
+    """Where the clock stands then: further on, if a run that was cut short had been there already."""
     async with database.transaction() as conn:
-        await organizations.set_clock(conn, organization_id=organization_id, to=to)
+        stands_at = await organizations.set_clock(conn, organization_id=organization_id, to=to)
         await db.bump(conn, organization_id=organization_id)
+    return stands_at
 
 
 async def _close_one(

@@ -8,7 +8,7 @@ from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
 from tallystick.core.proof import GENESIS
-from tallystick.store.db import Conn, rows
+from tallystick.store.db import Conn, rows, the
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +79,14 @@ async def every(conn: Conn) -> list[Organization]:
         return await cursor.fetchall()
 
 
-async def set_clock(conn: Conn, *, organization_id: UUID, to: datetime) -> None:
-    await conn.execute("UPDATE organizations SET simulated_time = %s WHERE id = %s", (to, organization_id))
+async def set_clock(conn: Conn, *, organization_id: UUID, to: datetime) -> datetime:
+    """Move the test clock, never backwards; returns where it stands."""
+    cursor = await conn.execute(
+        "UPDATE organizations SET simulated_time = greatest(simulated_time, %s) WHERE id = %s RETURNING simulated_time",
+        (to, organization_id),
+    )
+    found: datetime = (await the(cursor))[0]
+    return found
 
 
 async def insert_key(conn: Conn, key: ApiKey, *, secret_hash: bytes) -> None:
