@@ -27,7 +27,7 @@ from tallystick.store.db import INGEST_CONNECTION, Conn
 log = logging.getLogger("tallystick.ingest")
 
 
-LANES: Final = 1
+LANES: Final = 2
 
 
 @dataclass(slots=True)

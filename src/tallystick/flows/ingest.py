@@ -1,8 +1,8 @@
-"""Take usage events: one transaction that decides, stores, counts, draws on limits, and notches the chain.
+"""Take usage events: decide, store, count, draw on limits, and notch the chain, all or nothing.
 
 Order inside (ruling 10): lock the counters of limited customers; look up their keys under that lock; core
-decides in arrival order; insert keys, events and rollups in one statement; the chain's head last. Customers
-without hard limits skip the first two. What lost a race is told apart by a statement of its own afterwards.
+decides in arrival order; then one statement inserts keys, events and rollups and advances the chain's head.
+Where there are no hard limits that statement is all there is, and commits by itself: one round trip. What lost a race is told apart by a statement of its own afterwards.
 A refused event leaves nothing, and its key stays free.
 """
 
@@ -14,11 +14,13 @@ from decimal import Decimal
 from typing import NamedTuple
 from uuid import UUID
 
+from psycopg.pq import TransactionStatus
+
 from tallystick.core import ids
 from tallystick.core.admission import Admitted, Limit, admit, admit_adjustment, limit_reached
 from tallystick.core.events import StoredEvent, UsageEvent
 from tallystick.core.meters import Aggregation, Fold, Measured, Meter
-from tallystick.core.proof import LEAF_BYTES, header_hash, key_hash, leaf
+from tallystick.core.proof import header_hash, key_hash, leaf
 from tallystick.core.subscriptions import Standing
 from tallystick.core.times import hour_of, show_instant
 from tallystick.errors import FieldError, InvalidRequest, Problem, must
@@ -67,28 +69,32 @@ class Accepted(NamedTuple):
 Outcome = Accepted | Problem
 
 
-class _Again(Exception):
-    """Roll back and do the batch anew: the book was out of date, or a race was lost under a lock."""
-
-    def __init__(self, stale: bool) -> None:
-        self.stale = stale
+class _LostRace(Exception):
+    """Somebody took a key that was free a moment ago, while a limit was held for it: undo and judge anew."""
 
 
 async def ingest(
     conn: Conn, books: Books, organization_id: UUID, drafts: Sequence[Draft], *, wall: datetime
 ) -> list[Outcome]:
-    """Take a batch of one organization in one transaction; answers in the order of the drafts.
+    """Take a batch of one organization; answers in the order of the drafts, all of them on disk.
 
-    On a connection that is in a transaction already, this becomes part of it (a savepoint).
+    On a connection that is in a transaction already, this becomes part of it.
     """
     book = await books.known(conn, organization_id)
+    outcomes: list[Outcome | None] = [None] * len(drafts)
     for _ in range(_ATTEMPTS_MAX):
+        pending = [position for position, outcome in enumerate(outcomes) if outcome is None]
+        if not pending:
+            return [outcome for outcome in outcomes if outcome is not None]
         try:
-            async with conn.transaction():
-                return await _attempt(conn, books, book, drafts, wall)
-        except _Again as again:
-            if again.stale:
-                book = await books.refreshed(conn, organization_id)
+            found = await _attempt(conn, books, book, [drafts[position] for position in pending], wall)
+        except events.StaleVersion:
+            book = await books.refreshed(conn, organization_id)
+            continue
+        except _LostRace:
+            continue
+        for position, outcome in zip(pending, found, strict=True):
+            outcomes[position] = outcome
     raise Problem("unavailable", "The catalogue keeps changing; try again.", retry_after_s=1)
 
 
@@ -100,10 +106,19 @@ class _Work:
     place: bytes | None
     id: UUID
 
+    @property
+    def is_plain(self) -> bool:
+        """Nothing to lock beforehand and nothing to add afterwards: the one statement does it all."""
+        return not self.admitted.limits and all(meter.adds_up for meter, _ in self.admitted.contributions)
+
 
 async def _attempt(
     conn: Conn, books: Books, book: Book, drafts: Sequence[Draft], wall: datetime
-) -> list[Outcome]:
+) -> list[Outcome | None]:
+    """Judge and store once. None for an event whose key must be looked for elsewhere: try that one again.
+
+    Raises StaleVersion when the book is out of date; nothing is stored then.
+    """
     outcomes: list[Outcome | None] = [None] * len(drafts)
     now = book.now(wall)
     latest = max(now, wall)
@@ -125,6 +140,20 @@ async def _attempt(
             admitted = Admitted(now, (), ())
         work[position] = _Work(draft, standing, admitted, draft.place, identity)
 
+    in_transaction = conn.info.transaction_status is not TransactionStatus.IDLE
+    if in_transaction or not all(each.is_plain for each in work.values()):
+        async with conn.transaction():
+            await _take(conn, book, work, outcomes, now)
+    else:  # one statement is all there is, and a transaction by itself
+        await _take(conn, book, work, outcomes, now)
+    await _tell_repeats(conn, work, outcomes)
+    return outcomes
+
+
+async def _take(
+    conn: Conn, book: Book, work: dict[int, _Work], outcomes: list[Outcome | None], now: datetime
+) -> None:
+    """Draw on limits, store, count; writes what was stored or refused into `outcomes`."""
     held: set[int] = set()
     if any(each.admitted.limits for each in work.values()):
         held = await _draw_on_limits(conn, work, outcomes)
@@ -133,34 +162,17 @@ async def _attempt(
         for position, each in work.items()
         if outcomes[position] is None and position not in held
     }
-
-    version: int | None = None
-    if to_store:
-        number, stored = await _store(conn, book, to_store, now)
-        if stored:
-            fresh = [to_store[position] for position in stored]
-            await _count_others(conn, fresh, number)
-            leaves = b"".join([leaf(event) for event in stored.values()])
-            must(len(leaves) == LEAF_BYTES * len(fresh), "a leaf per event")
-            _, version = await events.link(
-                conn,
-                organization_id=book.organization.id,
-                number=number,
-                first_event_id=fresh[0].id,
-                events=len(fresh),
-                leaves=leaves,
-            )
-        for position, each in to_store.items():
-            if position in stored:
-                outcomes[position] = Accepted(stored[position], each.standing.reference)
-            elif each.admitted.limits:
-                raise _Again(stale=False)
-    if version is None:  # nothing new: no head was locked, but the refusals must be up to date all the same
-        version = await db.version(conn, organization_id=book.organization.id)
-    if version != book.version:
-        raise _Again(stale=True)
-    await _tell_repeats(conn, work, outcomes)
-    return [outcome for outcome in outcomes if outcome is not None]
+    if not to_store:  # no head was locked, but the refusals must be up to date all the same
+        if await db.version(conn, organization_id=book.organization.id) != book.version:
+            raise events.StaleVersion
+        return
+    number, stored = await _store(conn, book, to_store, now)
+    await _count_others(conn, [to_store[position] for position in stored], number)
+    for position, each in to_store.items():
+        if position in stored:
+            outcomes[position] = Accepted(stored[position], each.standing.reference)
+        elif each.admitted.limits:
+            raise _LostRace
 
 
 def _standing(book: Book, draft: Draft) -> Standing:
@@ -191,7 +203,7 @@ async def _store(
         draft, event, admitted = each.draft, each.draft.event, each.admitted
         customer = each.standing.customer_id
         adjusts = draft.adjusts.feature_id if draft.adjusts else None
-        made[position] = StoredEvent(
+        to_keep = made[position] = StoredEvent(
             each.id,
             customer,
             event.feature,
@@ -216,6 +228,7 @@ async def _store(
         batch.properties.append(json.dumps(event.properties) if event.properties else None)
         batch.adjusts.append(adjusts)
         batch.reasons.append(draft.reason)
+        batch.leaves.append(leaf(to_keep))
         hour = hour_of(admitted.occurred_at)
         for meter, measured in admitted.contributions:
             if meter.aggregation is not Aggregation.MAX:
@@ -224,10 +237,14 @@ async def _store(
                 batch.hour_meters.append(meter.id)
                 batch.hours.append(hour)
                 batch.quantities.append("0" if measured.distinct else str(measured.quantity))
-    number, repeats = await events.insert(conn, batch, organization_id=book.organization.id, received_at=now)
-    if repeats:
-        made = {position: event for position, event in made.items() if event.id not in repeats}
-    return number, made
+    done = await events.insert(
+        conn, batch, organization_id=book.organization.id, version=book.version, received_at=now
+    )
+    if done.version != book.version:
+        raise events.StaleVersion
+    if done.repeats:
+        made = {position: event for position, event in made.items() if event.id not in done.repeats}
+    return done.number, made
 
 
 async def _count_others(conn: Conn, fresh: Sequence[_Work], number: int) -> None:
@@ -340,15 +357,14 @@ async def _tell_repeats(conn: Conn, work: dict[int, _Work], outcomes: list[Outco
     for position, each in suspects.items():
         holder = holders.get((each.standing.customer_id, each.place or b""))
         if holder is None:
-            if outcomes[position] is None:
-                raise _Again(stale=False)
-            continue
+            continue  # None stays None: look again
         if outcomes[position] is not None and holder.event.id in mine and holder.event.id > each.id:
             continue  # refused, and its key was free: what holds it now came after it, in this very batch
         event = each.draft.event
         if event.key is not None and holder.event.key is not None and holder.event.key != event.key:
             each.draft.key_attempt += 1  # two keys, one hash: this one moves on
-            raise _Again(stale=False)
+            outcomes[position] = None
+            continue
         outcomes[position] = _repeat(each, holder)
 
 

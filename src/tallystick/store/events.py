@@ -6,6 +6,8 @@ from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
+import psycopg
+
 from tallystick.core.events import StoredEvent
 from tallystick.core.times import Period
 from tallystick.store import columns
@@ -47,6 +49,7 @@ class Rows:
     properties: list[str | None]
     adjusts: list[UUID | None]
     reasons: list[str | None]
+    leaves: list[bytes]
     hour_events: list[UUID]
     hour_customers: list[UUID]
     hour_meters: list[UUID]
@@ -55,110 +58,124 @@ class Rows:
 
     @classmethod
     def empty(cls) -> "Rows":
-        return cls(*([] for _ in range(17)))
+        return cls(*([] for _ in range(18)))
+
+
+class StaleVersion(Exception):
+    """The organization's version moved: nothing of the batch was stored."""
+
+
+@dataclass(frozen=True, slots=True)
+class Inserted:
+    number: int  # of the batch
+    repeats: set[UUID]  # ids that were not stored, because their key is taken
+    version: int  # the organization's, when the statement began
 
 
 async def insert(
-    conn: Conn, batch: Rows, *, organization_id: UUID, received_at: datetime
-) -> tuple[int, set[UUID]]:
-    """Store what is new, count it in its hours; says the batch's number and which ids were not new.
+    conn: Conn, batch: Rows, *, organization_id: UUID, version: int, received_at: datetime
+) -> Inserted:
+    """Make a batch true, in one statement: store what is new, count it in its hours, notch it into the chain.
 
     Keys are inserted in one order and with ON CONFLICT DO NOTHING: the unique index decides, and two batches
     cannot deadlock. What was not stored is looked up by a statement of its own (`holders`): only a new
     statement sees the row that won the race.
+
+    The head row is locked last (`counted` is read before it is touched) and only if the version is still the
+    one the batch was judged by; else the notch has no position, which its column refuses, and all is undone:
+    StaleVersion. The digest is `core.proof.link`, computed where the row is locked; a test proves they agree.
     """
-    cursor = await conn.execute(
-        """WITH numbered AS (
-               SELECT nextval('ingest_batch_numbers') AS batch
-           ), sent AS (
-               SELECT * FROM unnest(
-                   %(ids)s::uuid[], %(customers)s::uuid[], %(key_hashes)s::bytea[], %(header_hashes)s::bytea[],
-                   %(occurred)s::timestamptz[], %(features)s::text[], %(values)s::text[], %(keys)s::text[],
-                   %(timed)s::bool[], %(properties)s::text[], %(adjusts)s::uuid[], %(reasons)s::text[])
-               AS t (id, customer_id, key_hash, header_hash, occurred_at, feature_code, value,
-                     event_key, timed, properties, adjusts, reason)
-           ), fresh AS (
-               INSERT INTO event_keys (customer_id, key_hash, event_id, occurred_at, header_hash)
-               SELECT customer_id, key_hash, id, occurred_at, header_hash FROM sent
-                WHERE key_hash IS NOT NULL ORDER BY customer_id, key_hash, id
-               ON CONFLICT DO NOTHING RETURNING event_id
-           ), stored AS (
-               INSERT INTO events (customer_id, occurred_at, id, organization_id, received_at, batch, feature_code,
-                                   value, event_key, timed, adjusts, properties, reason)
-               SELECT customer_id, occurred_at, id, %(organization)s, %(received)s, batch, feature_code,
-                      value::numeric, event_key, timed, adjusts, properties::jsonb, reason
-                 FROM sent, numbered WHERE key_hash IS NULL OR id IN (SELECT event_id FROM fresh)
-               RETURNING id
-           ), counted AS (
-               INSERT INTO usage_hours AS u (customer_id, meter_id, hour, events, quantity, batch)
-               SELECT customer_id, meter_id, hour, count(*), sum(quantity::numeric), batch
-                 FROM unnest(%(hour_events)s::uuid[], %(hour_customers)s::uuid[], %(hour_meters)s::uuid[],
-                             %(hours)s::timestamptz[], %(quantities)s::text[])
-                   AS c (event_id, customer_id, meter_id, hour, quantity), numbered
-                WHERE event_id IN (SELECT id FROM stored)
-                GROUP BY customer_id, meter_id, hour, batch ORDER BY customer_id, meter_id, hour
-               ON CONFLICT (customer_id, meter_id, hour) DO UPDATE
-                  SET events = u.events + excluded.events, quantity = u.quantity + excluded.quantity,
-                      batch = excluded.batch
-           )
-           SELECT batch, ARRAY(SELECT id FROM sent
-                                WHERE key_hash IS NOT NULL AND id NOT IN (SELECT event_id FROM fresh))
-             FROM numbered""",
-        {
-            "ids": columns.uuids(batch.ids),
-            "customers": columns.uuids(batch.customers),
-            "key_hashes": columns.hashes(batch.key_hashes),
-            "header_hashes": columns.hashes(batch.header_hashes),
-            "occurred": columns.instants(batch.occurred),
-            "features": columns.texts(batch.features),
-            "values": columns.texts(batch.values),
-            "keys": columns.texts(batch.keys),
-            "timed": columns.flags(batch.timed),
-            "properties": columns.texts(batch.properties),
-            "adjusts": columns.uuids(batch.adjusts),
-            "reasons": columns.texts(batch.reasons),
-            "hour_events": columns.uuids(batch.hour_events),
-            "hour_customers": columns.uuids(batch.hour_customers),
-            "hour_meters": columns.uuids(batch.hour_meters),
-            "hours": columns.instants(batch.hours),
-            "quantities": columns.texts(batch.quantities),
-            "organization": organization_id,
-            "received": received_at,
-        },
-        binary=True,
+    try:
+        cursor = await conn.execute(
+            _INSERT,
+            {
+                "ids": columns.uuids(batch.ids),
+                "customers": columns.uuids(batch.customers),
+                "key_hashes": columns.hashes(batch.key_hashes),
+                "header_hashes": columns.hashes(batch.header_hashes),
+                "occurred": columns.instants(batch.occurred),
+                "features": columns.texts(batch.features),
+                "values": columns.texts(batch.values),
+                "keys": columns.texts(batch.keys),
+                "timed": columns.flags(batch.timed),
+                "properties": columns.texts(batch.properties),
+                "adjusts": columns.uuids(batch.adjusts),
+                "reasons": columns.texts(batch.reasons),
+                "leaves": columns.hashes(batch.leaves),
+                "hour_events": columns.uuids(batch.hour_events),
+                "hour_customers": columns.uuids(batch.hour_customers),
+                "hour_meters": columns.uuids(batch.hour_meters),
+                "hours": columns.instants(batch.hours),
+                "quantities": columns.texts(batch.quantities),
+                "organization": organization_id,
+                "version": version,
+                "received": received_at,
+            },
+            binary=True,
+        )
+    except psycopg.errors.NotNullViolation as error:
+        if error.diag.table_name == "ingest_batches":
+            raise StaleVersion from None
+        raise
+    number, repeats, seen = await the(cursor)
+    return Inserted(number, set(repeats), seen)
+
+
+_INSERT: Final = """
+    WITH numbered AS (
+        SELECT nextval('ingest_batch_numbers') AS batch
+    ), sent AS (
+        SELECT * FROM unnest(
+            %(ids)s::uuid[], %(customers)s::uuid[], %(key_hashes)s::bytea[], %(header_hashes)s::bytea[],
+            %(occurred)s::timestamptz[], %(features)s::text[], %(values)s::text[], %(keys)s::text[],
+            %(timed)s::bool[], %(properties)s::text[], %(adjusts)s::uuid[], %(reasons)s::text[],
+            %(leaves)s::bytea[])
+        AS t (id, customer_id, key_hash, header_hash, occurred_at, feature_code, value,
+              event_key, timed, properties, adjusts, reason, leaf)
+    ), fresh AS (
+        INSERT INTO event_keys (customer_id, key_hash, event_id, occurred_at, header_hash)
+        SELECT customer_id, key_hash, id, occurred_at, header_hash FROM sent
+         WHERE key_hash IS NOT NULL ORDER BY customer_id, key_hash, id
+        ON CONFLICT DO NOTHING RETURNING event_id
+    ), stored AS (
+        INSERT INTO events (customer_id, occurred_at, id, organization_id, received_at, batch, feature_code,
+                            value, event_key, timed, adjusts, properties, reason)
+        SELECT customer_id, occurred_at, id, %(organization)s, %(received)s, batch, feature_code,
+               value::numeric, event_key, timed, adjusts, properties::jsonb, reason
+          FROM sent, numbered WHERE key_hash IS NULL OR id IN (SELECT event_id FROM fresh)
+        RETURNING id
+    ), counted AS (
+        INSERT INTO usage_hours AS u (customer_id, meter_id, hour, events, quantity, batch)
+        SELECT customer_id, meter_id, hour, count(*), sum(quantity::numeric), batch
+          FROM unnest(%(hour_events)s::uuid[], %(hour_customers)s::uuid[], %(hour_meters)s::uuid[],
+                      %(hours)s::timestamptz[], %(quantities)s::text[])
+            AS c (event_id, customer_id, meter_id, hour, quantity), numbered
+         WHERE event_id IN (SELECT id FROM stored)
+         GROUP BY customer_id, meter_id, hour, batch ORDER BY customer_id, meter_id, hour
+        ON CONFLICT (customer_id, meter_id, hour) DO UPDATE
+           SET events = u.events + excluded.events, quantity = u.quantity + excluded.quantity,
+               batch = excluded.batch
+        RETURNING 1
+    ), notched AS (
+        SELECT count(*) AS events, (array_agg(id ORDER BY id))[1] AS first_event_id,
+               string_agg(leaf, ''::bytea ORDER BY id) AS leaves
+          FROM sent WHERE id IN (SELECT id FROM stored)
+    ), head AS (
+        UPDATE organization_heads o
+           SET position = o.position + 1, digest = sha256(o.digest || int8send(o.position + 1) || n.leaves)
+          FROM notched n
+         WHERE o.organization_id = %(organization)s AND o.version = %(version)s AND n.events > 0
+           AND (SELECT count(*) FROM counted) >= 0
+        RETURNING o.position, o.digest
+    ), notch AS (
+        INSERT INTO ingest_batches (organization_id, position, batch, first_event_id, events, leaves, digest)
+        SELECT %(organization)s, head.position, batch, n.first_event_id, n.events, n.leaves, head.digest
+          FROM notched n CROSS JOIN numbered LEFT JOIN head ON true WHERE n.events > 0
     )
-    number, repeats = await the(cursor)
-    return number, set(repeats)
-
-
-async def link(
-    conn: Conn, *, organization_id: UUID, number: int, first_event_id: UUID, events: int, leaves: bytes
-) -> tuple[int, int]:
-    """Notch the batch into the chain; returns (position, version). Locks the head row: call it last.
-
-    The digest is `core.proof.link`, computed where the row is locked; a test proves that they agree.
-    """
-    cursor = await conn.execute(
-        """WITH head AS (
-               UPDATE organization_heads
-                  SET position = position + 1, digest = sha256(digest || int8send(position + 1) || %(leaves)s)
-                WHERE organization_id = %(organization)s
-               RETURNING position, digest, version
-           ), notch AS (
-               INSERT INTO ingest_batches (organization_id, position, batch, first_event_id, events, leaves, digest)
-               SELECT %(organization)s, position, %(batch)s, %(first)s, %(events)s, %(leaves)s, digest FROM head
-           )
-           SELECT position, version FROM head""",
-        {
-            "organization": organization_id,
-            "batch": number,
-            "first": first_event_id,
-            "events": events,
-            "leaves": leaves,
-        },
-    )
-    position, version = await the(cursor)
-    return position, version
+    SELECT batch,
+           ARRAY(SELECT id FROM sent WHERE key_hash IS NOT NULL AND id NOT IN (SELECT event_id FROM fresh)),
+           (SELECT version FROM organization_heads WHERE organization_id = %(organization)s)
+      FROM numbered"""
 
 
 @dataclass(frozen=True, slots=True)
