@@ -1,6 +1,8 @@
 """Group commit: everything that arrived while the last commit ran goes into the next. No timer.
 
-Two lanes per process, each with a connection of its own. A caller that hangs up does not disturb the others; a batch that fails
+Two lanes per process, each with a connection of its own. The first takes whatever waits; the second helps only
+when much waits, so that this process decides about one batch while PostgreSQL stores another, and a trickle of
+single events still shares its commits. A caller that hangs up does not disturb the others; a batch that fails
 for what is in it is halved until the guilty event stands alone; a lost database is waited for, and until it is
 back the answer is "not now", never silence.
 """
@@ -26,8 +28,8 @@ from tallystick.store.db import INGEST_CONNECTION, Conn
 
 log = logging.getLogger("tallystick.ingest")
 
-
-LANES: Final = 2
+LANES_TAKE_FROM_ROWS: Final = (1, 300)
+"""How many rows must wait before each lane takes its share."""
 
 
 @dataclass(slots=True)
@@ -43,9 +45,9 @@ class Batcher:
         self._books = books
         self._clock = clock
         self._waiting: deque[_Submission] = deque()
-        self._rows = 0
-        self._arrived = asyncio.Event()
-        self._lanes = [_Lane(conninfo) for _ in range(LANES)]
+        self._rows = 0  # accepted and not yet answered
+        self._unclaimed = 0  # of those, the ones no lane has taken
+        self._lanes = [_Lane(conninfo, from_rows) for from_rows in LANES_TAKE_FROM_ROWS]
         self._tasks: list[asyncio.Task[None]] = []
         self._closing = False
 
@@ -59,7 +61,8 @@ class Batcher:
     async def stop(self) -> None:
         """Answer everything that was accepted into the queue, then stop."""
         self._closing = True
-        self._arrived.set()
+        for lane in self._lanes:
+            lane.wanted.set()
         await asyncio.gather(*self._tasks)
         for lane in self._lanes:
             await lane.close()
@@ -71,19 +74,23 @@ class Batcher:
         answer: asyncio.Future[list[Outcome]] = asyncio.get_running_loop().create_future()
         self._waiting.append(_Submission(organization_id, drafts, answer))
         self._rows += len(drafts)
-        self._arrived.set()
+        self._unclaimed += len(drafts)
+        for lane in self._lanes:
+            if self._unclaimed >= lane.from_rows:
+                lane.wanted.set()
         return await answer
 
     async def _run(self, lane: "_Lane") -> None:
         while True:
-            if not self._waiting:
+            if self._unclaimed < lane.from_rows:
                 if self._closing:
                     return
-                self._arrived.clear()
-                await self._arrived.wait()
+                lane.wanted.clear()
+                await lane.wanted.wait()
                 continue
             taken = self._take()
             drafts = [draft for submission in taken for draft in submission.drafts]
+            self._unclaimed -= len(drafts)
             outcomes = await self._commit(lane, taken[0].organization_id, drafts)
             self._rows -= len(drafts)
             place = 0
@@ -140,7 +147,9 @@ class Batcher:
 class _Lane:
     """One connection, and so one commit at a time. While one lane waits for the disk, another decides."""
 
-    def __init__(self, conninfo: str) -> None:
+    def __init__(self, conninfo: str, from_rows: int) -> None:
+        self.from_rows = from_rows
+        self.wanted = asyncio.Event()
         self._conninfo = conninfo
         self._conn: Conn | None = None
 
