@@ -1,11 +1,12 @@
 """Events per second and latency of the ingest routes, beside this machine's ceilings.
 
-python -m bench.ingest [--seconds 5] [--connections 64] [--workers 1] [--json]
+python -m bench.ingest [--seconds 5] [--connections 64] [--workers N] [--json]
 python -m bench.ingest --url http://127.0.0.1:8000 --api-key KEY [--database-url URL]
 """
 
 import argparse
 import json
+import os
 import secrets
 import signal
 import sys
@@ -157,7 +158,10 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--batch-connections", type=int, default=16, help="connections for batches")
     parser.add_argument("--events-per-batch", type=int, default=100, choices=range(1, 101), metavar="1…100")
     parser.add_argument(
-        "--workers", type=int, default=1, help="processes of our own server, and of the raw handler"
+        "--workers",
+        type=int,
+        default=min(4, os.cpu_count() or 1),
+        help="processes of our own server, and of the raw handler; by default what `serve` starts",
     )
     parser.add_argument("--url", help="measure this server instead of starting one")
     parser.add_argument("--api-key", help="a key of a sandbox organization of that server")
