@@ -10,8 +10,11 @@ from shutil import rmtree
 from typing import Any
 
 import httpx
+import psycopg
 import pytest
 
+from tallystick.core import ids
+from tallystick.core.proof import key_hash
 from tests.audit import audit, count_events, organization_id, select, stored_keys
 from tests.conftest import MakeOrganization, Organization, Server, free_port, private_dir
 from tests.shop import (
@@ -523,3 +526,21 @@ def test_what_is_stored_is_what_was_sent(shop: Organization, database_url: str) 
     assert [each[0] for each in found] == [each["idempotencyKey"] for each in sent] + ["tiny"]
     assert [each[1] for each in found] == [12345678901234567890, 1, 1, 0, Decimal("0.000000000001")]
     assert [each[2] for each in found[:4]] == [own_id("evt", each["id"]) for each in answer["successful"]]
+
+
+# Two keys, one hash --------------------------------------------------------------------------------------
+
+
+def test_two_keys_with_one_hash_are_two_events(shop: Organization, database_url: str) -> None:
+    """128 bits do not collide by themselves, so the key table is told that they did."""
+    first = done(track(shop, key="one", value=3))
+    with psycopg.connect(database_url, autocommit=True) as conn:
+        conn.execute(
+            "UPDATE event_keys SET key_hash = %s WHERE event_id = %s",
+            (key_hash("other"), own_id(ids.EVENT, first["id"])),
+        )
+    second = done(track(shop, key="other", value=4))
+    assert second["id"] != first["id"]
+    error = refused(track(shop, key="other", value=4), 409, "duplicate")
+    assert error["details"]["id"] == second["id"]
+    assert used(shop) == 7

@@ -11,7 +11,7 @@ from tallystick.api.access import customer_reference
 from tallystick.api.customers import find as find_customer
 from tallystick.api.features import Name, Text
 from tallystick.api.operations import Call, Operation, Page, Reply, whole
-from tallystick.api.plans import Interval
+from tallystick.api.plan_shapes import Interval
 from tallystick.api.wire import MISSING, In, Maybe, Out
 from tallystick.core import ids, limits
 from tallystick.core.catalog import FeatureType

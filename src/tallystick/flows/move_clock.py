@@ -1,5 +1,6 @@
 """Move a sandbox organization's test clock: live through every deadline on the way, in time order."""
 
+import contextlib
 import logging
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -8,7 +9,7 @@ import psycopg
 
 from tallystick.core.limits import CLOCK_ADVANCE_DAYS_MAX
 from tallystick.core.times import show_instant
-from tallystick.errors import FieldError, InvalidRequest, Problem, TallystickError
+from tallystick.errors import FieldError, InvalidRequest, Problem
 from tallystick.flows.close_period import Closed, close_period
 from tallystick.flows.collect_payment import collect_payment
 from tallystick.providers.payments import Payments
@@ -61,11 +62,14 @@ async def perform_run(database: Database, provider: Payments, *, organization_id
                 return
             await clock.set_status(lock, run_id=run_id, status="running")
             await _live_through(database, provider, organization_id, run)
-        except (psycopg.Error, TallystickError) as error:
+        except psycopg.OperationalError:
+            raise  # the database is away: the run stays unfinished, and the sweep goes on with it
+        except Exception as error:
             log.exception("the test clock stopped", exc_info=error)
             await clock.set_status(lock, run_id=run_id, status="failed", error=str(error))
         finally:
-            await lock.execute("SELECT pg_advisory_unlock(%s)", (_lock_number(run_id),))
+            with contextlib.suppress(psycopg.Error):  # a lost connection holds no lock
+                await lock.execute("SELECT pg_advisory_unlock(%s)", (_lock_number(run_id),))
 
 
 def _lock_number(run_id: UUID) -> int:
@@ -122,7 +126,9 @@ async def _close_one(
             paid = await collect_payment(
                 database, provider, organization_id=organization_id, invoice_id=closed.invoice_id, now=moment
             )
-    except (TallystickError, psycopg.Error, ArithmeticError) as error:
+    except psycopg.OperationalError:
+        raise
+    except Exception as error:  # one that cannot be closed does not stop the others
         log.exception("a period could not be closed", exc_info=error)
         return _item(subscription_id, moment, None, status="failed", error=str(error))
     return _item(subscription_id, moment, closed, status="completed", paid=paid)

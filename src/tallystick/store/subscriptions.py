@@ -196,6 +196,11 @@ async def next_due(
     return None if found is None else (found[0], found[1])
 
 
+async def forget_failures(conn: Conn) -> None:
+    """Let what could not be closed be tried once more."""
+    await conn.execute("UPDATE subscriptions SET close_failure = NULL WHERE close_failure IS NOT NULL")
+
+
 async def note_failure(conn: Conn, *, subscription_id: UUID, failure: str) -> None:
     await conn.execute(
         "UPDATE subscriptions SET close_failure = %s WHERE id = %s", (failure, subscription_id)

@@ -5,6 +5,7 @@
     every few seconds   go on with test-clock runs a crash cut short
     every few seconds   note when keys were last used
     every hour          forget answers kept for repeated requests      they last 24 hours
+    every hour          try again what could not be closed             `doctor` shows it meanwhile
 
 One process sweeps at a time: whoever holds the advisory lock. Losing it loses nothing.
 """
@@ -20,7 +21,6 @@ import psycopg
 from psycopg_pool import PoolTimeout
 
 from tallystick.core.limits import CHANGES_KEPT, CLOSES_PER_CLAIM, IDEMPOTENCY_KEEP
-from tallystick.errors import TallystickError
 from tallystick.flows.close_period import close_period
 from tallystick.flows.collect_payment import collect_payment
 from tallystick.flows.move_clock import perform_run
@@ -64,8 +64,10 @@ class Sweeper:
         while True:
             try:
                 await self.sweep()
-            except (psycopg.Error, PoolTimeout, TallystickError) as error:
-                log.warning("the sweep failed and will be tried again: %s", str(error).strip())
+            except (psycopg.OperationalError, PoolTimeout) as error:
+                log.warning("the sweep waits for the database: %s", str(error).strip())
+            except Exception as error:  # whatever it is, time goes on
+                log.exception("the sweep failed and will be tried again", exc_info=error)
             await asyncio.sleep(self._every_s)
 
     async def sweep(self) -> None:
@@ -81,7 +83,8 @@ class Sweeper:
                 await self._finish_clock_runs()
                 await self._forget()
             finally:
-                await lock.execute("SELECT pg_advisory_unlock(%s)", (_LOCK,))
+                with contextlib.suppress(psycopg.Error):  # a lost connection holds no lock
+                    await lock.execute("SELECT pg_advisory_unlock(%s)", (_LOCK,))
 
     async def _note_used_keys(self) -> None:
         """Every process for the keys it saw."""
@@ -104,9 +107,9 @@ class Sweeper:
                         subscription_id=subscription_id,
                         now=now,
                     )
-                except (TallystickError, psycopg.DatabaseError, ArithmeticError) as error:
-                    if isinstance(error, psycopg.OperationalError):
-                        raise
+                except (psycopg.OperationalError, PoolTimeout):
+                    raise
+                except Exception as error:  # one that cannot be closed does not stop the others
                     log.exception("a period could not be closed", exc_info=error)
                     async with self._database.reading() as conn:
                         await subscriptions.note_failure(
@@ -146,3 +149,4 @@ class Sweeper:
             async with self._database.reading() as conn:
                 await organizations.forget_answers(conn, before=now - IDEMPOTENCY_KEEP)
                 await db.forget_changes(conn, keep=CHANGES_KEPT)
+                await subscriptions.forget_failures(conn)
