@@ -194,7 +194,8 @@ def _endpoint(
         except ClientGone:
             return Response(status_code=499)
         except Exception as error:
-            problem = problems.problem_of(error, request.scope["request_id"])
+            keyed = request.method != "GET" and "idempotency-key" in request.headers
+            problem = problems.problem_of(error, request.scope["request_id"], keyed=keyed)
             status, content = (
                 problem.kind.status,
                 problems.render(problem, version=_asked(request.scope, legacy)),

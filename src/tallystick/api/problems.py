@@ -15,14 +15,17 @@ log = logging.getLogger("tallystick.api")
 _DOCS: Final = "https://commet.co/docs/api-reference"
 
 
-def problem_of(error: BaseException, request_id: str) -> Problem:
-    """What the caller is told of an exception; what is ours to mend goes into the log with the request's id."""
+def problem_of(error: BaseException, request_id: str, *, keyed: bool = False) -> Problem:
+    """What the caller is told of an exception; what is ours to mend goes into the log with the request's id.
+
+    `keyed`: the request came with an Idempotency-Key, so there was a store of answers to ask.
+    """
     if isinstance(error, Problem):
         return error
     if isinstance(error, psycopg.OperationalError | PoolTimeout):
         log.warning("%s: the database did not answer: %s", request_id, str(error).strip())
         return Problem(
-            "unavailable",
+            "idempotency_unavailable" if keyed else "unavailable",
             "The database is not available; nothing was changed. Send the request again with the same key.",
             retry_after_s=1,
         )
