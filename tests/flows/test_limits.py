@@ -402,3 +402,18 @@ def test_a_free_plan_has_no_overage(shop: Organization) -> None:
     set_clock(shop, NEXT)
     done(track(shop, value=2))
     assert invoices_of(shop, "ada") == []
+
+
+@pytest.mark.parametrize("limited_first", [True, False])
+def test_one_key_for_a_limited_and_a_free_feature_in_one_batch(
+    shop: Organization, limited_first: bool
+) -> None:
+    """Whichever comes first has the key; the batch is not torn between them."""
+    plan = limit_to(shop, 10)
+    add_feature(shop, "free_calls")
+    promise(shop, plan, "free_calls", **overage("0.01"))
+    set_clock(shop, NEXT)
+    codes = ["api_calls", "free_calls"] if limited_first else ["free_calls", "api_calls"]
+    answer = track_batch(shop, [{"customerId": "ada", "featureCode": code, "eventId": "k"} for code in codes])
+    assert [each["featureCode"] for each in answer["successful"]] == codes[:1]
+    assert [each["code"] for each in answer["failed"]] == ["duplicate"]

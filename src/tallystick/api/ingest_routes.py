@@ -79,7 +79,7 @@ class IngestRoutes:
                 places, await self._batcher.submit(organization.id, drafts), strict=True
             ):
                 outcomes[index] = outcome
-        _all_or_nothing(outcomes)
+        self._all_or_nothing(outcomes, headers)
         answer = _BatchAnswer(
             successful=[
                 events.show(each.event, each.reference, live=organization.live)
@@ -101,6 +101,16 @@ class IngestRoutes:
             livemode=organization.live,
         )
         return 200, _encode_batch(answer, version, organization), version
+
+    def _all_or_nothing(self, outcomes: list[Outcome | None], headers: Any) -> None:
+        """A revoked key, or a database that is away, is not the events' fault: it is the request that failed."""
+        problems = [each for each in outcomes if isinstance(each, Problem)]
+        for problem in problems:
+            if problem.code == "unauthorized":
+                self._keyring.forget(auth.secret_in(headers) or "")
+                raise problem
+        if len(problems) == len(outcomes) and all(each.code == "unavailable" for each in problems):
+            raise problems[0]
 
     async def _caller(self, headers: Any, legacy: bool) -> tuple[ApiKey, Organization, str, str | None]:
         found = {name: value for name, value in headers if name in _HEADERS}
@@ -142,14 +152,6 @@ class _BatchAnswer(wire.Out, kw_only=True):
     failed: list[_Failed]
     object: str = "usage_event_batch"
     livemode: bool
-
-
-def _all_or_nothing(outcomes: list[Outcome | None]) -> None:
-    """When every event met the same trouble of ours or with the key, it is the request that failed."""
-    codes = {each.code if isinstance(each, Problem) else "" for each in outcomes}
-    first = outcomes[0]
-    if codes <= {"unavailable", "unauthorized"} and isinstance(first, Problem):
-        raise first
 
 
 def _encode(shown: events.UsageEventOut, version: str, organization: Organization) -> bytes:

@@ -124,7 +124,7 @@ class Batcher:
         try:
             conn = await lane.connection()
             return await ingest(conn, self._books, organization_id, drafts, wall=self._clock())
-        except psycopg.OperationalError as error:
+        except (psycopg.OperationalError, psycopg.errors.ReadOnlySqlTransaction) as error:
             log.warning("ingest: the database did not answer: %s", str(error).strip())
             await lane.close()
             refusal = Problem(

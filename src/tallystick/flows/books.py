@@ -87,14 +87,16 @@ class Books:
 
     async def learn(self, conn: Conn, book: Book, references: set[str]) -> None:
         """Look up the customers among `references` that the book does not know yet."""
-        unknown = [reference for reference in references if reference not in book.standings]
-        if unknown:
-            if len(book.standings) > _STANDINGS_MAX:
-                book.standings.clear()
-                unknown = list(references)
-            book.standings.update(
-                await customers.standings(conn, organization_id=book.organization.id, references=unknown)
-            )
+        known = {each: book.standings[each] for each in references if each in book.standings}
+        if len(known) == len(references):
+            return
+        found = await customers.standings(
+            conn, organization_id=book.organization.id, references=list(references - known.keys())
+        )
+        if len(book.standings) > _STANDINGS_MAX:
+            book.standings.clear()
+        book.standings.update(known)  # another lane may have cleared them while we waited
+        book.standings.update(found)
 
 
 async def load_catalogue(conn: Conn, organization_id: UUID) -> Catalogue:

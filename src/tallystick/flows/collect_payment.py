@@ -102,10 +102,12 @@ async def _settle_checkout(
             subscription_id=checkout.subscription.id,
             lock=True,
         )
-        if subscription is None or subscription.state is not Status.PENDING_PAYMENT:
-            return  # somebody else finished it; the provider charged once, by its key
+        must(subscription is not None, "a checkout has a subscription", checkout=checkout.subscription.id)
+        assert subscription is not None
         invoice_id = None
-        if isinstance(answer, Charged):
+        # When somebody else finished or ended it meanwhile, the attempt is recorded all the same: money that was
+        # taken is never unseen. The same charge heard twice has the same reference, and is one row.
+        if isinstance(answer, Charged) and subscription.state is Status.PENDING_PAYMENT:
             await payments.save_method(
                 conn,
                 organization_id=organization.id,
@@ -159,7 +161,8 @@ async def collect_payment(
             today=local_day(now, "UTC"),
         )
     async with database.transaction() as conn:
-        if not await invoices.claim_collection(conn, invoice_id=invoice.id, now=now):
+        claimed = await invoices.claim_collection(conn, invoice_id=invoice.id, now=now)
+        if not claimed and not isinstance(answer, Charged):
             return None
         await payments.record(
             conn,
@@ -175,9 +178,9 @@ async def collect_payment(
                 now=now,
             ),
         )
-        if isinstance(answer, Charged):
+        if claimed and isinstance(answer, Charged):
             await invoices.set_status(conn, invoice_id=invoice.id, status="paid", now=now)
-    return isinstance(answer, Charged)
+    return isinstance(answer, Charged) if claimed else None
 
 
 def _method(provider: Payments, customer_id: UUID, card: SavedCard, now: datetime) -> PaymentMethod:

@@ -7,6 +7,7 @@ A refused event leaves nothing, and its key stays free.
 """
 
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -30,6 +31,7 @@ from tallystick.store import db, events, usage
 from tallystick.store.db import Conn, new_ids
 from tallystick.store.usage import Addition, CounterKey
 
+log = logging.getLogger("tallystick.ingest")
 _ATTEMPTS_MAX = 50
 
 
@@ -93,9 +95,14 @@ async def ingest(
             continue
         except _LostRace:
             continue
+        except Exception:
+            if len(pending) == len(drafts):
+                raise
+            break  # some are answered, and may be on disk: only the rest is in doubt
         for position, outcome in zip(pending, found, strict=True):
             outcomes[position] = outcome
-    raise Problem("unavailable", "The catalogue keeps changing; try again.", retry_after_s=1)
+    unknown = Problem("unavailable", "Not every event could be judged; try again.", retry_after_s=1)
+    return [unknown if outcome is None else outcome for outcome in outcomes]
 
 
 @dataclass(slots=True)
@@ -146,7 +153,17 @@ async def _attempt(
             await _take(conn, book, work, outcomes, now)
     else:  # one statement is all there is, and a transaction by itself
         await _take(conn, book, work, outcomes, now)
-    await _tell_repeats(conn, work, outcomes)
+    try:
+        await _tell_repeats(conn, work, outcomes)
+    except Exception as error:
+        if in_transaction or not any(isinstance(outcome, Accepted) for outcome in outcomes):
+            raise
+        # What was stored is on disk and must be answered so; only the repeats stay untold.
+        log.warning("ingest: repeats could not be looked up", exc_info=error)
+        untold = Problem(
+            "unavailable", "The database is not available; try again with the same keys.", retry_after_s=1
+        )
+        return [untold if outcome is None else outcome for outcome in outcomes]
     return outcomes
 
 
@@ -298,10 +315,16 @@ async def _draw_on_limits(conn: Conn, work: dict[int, _Work], outcomes: list[Out
         )
     )
     held: set[int] = set()
-    for position, each in limited.items():
+    for position, each in work.items():
+        if outcomes[position] is not None:
+            continue
         place = (each.standing.customer_id, each.place) if each.place is not None else None
         if place in taken:
             held.add(position)
+            continue
+        if not each.admitted.limits:
+            if place is not None:
+                taken.add(place)  # it comes first, so it will have the key
             continue
         after = {}
         for limit in each.admitted.limits:

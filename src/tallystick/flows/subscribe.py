@@ -49,7 +49,7 @@ async def subscribe(
     price = None if plan.is_free else await _price(conn, organization, plan, wish)
     await customers.lock(conn, organization_id=organization.id, customer_id=customer.id)
     existing = await subscriptions.live_of_customer(
-        conn, organization_id=organization.id, customer_id=customer.id
+        conn, organization_id=organization.id, customer_id=customer.id, lock=True
     )
     if existing is not None:
         if existing.state is not Status.PENDING_PAYMENT:

@@ -376,5 +376,6 @@ async def terms(conn: Conn, *, organization_id: UUID, plan_ids: list[UUID] | Non
 async def lock_plan(conn: Conn, *, organization_id: UUID, plan_id: UUID) -> None:
     """Changes of one plan's promises happen one after the other."""
     await conn.execute(
-        "SELECT FROM plans WHERE id = %s AND organization_id = %s FOR UPDATE", (plan_id, organization_id)
+        "SELECT FROM plans WHERE id = %s AND organization_id = %s FOR NO KEY UPDATE",
+        (plan_id, organization_id),
     )

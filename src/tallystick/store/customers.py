@@ -134,7 +134,7 @@ async def update(conn: Conn, *, organization_id: UUID, customer: Customer) -> No
 async def lock(conn: Conn, *, organization_id: UUID, customer_id: UUID) -> None:
     """What changes a customer's standing happens one after the other."""
     await conn.execute(
-        "SELECT FROM customers WHERE id = %s AND organization_id = %s FOR UPDATE",
+        "SELECT FROM customers WHERE id = %s AND organization_id = %s FOR NO KEY UPDATE",
         (customer_id, organization_id),
     )
 

@@ -102,11 +102,14 @@ async def by_checkout(conn: Conn, *, token: str) -> Subscription | None:
         return await cursor.fetchone()
 
 
-async def live_of_customer(conn: Conn, *, organization_id: UUID, customer_id: UUID) -> Subscription | None:
+async def live_of_customer(
+    conn: Conn, *, organization_id: UUID, customer_id: UUID, lock: bool = False
+) -> Subscription | None:
     async with conn.cursor(row_factory=class_row(Subscription)) as cursor:
         await cursor.execute(
             f"""SELECT {_COLUMNS} FROM subscriptions
-                 WHERE organization_id = %s AND customer_id = %s AND status <> 'canceled'""",
+                 WHERE organization_id = %s AND customer_id = %s AND status <> 'canceled'"""
+            + (" FOR UPDATE" if lock else ""),
             (organization_id, customer_id),
         )
         return await cursor.fetchone()

@@ -128,13 +128,18 @@ class Sweeper:
             now = (
                 organization.simulated_time if organization and organization.simulated_time else self._wall()
             )
-            await collect_payment(
-                self._database,
-                self._provider,
-                organization_id=organization_id,
-                invoice_id=invoice_id,
-                now=now,
-            )
+            try:
+                await collect_payment(
+                    self._database,
+                    self._provider,
+                    organization_id=organization_id,
+                    invoice_id=invoice_id,
+                    now=now,
+                )
+            except (psycopg.OperationalError, PoolTimeout):
+                raise
+            except Exception as error:  # one that cannot be charged does not stop the others
+                log.exception("an invoice could not be charged", exc_info=error)
 
     async def _finish_clock_runs(self) -> None:
         async with self._database.reading() as conn:
