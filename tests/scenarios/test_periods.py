@@ -817,9 +817,6 @@ def test_other_aggregations_are_billed_and_traced(open_at: Any) -> None:
     assert told == {"calls": ("4", 4, 4), "peak": ("9", 4, 4), "users": ("2", 3, 3), "bytes": ("10.75", 2, 2)}
 
 
-@pytest.mark.xfail(
-    reason="a subscription keeps one zone, not one per period: periods before a change are recounted in the new zone",
-)
 def test_a_limit_follows_the_period_that_is_billed_when_the_zone_changes(open_at: Any) -> None:
     """Between the old zone's midnight and the new one's, the new period has begun: for the limit, too."""
     shop = open_at("2025-01-31T10:00:00Z")

@@ -32,6 +32,15 @@ class Anchor:
     at: datetime
     day: date  # the local day of `at`, in the zone of that moment
     weekly: bool
+    zones: tuple[tuple[int, str], ...] = ()
+    """Where the customer lived: (the first boundary that is counted there, zone), in order. Empty: never moved."""
+
+    def zone_at(self, index: int, zone: str) -> str:
+        """The zone boundary `index` falls in; what has begun under one zone is not moved by the next."""
+        for first, lived_in in self.zones:
+            if first <= index:
+                zone = lived_in
+        return zone
 
 
 def is_zone(name: str) -> bool:
@@ -69,7 +78,7 @@ def boundary(anchor: Anchor, index: int, zone: str) -> datetime:
     if index == 0:
         return anchor.at
     day = anchor.day + timedelta(weeks=index) if anchor.weekly else add_months(anchor.day, index)
-    return first_instant(day, zone)
+    return first_instant(day, anchor.zone_at(index, zone))
 
 
 def period(anchor: Anchor, index: int, zone: str) -> Period:

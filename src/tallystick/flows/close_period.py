@@ -262,13 +262,15 @@ def _ended(subscription: Subscription, now: datetime) -> Subscription:
 
 def _next_period(subscription: Subscription, zone: str, grace: timedelta, now: datetime) -> Subscription:
     """The next period follows by arithmetic; a new zone of the customer counts from here on."""
-    anchor = subscription.anchor
-    assert anchor is not None
     index = subscription.period_index + 1
-    end = boundary(anchor, index + 1, zone)
+    zones = subscription.zones
+    if zone != subscription.timezone:
+        zones = [*(zones or [(0, subscription.timezone)]), (index + 1, zone)]
+    moved = replace(subscription, timezone=zone, zones=zones)
+    assert moved.anchor is not None
+    end = boundary(moved.anchor, index + 1, zone)
     return replace(
-        subscription,
-        timezone=zone,
+        moved,
         period_index=index,
         period_start=subscription.period_end,
         period_end=end,

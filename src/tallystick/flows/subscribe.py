@@ -69,6 +69,7 @@ async def subscribe(
         billing_interval=price.billing_interval if price else None,
         currency=organization.currency,
         timezone=customer.timezone or organization.timezone,
+        zones=[],
         anchor_at=None,
         anchor_day=None,
         period_index=0,

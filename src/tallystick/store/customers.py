@@ -146,7 +146,7 @@ async def standings(conn: Conn, *, organization_id: UUID, references: list[str])
     found = await rows(
         conn,
         """SELECT c.id, c.external_id, s.id, s.plan_id, s.status, s.anchor_at, s.anchor_day,
-                  s.billing_interval, s.timezone, s.ended_at, s.cancel_at
+                  s.billing_interval, s.timezone, s.ended_at, s.cancel_at, s.zones
              FROM customers c LEFT JOIN subscriptions s ON s.customer_id = c.id AND s.anchor_at IS NOT NULL
             WHERE c.organization_id = %s AND (c.id = ANY(%s) OR c.external_id = ANY(%s))
             ORDER BY c.id, s.id DESC""",
@@ -161,7 +161,12 @@ async def standings(conn: Conn, *, organization_id: UUID, references: list[str])
                     subscription_id=each[2],
                     plan_id=each[3],
                     status=Status(each[4]),
-                    anchor=Anchor(each[5], each[6], each[7] == "weekly"),
+                    anchor=Anchor(
+                        each[5],
+                        each[6],
+                        each[7] == "weekly",
+                        tuple((first, zone) for first, zone in each[11]),
+                    ),
                     zone=each[8],
                     ends_at=each[9] or each[10],
                 )

@@ -297,6 +297,7 @@ CREATE TABLE subscriptions (
     billing_interval text,
     currency character(3) NOT NULL,
     timezone text NOT NULL,
+    zones jsonb DEFAULT '[]'::jsonb NOT NULL,
     anchor_at timestamp with time zone,
     anchor_day date,
     period_index integer DEFAULT 0 NOT NULL,

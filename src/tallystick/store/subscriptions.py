@@ -5,13 +5,14 @@ from datetime import date, datetime
 from uuid import UUID
 
 from psycopg.rows import class_row
+from psycopg.types.json import Jsonb
 
 from tallystick.core.subscriptions import Status
 from tallystick.core.times import Anchor
 from tallystick.store.db import Conn
 
 _COLUMNS = """id, organization_id, customer_id, plan_id, price_id, name, description, status, billing_interval, currency,
-    timezone, anchor_at, anchor_day, period_index, period_start, period_end, closes_at, cancel_at,
+    timezone, zones, anchor_at, anchor_day, period_index, period_start, period_end, closes_at, cancel_at,
     cancel_requested_at, cancel_reason, ended_at, checkout_token, success_url, close_failure, created_at, updated_at"""
 
 
@@ -28,6 +29,7 @@ class Subscription:
     billing_interval: str | None
     currency: str
     timezone: str
+    zones: list[tuple[int, str]]
     anchor_at: datetime | None
     anchor_day: date | None
     period_index: int
@@ -52,7 +54,8 @@ class Subscription:
     def anchor(self) -> Anchor | None:
         if self.anchor_at is None or self.anchor_day is None:
             return None
-        return Anchor(self.anchor_at, self.anchor_day, self.billing_interval == "weekly")
+        zones = tuple((first, zone) for first, zone in self.zones)
+        return Anchor(self.anchor_at, self.anchor_day, self.billing_interval == "weekly", zones)
 
 
 async def insert(conn: Conn, subscription: Subscription) -> bool:
@@ -134,13 +137,14 @@ async def matching(
 async def update(conn: Conn, subscription: Subscription) -> None:
     """Write back everything that can change."""
     await conn.execute(
-        """UPDATE subscriptions SET status = %s, timezone = %s, anchor_at = %s, anchor_day = %s, period_index = %s,
+        """UPDATE subscriptions SET status = %s, timezone = %s, zones = %s, anchor_at = %s, anchor_day = %s, period_index = %s,
                   period_start = %s, period_end = %s, closes_at = %s, cancel_at = %s, cancel_requested_at = %s,
                   cancel_reason = %s, ended_at = %s, checkout_token = %s, close_failure = %s, updated_at = %s
             WHERE id = %s AND organization_id = %s""",
         (
             subscription.status,
             subscription.timezone,
+            Jsonb(subscription.zones),
             subscription.anchor_at,
             subscription.anchor_day,
             subscription.period_index,

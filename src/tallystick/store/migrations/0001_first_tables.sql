@@ -180,7 +180,8 @@ CREATE TABLE subscriptions (
         ('draft', 'pending_payment', 'trialing', 'active', 'past_due', 'paused', 'canceled')),
     billing_interval text,
     currency         char(3) NOT NULL,
-    timezone         text NOT NULL,         -- the zone its periods are counted in
+    timezone         text NOT NULL,         -- the zone its next period is counted in
+    zones            jsonb NOT NULL DEFAULT '[]', -- once the customer moved: [[first boundary, zone], …]
     anchor_at        timestamptz,           -- the instant of activation: every period follows from it
     anchor_day       date,                  -- its local day, in the zone of that moment
     period_index     int NOT NULL DEFAULT 0,  -- the usage period that is open
