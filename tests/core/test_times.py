@@ -316,3 +316,21 @@ def test_any_iana_name_is_a_zone(name: str) -> None:
 @pytest.mark.parametrize("name", ["", "Mars/Olympus", "../../etc/passwd", "europe/lisbon", "UTC\0", "+02:00"])
 def test_anything_else_is_no_zone(name: str) -> None:
     assert not is_zone(name)
+
+
+def test_a_new_zone_moves_only_what_has_not_begun() -> None:
+    """From Paris to Los Angeles: the boundaries that were, stay; the next is midnight over there."""
+    anchor = Anchor(
+        at("2026-01-15T10:00Z"),
+        date(2026, 1, 15),
+        weekly=False,
+        zones=((0, "Europe/Paris"), (3, "America/Los_Angeles")),
+    )
+    boundaries = [boundary(anchor, index, "America/Los_Angeles") for index in range(5)]
+    assert boundaries[1:4] == [at("2026-02-14T23:00Z"), at("2026-03-14T23:00Z"), at("2026-04-15T07:00Z")]
+    for index in range(4):
+        assert index_at(anchor, boundaries[index], "America/Los_Angeles") == index
+        assert (
+            index_at(anchor, boundaries[index + 1] - timedelta(microseconds=1), "America/Los_Angeles")
+            == index
+        )

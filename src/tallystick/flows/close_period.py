@@ -248,8 +248,19 @@ def _evidence(
 
 
 def _ended(subscription: Subscription, now: datetime) -> Subscription:
-    """Closed for good."""
+    """Closed for good, unless it was canceled after this period: then the short rest is closed next."""
     if subscription.state is Status.CANCELED:
+        end, ended_at = subscription.period_end, subscription.ended_at
+        if end is not None and ended_at is not None and end < ended_at:
+            index = subscription.period_index + 1
+            return replace(
+                subscription,
+                period_index=index,
+                period_start=end,
+                period_end=ended_at,
+                closes_at=now,
+                updated_at=now,
+            )
         return replace(subscription, closes_at=None, updated_at=now)
     return replace(
         subscription,

@@ -238,7 +238,12 @@ async def cancel(
         if subscription.period_start is None or subscription.price_id is None:
             return ended
         # What was used since the period began is still owed: the open period ends here and is closed as any other.
-        last = replace(ended, period_end=now, closes_at=now + grace_of(organization))
+        # A period that is over and waits out its grace keeps its end; what came after it is closed next.
+        last = ended
+        if subscription.period_end is not None and now < subscription.period_end:
+            last = replace(ended, period_end=now, closes_at=now + grace_of(organization))
+        else:
+            last = replace(ended, closes_at=subscription.closes_at)
         await subscriptions.update(conn, last)
         return last
     if subscription.cancel_at is not None:
