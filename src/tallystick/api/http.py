@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from functools import lru_cache
 from typing import Final
 
 from prometheus_client import CONTENT_TYPE_LATEST, Counter, Histogram
@@ -35,6 +36,15 @@ SECONDS: Final = Histogram(
     buckets=(0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10),
 )
 METRICS_TYPE: Final = CONTENT_TYPE_LATEST
+
+_requests: Final = lru_cache(maxsize=1024)(REQUESTS.labels)
+_seconds: Final = lru_cache(maxsize=256)(SECONDS.labels)
+
+
+def _count(operation: str, status: int, started: float) -> None:
+    _requests(operation, status).inc()
+    _seconds(operation).observe(time.perf_counter() - started)
+
 
 Hot = Callable[..., Awaitable[tuple[int, bytes, str]]]
 
@@ -95,8 +105,7 @@ class Api:
         headers.append((b"content-length", str(len(answer)).encode()))
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": answer})
-        REQUESTS.labels(operation, status).inc()
-        SECONDS.labels(operation).observe(time.perf_counter() - started)
+        _count(operation, status, started)
 
 
 class ClientGone(Exception):
@@ -201,8 +210,7 @@ def _endpoint(
                 problems.render(problem, version=_asked(request.scope, legacy)),
             )
             headers.update(problems.headers(problem))
-        REQUESTS.labels(operation.name, status).inc()
-        SECONDS.labels(operation.name).observe(time.perf_counter() - started)
+        _count(operation.name, status, started)
         return Response(content, status_code=status, media_type="application/json", headers=headers)
 
     return answer

@@ -8,6 +8,7 @@ instant of activation; every later boundary is the first instant of the anchor d
 import calendar
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
+from functools import lru_cache
 from typing import Final
 from zoneinfo import ZoneInfo, available_timezones
 
@@ -107,6 +108,7 @@ def days_between(start: datetime, end: datetime, zone: str) -> int:
     return (local_day(end, zone) - local_day(start, zone)).days
 
 
+@lru_cache(maxsize=1024)
 def hour_of(at: datetime) -> datetime:
     return at.replace(minute=0, second=0, microsecond=0)
 
@@ -133,6 +135,7 @@ def parse_instant(text: str) -> datetime | None:
         return None
 
 
+@lru_cache(maxsize=1024)
 def show_instant(at: datetime) -> str:
     """ISO 8601 in UTC with milliseconds, as the wire shows every time."""
     return at.isoformat(timespec="milliseconds")[:23] + "Z"

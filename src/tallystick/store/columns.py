@@ -7,6 +7,7 @@ without a short binary form (numeric, jsonb) travel as text and are cast by the 
 
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from struct import Struct
 from typing import Any, Final
 from uuid import UUID
@@ -52,11 +53,13 @@ def texts(values: Iterable[str | None]) -> Column:
 
 def instants(values: Iterable[datetime]) -> Column:
     """To the microsecond, in integers: timedelta keeps days, seconds and microseconds apart."""
-    packed = []
-    for each in values:
-        since = each - _EPOCH
-        packed.append(_INSTANT(8, (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds))
-    return Column(_TIMESTAMPTZ, packed)
+    return Column(_TIMESTAMPTZ, [_instant(each) for each in values])
+
+
+@lru_cache(maxsize=1024)
+def _instant(at: datetime) -> bytes:
+    since = at - _EPOCH
+    return _INSTANT(8, (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds)
 
 
 def flags(values: Iterable[bool]) -> Column:
