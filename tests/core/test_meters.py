@@ -21,7 +21,6 @@ from tallystick.core.meters import (
     measure,
     merge,
     number,
-    with_adjustment,
 )
 from tests.literals import D, U, at
 
@@ -225,11 +224,6 @@ def test_a_distinct_value_seen_in_two_hours_counts_once() -> None:
     evening = fold(users, [measured_by(users, D(1), "ada")])
     day = merge(users, [morning, evening])
     assert (day.events, day.quantity) == (3, D(2))
-
-
-def test_an_adjustment_moves_the_total_and_is_no_event() -> None:
-    total = with_adjustment(Fold(3, D(10)), D(-4))
-    assert (total.events, total.quantity) == (3, D(6))
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ order, so usage of any span is whole hours folded beforehand plus the ragged edg
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from enum import StrEnum
 from hashlib import sha256
@@ -155,8 +155,3 @@ def in_force(versions: Sequence[tuple[object, Meter]], start: object) -> Meter:
         if valid_from <= start:  # type: ignore[operator]
             chosen = meter
     return chosen
-
-
-def with_adjustment(total: Fold, adjustment: Decimal) -> Fold:
-    """A total corrected by signed adjustments (`PUT /usage`): they add to it and are no events."""
-    return replace(total, quantity=total.quantity + adjustment)

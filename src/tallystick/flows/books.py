@@ -1,8 +1,8 @@
 """What a process remembers of an organization between batches, and how it notices that it is out of date.
 
 Every write that changes what ingest must know moves the organization's version (`store.db.bump`). A batch
-works from a book, and the statement that locks the head row tells the version then in force: if it is not the
-book's, the batch is rolled back and done again from a refreshed book. So the cache is exact, in every process.
+works from a book, and the statement that stores it moves the head row only if the version is still the book's:
+else nothing of it is stored, and it is judged again from a refreshed book. So the cache is exact, in every process.
 """
 
 from collections import defaultdict

@@ -16,7 +16,7 @@ from tallystick.core.pricing import PerUnit
 from tallystick.core.times import hour_of
 from tallystick.errors import FieldError, InvalidRequest, Problem
 from tallystick.flows.measure_usage import contribution
-from tallystick.store import catalog, db, events, subscriptions, usage
+from tallystick.store import catalog, db, events, usage
 from tallystick.store.catalog import Plan, PlanPrice
 from tallystick.store.db import Conn, new_id
 from tallystick.store.usage import Addition
@@ -276,7 +276,3 @@ def by_plan(terms: list[Terms]) -> dict[UUID, list[Terms]]:
         if not last.removed:
             newest.setdefault(plan_id, []).append(last)
     return newest
-
-
-async def plan_is_held(conn: Conn, *, organization_id: UUID, plan_id: UUID) -> bool:
-    return await subscriptions.plan_in_use(conn, organization_id=organization_id, plan_id=plan_id)

@@ -5,7 +5,6 @@ import os
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final, LiteralString
 from uuid import UUID
@@ -183,9 +182,3 @@ async def try_lock(conn: Conn, *, name: bytes) -> bool:
         "SELECT pg_try_advisory_xact_lock(%s)", (int.from_bytes(name[:8], signed=True),)
     )
     return bool((await the(cursor))[0])
-
-
-async def database_now(conn: Conn) -> datetime:
-    cursor = await conn.execute("SELECT clock_timestamp()")
-    found: datetime = (await the(cursor))[0]
-    return found

@@ -164,16 +164,6 @@ async def update(conn: Conn, subscription: Subscription) -> None:
     )
 
 
-async def plan_in_use(conn: Conn, *, organization_id: UUID, plan_id: UUID) -> bool:
-    cursor = await conn.execute(
-        """SELECT EXISTS (SELECT FROM subscriptions
-                           WHERE organization_id = %s AND plan_id = %s AND status <> 'canceled')""",
-        (organization_id, plan_id),
-    )
-    found = await cursor.fetchone()
-    return bool(found and found[0])
-
-
 async def due(conn: Conn, *, now: datetime, limit: int) -> list[tuple[UUID, UUID, datetime]]:
     """(organization, subscription, due since) of what is to be closed by the wall clock, oldest first.
 
