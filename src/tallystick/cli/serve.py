@@ -18,6 +18,7 @@ from tallystick import settings
 from tallystick.app import wall
 from tallystick.cli import logs, terminal
 from tallystick.cli.terminal import DatabaseUrl, DataDir
+from tallystick.cli.workers import run_workers
 from tallystick.flows.open_organization import open_organization
 from tallystick.settings import BadSetting, Settings
 from tallystick.store import migrate, organizations
@@ -144,7 +145,9 @@ def _serve(found: Settings) -> None:
     with ExitStack() as stack:
         if found.workers > 1:
             os.environ["PROMETHEUS_MULTIPROC_DIR"] = stack.enter_context(tempfile.TemporaryDirectory())
-        uvicorn.run(**server_options(found))
+            run_workers(server_options(found), workers=found.workers)
+        else:
+            uvicorn.run(**server_options(found))
 
 
 def server_options(found: Settings) -> dict[str, Any]:
@@ -155,7 +158,6 @@ def server_options(found: Settings) -> dict[str, Any]:
         "factory": True,
         "host": found.host,
         "port": found.port,
-        "workers": found.workers,
         "loop": "uvloop",
         "http": "httptools",
         "ws": "none",

@@ -193,8 +193,13 @@ async def holders(
         conn,
         f"""SELECT k.key_hash, k.header_hash, {_EVENT}
               FROM unnest(%s::uuid[], %s::bytea[]) AS t (customer_id, key_hash)
-              JOIN event_keys k USING (customer_id, key_hash)
-              JOIN events e ON e.customer_id = k.customer_id AND e.occurred_at = k.occurred_at AND e.id = k.event_id""",
+             CROSS JOIN LATERAL (
+                   SELECT * FROM event_keys k
+                    WHERE k.customer_id = t.customer_id AND k.key_hash = t.key_hash OFFSET 0) k
+             CROSS JOIN LATERAL (
+                   SELECT * FROM events e
+                    WHERE e.customer_id = k.customer_id AND e.occurred_at = k.occurred_at AND e.id = k.event_id
+                   OFFSET 0) e""",
         (customers, key_hashes),
     )
     return {(each[3], bytes(each[0])): Holder(_event(each[2:]), each[1]) for each in found}
