@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/pip --quiet --disable-pip-version-check
 
-.PHONY: help run demo test check format bench contract clean
+.PHONY: help run demo test search check format bench contract clean
 
 help: ## print these verbs
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -17,6 +17,9 @@ demo: .venv/runtime ## the same, with an organization that has three months behi
 
 test: check ## everything CI runs: make check, then every test
 	@$(BIN)/pytest
+
+search: .venv/development ## look for counterexamples that no build has met yet
+	@$(BIN)/pytest tests/core --hypothesis-profile search
 
 check: .venv/development ## format, lint, strict types, import direction, contract
 	@$(BIN)/ruff format --check --quiet .

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
+import hypothesis
 import pytest
 
 from tallystick.app import wall
@@ -23,6 +24,11 @@ from tallystick.flows.open_organization import open_organization
 from tallystick.store import migrate
 from tallystick.store.db import Database
 from tallystick.store.embedded import embedded_postgres
+
+# A build must not depend on dice: the same examples every time. `make search` looks for new ones.
+hypothesis.settings.register_profile("steady", derandomize=True, deadline=None)
+hypothesis.settings.register_profile("search", deadline=None, max_examples=3_000)
+hypothesis.settings.load_profile("steady")
 
 PROGRAM = Path(sys.executable).parent / "tallystick"
 

@@ -138,7 +138,12 @@ def _encodes(text: str) -> bool:
 
 
 def _customers(raw: Mapping[str, object], errors: list[FieldError]) -> tuple[str, str | None]:
-    given = [(name, raw[name]) for name in ("customerId", "externalId") if raw.get(name) is not None]
+    ours, theirs = raw.get("customerId"), raw.get("externalId")
+    if theirs is None and isinstance(ours, str) and _is_text(ours, limits.CUSTOMER_REFERENCE_CHARS_MAX):
+        return ours, None
+    given = [
+        (name, value) for name, value in (("customerId", ours), ("externalId", theirs)) if value is not None
+    ]
     if not given:
         errors.append(FieldError("customerId", "is required"))
         return "", None
@@ -151,12 +156,17 @@ def _customers(raw: Mapping[str, object], errors: list[FieldError]) -> tuple[str
     return first, rest[0] if rest and rest[0] != first else None
 
 
+def _small(value: int | Decimal) -> bool:
+    """The usual case, told at a glance: what `fits` would find out digit by digit."""
+    return isinstance(value, int) and 0 <= value < 1_000_000
+
+
 def _quantity(name: str, value: object, errors: list[FieldError]) -> Decimal:
     if isinstance(value, bool) or not isinstance(value, int | Decimal):  # True is an int to Python only
         errors.append(FieldError(name, "must be a number"))
         return ZERO
     number = Decimal(value)
-    if not fits(number):
+    if not (_small(value) or fits(number)):
         errors.append(
             FieldError(
                 name,

@@ -37,7 +37,7 @@ GRACE_LIVE: Final = timedelta(hours=1)
 DUE_AFTER: Final = timedelta(days=14)
 CLOCK_ADVANCE_DAYS_MAX: Final = 3_660
 
-ROWS_PER_COMMIT_MAX: Final = 800
+ROWS_PER_COMMIT_MAX: Final = 1600
 ROWS_QUEUED_MAX: Final = 20_000
 """Beyond this the answer is 503 with Retry-After, before memory grows."""
 CLOSES_PER_CLAIM: Final = 200

@@ -26,21 +26,14 @@ def _instant(at: datetime) -> str:
 
 def leaf(event: StoredEvent) -> bytes:
     """Text in the database never holds a NUL, so NUL parts the fields without ambiguity."""
-    fields = [
-        event.id.hex,
-        event.customer_id.hex,
-        event.feature,
-        text(event.value),
-        _instant(event.occurred_at),
-        _instant(event.received_at),
-        event.key or "",
-        "t" if event.timed else "",
-        event.adjusts.hex if event.adjusts else "",
-        event.reason or "",
-    ]
-    for name in sorted(event.properties):
-        fields += (name, event.properties[name])
-    return sha256("\0".join(fields).encode()).digest()[:LEAF_BYTES]
+    identity, customer, feature, value, occurred, received, key, timed, properties, adjusts, reason = event
+    content = (
+        f"{identity.hex}\0{customer.hex}\0{feature}\0{text(value)}\0{_instant(occurred)}\0{_instant(received)}"
+        f"\0{key or ''}\0{'t' if timed else ''}\0{adjusts.hex if adjusts else ''}\0{reason or ''}"
+    )
+    if properties:
+        content += "".join(f"\0{name}\0{properties[name]}" for name in sorted(properties))
+    return sha256(content.encode()).digest()[:LEAF_BYTES]
 
 
 def link(previous: bytes, position: int, leaves: bytes) -> bytes:

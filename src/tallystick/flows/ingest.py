@@ -6,7 +6,6 @@ Where there are no hard limits that statement is all there is, and commits by it
 A refused event leaves nothing, and its key stays free.
 """
 
-import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,7 +20,8 @@ from tallystick.core import ids
 from tallystick.core.admission import Admitted, Limit, admit, admit_adjustment, limit_reached
 from tallystick.core.events import StoredEvent, UsageEvent
 from tallystick.core.meters import Aggregation, Fold, Measured, Meter
-from tallystick.core.proof import header_hash, key_hash, leaf
+from tallystick.core.money import ZERO
+from tallystick.core.proof import header_hash, key_hash
 from tallystick.core.subscriptions import Standing
 from tallystick.core.times import hour_of, show_instant
 from tallystick.errors import FieldError, InvalidRequest, Problem, must
@@ -148,11 +148,12 @@ async def _attempt(
         work[position] = _Work(draft, standing, admitted, draft.place, identity)
 
     in_transaction = conn.info.transaction_status is not TransactionStatus.IDLE
-    if in_transaction or not all(each.is_plain for each in work.values()):
+    plain = all(each.is_plain for each in work.values())
+    if plain and not in_transaction:  # one statement is all there is, and a transaction by itself
+        await _take(conn, book, work, outcomes, now, plain=True)
+    else:
         async with conn.transaction():
-            await _take(conn, book, work, outcomes, now)
-    else:  # one statement is all there is, and a transaction by itself
-        await _take(conn, book, work, outcomes, now)
+            await _take(conn, book, work, outcomes, now, plain=plain)
     try:
         await _tell_repeats(conn, work, outcomes)
     except Exception as error:
@@ -168,12 +169,16 @@ async def _attempt(
 
 
 async def _take(
-    conn: Conn, book: Book, work: dict[int, _Work], outcomes: list[Outcome | None], now: datetime
+    conn: Conn,
+    book: Book,
+    work: dict[int, _Work],
+    outcomes: list[Outcome | None],
+    now: datetime,
+    *,
+    plain: bool,
 ) -> None:
     """Draw on limits, store, count; writes what was stored or refused into `outcomes`."""
-    held: set[int] = set()
-    if any(each.admitted.limits for each in work.values()):
-        held = await _draw_on_limits(conn, work, outcomes)
+    held = set[int]() if plain else await _draw_on_limits(conn, work, outcomes)
     to_store = {
         position: each
         for position, each in work.items()
@@ -184,12 +189,12 @@ async def _take(
             raise events.StaleVersion
         return
     number, stored = await _store(conn, book, to_store, now)
-    await _count_others(conn, [to_store[position] for position in stored], number)
-    for position, each in to_store.items():
-        if position in stored:
-            outcomes[position] = Accepted(stored[position], each.standing.reference)
-        elif each.admitted.limits:
+    for position, event in stored.items():
+        outcomes[position] = Accepted(event, to_store[position].standing.reference)
+    if not plain:
+        if any(each.admitted.limits for position, each in to_store.items() if position not in stored):
             raise _LostRace
+        await _count_others(conn, [to_store[position] for position in stored], number)
 
 
 def _standing(book: Book, draft: Draft) -> Standing:
@@ -214,15 +219,13 @@ async def _store(
     conn: Conn, book: Book, work: dict[int, _Work], now: datetime
 ) -> tuple[int, dict[int, StoredEvent]]:
     """The batch's number and what of it was new, by position."""
-    batch = events.Rows.empty()
-    made: dict[int, StoredEvent] = {}
-    for position, each in work.items():
+    batch: list[events.New] = []
+    shares: list[events.HourShare] = []
+    for each in work.values():
         draft, event, admitted = each.draft, each.draft.event, each.admitted
-        customer = each.standing.customer_id
-        adjusts = draft.adjusts.feature_id if draft.adjusts else None
-        to_keep = made[position] = StoredEvent(
+        to_keep = StoredEvent(
             each.id,
-            customer,
+            each.standing.customer_id,
             event.feature,
             event.value,
             admitted.occurred_at,
@@ -230,38 +233,31 @@ async def _store(
             event.key,
             event.occurred_at is not None,
             event.properties,
-            adjusts,
+            draft.adjusts.feature_id if draft.adjusts else None,
             draft.reason,
         )
-        batch.ids.append(each.id)
-        batch.customers.append(customer)
-        batch.key_hashes.append(each.place)
-        batch.header_hashes.append(draft.header_place)
-        batch.occurred.append(admitted.occurred_at)
-        batch.features.append(event.feature)
-        batch.values.append(str(event.value))
-        batch.keys.append(event.key)
-        batch.timed.append(event.occurred_at is not None)
-        batch.properties.append(json.dumps(event.properties) if event.properties else None)
-        batch.adjusts.append(adjusts)
-        batch.reasons.append(draft.reason)
-        batch.leaves.append(leaf(to_keep))
-        hour = hour_of(admitted.occurred_at)
+        batch.append(events.New(to_keep, each.place, draft.header_place))
         for meter, measured in admitted.contributions:
             if meter.aggregation is not Aggregation.MAX:
-                batch.hour_events.append(each.id)
-                batch.hour_customers.append(customer)
-                batch.hour_meters.append(meter.id)
-                batch.hours.append(hour)
-                batch.quantities.append("0" if measured.distinct else str(measured.quantity))
+                shares.append(
+                    events.HourShare(
+                        each.id,
+                        each.standing.customer_id,
+                        meter.id,
+                        hour_of(admitted.occurred_at),
+                        ZERO if measured.distinct else measured.quantity,
+                    )
+                )
     done = await events.insert(
-        conn, batch, organization_id=book.organization.id, version=book.version, received_at=now
+        conn, batch, shares, organization_id=book.organization.id, version=book.version, received_at=now
     )
     if done.version != book.version:
         raise events.StaleVersion
-    if done.repeats:
-        made = {position: event for position, event in made.items() if event.id not in done.repeats}
-    return done.number, made
+    return done.number, {
+        position: new.event
+        for position, new in zip(work, batch, strict=True)
+        if new.event.id.int not in done.repeats
+    }
 
 
 async def _count_others(conn: Conn, fresh: Sequence[_Work], number: int) -> None:
@@ -292,6 +288,8 @@ async def _draw_on_limits(conn: Conn, work: dict[int, _Work], outcomes: list[Out
     Returns the positions that must not be inserted because their key is taken already.
     """
     limited = {position: each for position, each in work.items() if each.admitted.limits}
+    if not limited:
+        return set()
     spans: dict[CounterKey, tuple[Limit, UUID]] = {}
     for each in limited.values():
         for limit in each.admitted.limits:
@@ -376,7 +374,7 @@ async def _tell_repeats(conn: Conn, work: dict[int, _Work], outcomes: list[Outco
         customers=[each.standing.customer_id for each in suspects.values()],
         key_hashes=[each.place for each in suspects.values() if each.place is not None],
     )
-    mine = {each.id for each in work.values()}
+    mine = {each.id for each in work.values()} if any(outcomes[position] for position in suspects) else set()
     for position, each in suspects.items():
         holder = holders.get((each.standing.customer_id, each.place or b""))
         if holder is None:

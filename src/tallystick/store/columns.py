@@ -5,8 +5,10 @@ most of what an event cost. These packers know the few types that ingest sends a
 without a short binary form (numeric, jsonb) travel as text and are cast by the statement.
 """
 
-from collections.abc import Iterable, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from decimal import Decimal
 from functools import lru_cache
 from struct import Struct
 from typing import Any, Final
@@ -15,6 +17,8 @@ from uuid import UUID
 from psycopg import adapters
 from psycopg.adapt import Buffer, Dumper
 from psycopg.pq import Format
+
+from tallystick.core.money import text
 
 _UUID, _BYTEA, _TEXT, _TIMESTAMPTZ, _BOOL = 2950, 17, 25, 1184, 16
 _ARRAYS: Final = {_UUID: 2951, _BYTEA: 1001, _TEXT: 1009, _TIMESTAMPTZ: 1185, _BOOL: 1000}
@@ -49,6 +53,21 @@ def hashes(values: Iterable[bytes | None]) -> Column:
 
 def texts(values: Iterable[str | None]) -> Column:
     return Column(_TEXT, [_NULL if each is None else _sized(each.encode()) for each in values])
+
+
+def numbers(values: Iterable[Decimal]) -> Column:
+    """As text, to be cast to numeric."""
+    return Column(_TEXT, [_number(each) for each in values])
+
+
+@lru_cache(maxsize=4096)
+def _number(value: Decimal) -> bytes:
+    return _sized(text(value).encode())
+
+
+def objects(values: Iterable[Mapping[str, str]]) -> Column:
+    """As JSON text, to be cast to jsonb; an empty one is NULL."""
+    return Column(_TEXT, [_sized(json.dumps(each).encode()) if each else _NULL for each in values])
 
 
 def instants(values: Iterable[datetime]) -> Column:

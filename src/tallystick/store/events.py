@@ -3,12 +3,14 @@
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from decimal import Decimal
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 import psycopg
 
 from tallystick.core.events import StoredEvent
+from tallystick.core.proof import leaf
 from tallystick.core.times import Period
 from tallystick.store import columns
 from tallystick.store.db import Conn, rows, the
@@ -33,32 +35,22 @@ def _event(found: Sequence[Any]) -> StoredEvent:
     )
 
 
-@dataclass(slots=True)
-class Rows:
-    """A batch laid out by column, as `unnest` wants it. `hour_*` are what events add to hourly rollups."""
+class New(NamedTuple):
+    """An event to store, with where its key and its Idempotency-Key live."""
 
-    ids: list[UUID]
-    customers: list[UUID]
-    key_hashes: list[bytes | None]
-    header_hashes: list[bytes | None]
-    occurred: list[datetime]
-    features: list[str]
-    values: list[str]
-    keys: list[str | None]
-    timed: list[bool]
-    properties: list[str | None]
-    adjusts: list[UUID | None]
-    reasons: list[str | None]
-    leaves: list[bytes]
-    hour_events: list[UUID]
-    hour_customers: list[UUID]
-    hour_meters: list[UUID]
-    hours: list[datetime]
-    quantities: list[str]
+    event: StoredEvent
+    key_hash: bytes | None
+    header_hash: bytes | None
 
-    @classmethod
-    def empty(cls) -> "Rows":
-        return cls(*([] for _ in range(18)))
+
+class HourShare(NamedTuple):
+    """What one event adds to one hourly rollup."""
+
+    event_id: UUID
+    customer_id: UUID
+    meter_id: UUID
+    hour: datetime
+    quantity: Decimal
 
 
 class StaleVersion(Exception):
@@ -68,12 +60,18 @@ class StaleVersion(Exception):
 @dataclass(frozen=True, slots=True)
 class Inserted:
     number: int  # of the batch
-    repeats: set[UUID]  # ids that were not stored, because their key is taken
+    repeats: set[int]  # ids, as numbers, that were not stored because their key is taken
     version: int  # the organization's, when the statement began
 
 
 async def insert(
-    conn: Conn, batch: Rows, *, organization_id: UUID, version: int, received_at: datetime
+    conn: Conn,
+    batch: Sequence[New],
+    shares: Sequence[HourShare],
+    *,
+    organization_id: UUID,
+    version: int,
+    received_at: datetime,
 ) -> Inserted:
     """Make a batch true, in one statement: store what is new, count it in its hours, notch it into the chain.
 
@@ -85,28 +83,33 @@ async def insert(
     one the batch was judged by; else the notch has no position, which its column refuses, and all is undone:
     StaleVersion. The digest is `core.proof.link`, computed where the row is locked; a test proves they agree.
     """
+    stored, key_hashes, header_hashes = zip(*batch, strict=True)
+    identities, customers, features, values, occurred, _, keys, timed, properties, adjusts, reasons = zip(
+        *stored, strict=True
+    )
+    counted, hour_customers, meters, hours, quantities = zip(*shares, strict=True) if shares else ((),) * 5
     try:
         cursor = await conn.execute(
             _INSERT,
             {
-                "ids": columns.uuids(batch.ids),
-                "customers": columns.uuids(batch.customers),
-                "key_hashes": columns.hashes(batch.key_hashes),
-                "header_hashes": columns.hashes(batch.header_hashes),
-                "occurred": columns.instants(batch.occurred),
-                "features": columns.texts(batch.features),
-                "values": columns.texts(batch.values),
-                "keys": columns.texts(batch.keys),
-                "timed": columns.flags(batch.timed),
-                "properties": columns.texts(batch.properties),
-                "adjusts": columns.uuids(batch.adjusts),
-                "reasons": columns.texts(batch.reasons),
-                "leaves": columns.hashes(batch.leaves),
-                "hour_events": columns.uuids(batch.hour_events),
-                "hour_customers": columns.uuids(batch.hour_customers),
-                "hour_meters": columns.uuids(batch.hour_meters),
-                "hours": columns.instants(batch.hours),
-                "quantities": columns.texts(batch.quantities),
+                "ids": columns.uuids(identities),
+                "customers": columns.uuids(customers),
+                "key_hashes": columns.hashes(key_hashes),
+                "header_hashes": columns.hashes(header_hashes),
+                "occurred": columns.instants(occurred),
+                "features": columns.texts(features),
+                "values": columns.numbers(values),
+                "keys": columns.texts(keys),
+                "timed": columns.flags(timed),
+                "properties": columns.objects(properties),
+                "adjusts": columns.uuids(adjusts),
+                "reasons": columns.texts(reasons),
+                "leaves": columns.hashes(map(leaf, stored)),
+                "hour_events": columns.uuids(counted),
+                "hour_customers": columns.uuids(hour_customers),
+                "hour_meters": columns.uuids(meters),
+                "hours": columns.instants(hours),
+                "quantities": columns.numbers(quantities),
                 "organization": organization_id,
                 "version": version,
                 "received": received_at,
@@ -118,7 +121,7 @@ async def insert(
             raise StaleVersion from None
         raise
     number, repeats, seen = await the(cursor)
-    return Inserted(number, set(repeats), seen)
+    return Inserted(number, {each.int for each in repeats}, seen)
 
 
 _INSERT: Final = """

@@ -1,0 +1,106 @@
+"""Several server processes on one address: work is shared, the dead are replaced, nobody outlives the parent."""
+
+import os
+import shutil
+import signal
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.conftest import Organization, Server, free_port, open_one, private_dir
+from tests.shop import API, add_customer, add_feature, add_plan, done
+
+
+@pytest.fixture
+def pair(database_url: str) -> Iterator[Server]:
+    folder = private_dir("tallystick-workers-")
+    port = free_port()
+    running = Server(f"http://127.0.0.1:{port}", port, folder / "data", database_url, workers=2)
+    running.start()
+    yield running
+    running.stop()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def children(server: Server) -> list[int]:
+    assert server.process is not None
+    listed = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read_text().split()
+    return [pid for pid in map(int, listed) if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+
+def sockets(pid: int) -> int:
+    found = 0
+    for each in Path(f"/proc/{pid}/fd").iterdir():
+        try:
+            found += str(each.readlink()).startswith("socket:")
+        except FileNotFoundError:  # closed while we looked
+            continue
+    return found
+
+
+def until(true: Callable[[], bool], what: str) -> None:
+    limit = time.monotonic() + 30
+    while not true():
+        assert time.monotonic() < limit, what
+        time.sleep(0.05)
+
+
+def test_connections_are_dealt_to_every_process(pair: Server) -> None:
+    until(lambda: len(children(pair)) == 2, "two processes serve")
+    before = {pid: sockets(pid) for pid in children(pair)}
+    clients = [httpx.Client(base_url=pair.base_url) for _ in range(64)]
+    for client in clients:
+        assert client.get("/health/live").status_code == 200
+    held = {pid: sockets(pid) - before[pid] for pid in before}
+    for client in clients:
+        client.close()
+    assert min(held.values()) >= 8, held
+
+
+def test_a_killed_process_is_replaced_and_nothing_is_lost(
+    pair: Server, database_url: str, request: pytest.FixtureRequest
+) -> None:
+    shop = open_one(database_url, pair.base_url)
+    request.addfinalizer(shop.http.close)
+    add_feature(shop)
+    add_plan(shop, price=None, promises={"api_calls": {"unlimited": True}})
+    add_customer(shop, "ada")
+    done(shop.http.post(f"{API}/subscriptions", json={"customerId": "ada", "planCode": "pro"}))
+    victim = children(pair)[0]
+
+    def send(number: int) -> None:
+        until(lambda: _taken(shop, f"e-{number}"), "every event gets through in the end")
+        if number == 100:
+            os.kill(victim, signal.SIGKILL)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(send, range(400)))
+    until(lambda: len(children(pair)) == 2 and victim not in children(pair), "the dead one is replaced")
+    usage = done(shop.http.get(f"{API}/feature-access/api_calls?customerId=ada"))
+    assert usage["consumption"]["unitsUsed"] == 400
+
+
+def _taken(shop: Organization, event_id: str) -> bool:
+    """Whether it is stored, now or by an earlier try; only a dead process's silence is a reason to try again."""
+    event = {"customerId": "ada", "featureCode": "api_calls", "eventId": event_id}
+    try:
+        answer = httpx.post(
+            f"{shop.base_url}{API}/usage/events", json=event, headers={"x-api-key": shop.api_key}, timeout=30
+        )
+    except httpx.TransportError:
+        return False
+    assert answer.status_code in (201, 409), answer.text
+    return True
+
+
+def test_no_process_outlives_a_killed_parent(pair: Server) -> None:
+    until(lambda: len(children(pair)) == 2, "two processes serve")
+    serving = children(pair)
+    pair.stop(signal.SIGKILL)
+    until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in serving), "they end with it")
+    pair.start()  # on the same port
+    assert httpx.get(f"{pair.base_url}/health/ready").status_code == 200
