@@ -13,7 +13,6 @@ from uuid import UUID
 from psycopg import AsyncConnection
 
 from tallystick.core import ids
-from tallystick.core.catalog import terms_over
 from tallystick.core.events import StoredEvent
 from tallystick.core.meters import in_force, measure
 from tallystick.core.proof import GENESIS, LEAF_BYTES, leaf, link
@@ -137,7 +136,7 @@ async def _fold_one_by_one(
             if event.adjusts == meter.feature_id:
                 expected[place] = (count + 1, quantity + event.value)
             continue
-        measured = measure(meter, event.value, event.properties)
+        measured = measure(meter, event.value, event.properties, event.occurred_at)
         if measured is None:
             continue
         if measured.distinct is not None:
@@ -164,7 +163,7 @@ async def _limit_counters_equal_usage(conn: Conn, organization: UUID) -> None:
         life = Life(subscription_id, held.plan_id, Status(held.status), held.anchor, held.timezone, None)
         where = life.period_at(start)
         assert where is not None and where[1].start == start
-        terms = terms_over(catalogue.plans[held.plan_id][feature_id], where[1])
+        terms = terms_at(catalogue.plans[held.plan_id][feature_id], where[1], start)
         assert terms is not None
         if not terms.stops_at_included:
             continue  # the limit was lifted while the period ran: nobody counts any more

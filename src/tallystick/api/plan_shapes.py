@@ -72,6 +72,10 @@ class AddPlanFeature(In, kw_only=True):
     overage: OverageIn | None = None
     overage_enabled: bool | None = None
     overage_unit_price: Amount | None = None
+    price: Any = None
+    minimum_amount: Any = None
+    maximum_amount: Any = None
+    valid_from: str | None = None
     credits_per_unit: int | None = None
     pricing_mode: Literal["fixed", "ai_model"] | None = None
     margin: int | None = None
@@ -84,6 +88,10 @@ class UpdatePlanFeature(In, kw_only=True):
     overage: OverageIn | None = None
     overage_enabled: bool | None = None
     overage_unit_price: Amount | None = None
+    price: Any = None
+    minimum_amount: Any = None
+    maximum_amount: Any = None
+    valid_from: str | None = None
     credits_per_unit: int | None = None
 
 
@@ -104,6 +112,9 @@ class PlanFeatureItem(Out, kw_only=True):
     included_amount_decimal: str
     unlimited: bool
     overage: Overage | None
+    price: dict[str, Any] | None
+    minimum_amount: str | None
+    maximum_amount: str | None
     regional_prices: list[Any] = []
 
 
@@ -171,6 +182,9 @@ class PlanFeatureOut(Out, kw_only=True):
     included_amount_decimal: str
     unlimited: bool
     overage: Overage
+    price: dict[str, Any] | None
+    minimum_amount: str | None
+    maximum_amount: str | None
     credits_per_unit: int | None = None
     pricing_mode: str = "fixed"
     margin: int | None = None

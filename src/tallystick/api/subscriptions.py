@@ -16,6 +16,7 @@ from tallystick.api.wire import MISSING, In, Maybe, Out
 from tallystick.core import ids, limits
 from tallystick.core.catalog import FeatureType
 from tallystick.core.money import plain, to_rate
+from tallystick.core.pricing import unit_amount
 from tallystick.core.subscriptions import USABLE, Status
 from tallystick.core.times import days_between, index_at, show_instant
 from tallystick.errors import FieldError, InvalidRequest, Problem
@@ -210,7 +211,7 @@ async def _detail(call: Call[Any], subscription: Subscription) -> SubscriptionSu
                 current=plain(access.used),
                 included=plain(access.terms.included),
                 overage_quantity=plain(access.overage) if access.terms.overage_enabled else Decimal(0),
-                overage_unit_price=to_rate(access.terms.price.unit_amount)
+                overage_unit_price=to_rate(unit_amount(access.terms.price))
                 if access.terms.overage_enabled
                 else MISSING,
                 unlimited=access.terms.unlimited,

@@ -15,6 +15,7 @@ from tallystick.core import ids, limits
 from tallystick.core.catalog import FeatureType
 from tallystick.core.events import StoredEvent
 from tallystick.core.money import fits, plain, to_rate
+from tallystick.core.pricing import unit_amount
 from tallystick.core.times import show_instant
 from tallystick.errors import FieldError, InvalidRequest, Problem
 from tallystick.flows import check_access, set_usage
@@ -118,7 +119,7 @@ async def check(call: Call[CheckUsage]) -> Reply:
         unlimited=access.terms.unlimited,
         included=plain(access.terms.included),
         overage_enabled=access.terms.overage_enabled,
-        overage_unit_price=to_rate(access.terms.price.unit_amount) if access.terms.overage_enabled else None,
+        overage_unit_price=to_rate(unit_amount(access.terms.price)) if access.terms.overage_enabled else None,
         livemode=call.live,
     )
     if not allowed:

@@ -26,6 +26,10 @@ FRACTION_DIGITS_MAX: Final = 12
 AMOUNT_MINOR_MAX: Final = 10**15
 """A price above a million million is a typing error, not a price."""
 
+TIERS_MAX: Final = 100
+BASIS_POINTS_MAX: Final = 10_000
+"""More than the whole of an amount is a typing error, not a share."""
+
 FUTURE_MAX: Final = timedelta(hours=1)
 """How far ahead of our clock an event may say it happened: clients' clocks differ (ruling 5)."""
 
@@ -41,5 +45,6 @@ ROWS_PER_COMMIT_MAX: Final = 1600
 ROWS_QUEUED_MAX: Final = 20_000
 """Beyond this the answer is 503 with Retry-After, before memory grows."""
 CLOSES_PER_CLAIM: Final = 200
+LATE_PER_CLAIM: Final = 200
 CHANGES_KEPT: Final = 10_000
 """Per organization, for processes that catch up with what changed."""

@@ -19,7 +19,7 @@ from psycopg.pq import TransactionStatus
 from tallystick.core import ids
 from tallystick.core.admission import Admitted, Limit, admit, admit_adjustment, limit_reached
 from tallystick.core.events import StoredEvent, UsageEvent
-from tallystick.core.meters import Aggregation, Fold, Measured, Meter
+from tallystick.core.meters import Aggregation, Fold, Measured, Meter, fold, merge
 from tallystick.core.money import ZERO
 from tallystick.core.proof import header_hash, key_hash
 from tallystick.core.subscriptions import Standing
@@ -27,7 +27,8 @@ from tallystick.core.times import hour_of, show_instant
 from tallystick.errors import FieldError, InvalidRequest, Problem, must
 from tallystick.flows.books import Book, Books
 from tallystick.flows.measure_usage import measure_usage
-from tallystick.store import db, events, usage
+from tallystick.flows.subscribe import grace_of
+from tallystick.store import db, events, late, usage
 from tallystick.store.db import Conn, new_ids
 from tallystick.store.usage import Addition, CounterKey
 
@@ -116,7 +117,11 @@ class _Work:
     @property
     def is_plain(self) -> bool:
         """Nothing to lock beforehand and nothing to add afterwards: the one statement does it all."""
-        return not self.admitted.limits and all(meter.adds_up for meter, _ in self.admitted.contributions)
+        return (
+            not self.admitted.limits
+            and not self.admitted.late
+            and all(meter.adds_up for meter, _ in self.admitted.contributions)
+        )
 
 
 async def _attempt(
@@ -194,7 +199,9 @@ async def _take(
     if not plain:
         if any(each.admitted.limits for position, each in to_store.items() if position not in stored):
             raise _LostRace
-        await _count_others(conn, [to_store[position] for position in stored], number)
+        fresh = [to_store[position] for position in stored]
+        await _count_others(conn, fresh, number)
+        await _mark_late(conn, book, fresh, now)
 
 
 def _standing(book: Book, draft: Draft) -> Standing:
@@ -238,7 +245,7 @@ async def _store(
         )
         batch.append(events.New(to_keep, each.place, draft.header_place))
         for meter, measured in admitted.contributions:
-            if meter.aggregation is not Aggregation.MAX:
+            if meter.adds_up or measured.distinct:
                 shares.append(
                     events.HourShare(
                         each.id,
@@ -261,8 +268,9 @@ async def _store(
 
 
 async def _count_others(conn: Conn, fresh: Sequence[_Work], number: int) -> None:
-    """Maxima and distinct values, which do not add up, for the events that were stored."""
+    """Maxima, newest and distinct values, which do not add up, for the events that were stored."""
     maxima: list[Addition] = []
+    latest: list[Addition] = []
     values: list[Addition] = []
     for each in fresh:
         for meter, measured in each.admitted.contributions:
@@ -274,12 +282,30 @@ async def _count_others(conn: Conn, fresh: Sequence[_Work], number: int) -> None
                 hour_of(each.admitted.occurred_at),
                 measured.quantity,
                 measured.distinct,
+                measured.at,
             )
-            (values if measured.distinct else maxima).append(addition)
+            (values if measured.distinct else latest if measured.at else maxima).append(addition)
     if maxima:
         await usage.raise_maxima(conn, maxima, number=number)
+    if latest:
+        await usage.renew_latest(conn, latest, number=number)
     if values:
         await usage.add_values(conn, values)
+
+
+async def _mark_late(conn: Conn, book: Book, fresh: Sequence[_Work], now: datetime) -> None:
+    """Note what may have missed its invoice; `settle_late` decides what becomes of it."""
+    marked = [each for each in fresh if each.admitted.late]
+    if marked:
+        await late.mark(
+            conn,
+            organization_id=book.organization.id,
+            customers=[each.standing.customer_id for each in marked],
+            events=[each.id for each in marked],
+            occurred=[each.admitted.occurred_at for each in marked],
+            received_at=now,
+            due_at=now + grace_of(book.organization),
+        )
 
 
 async def _draw_on_limits(conn: Conn, work: dict[int, _Work], outcomes: list[Outcome | None]) -> set[int]:
@@ -350,6 +376,8 @@ def _added(meter: Meter, before: Fold, adds: Measured) -> Fold:
             return Fold(before.events + 1, Decimal(len(values)), values)
         case Aggregation.MAX:
             return Fold(before.events + 1, max(before.quantity, adds.quantity))
+        case Aggregation.LATEST:
+            return merge(meter, [before, fold(meter, [adds])])
     return Fold(before.events + 1, before.quantity + adds.quantity)
 
 

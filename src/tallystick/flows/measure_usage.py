@@ -1,11 +1,9 @@
 """Usage of a meter by a customer over a span: whole hours from the rollups, ragged edges from raw events."""
 
-from dataclasses import dataclass
 from uuid import UUID
 
 from tallystick.core.events import StoredEvent
 from tallystick.core.meters import Aggregation, Fold, Measured, Meter, fold, measure, merge
-from tallystick.core.proof import leaf
 from tallystick.core.times import Period, whole_hours
 from tallystick.store import events, usage
 from tallystick.store.db import Conn
@@ -30,25 +28,5 @@ async def measure_usage(conn: Conn, *, customer_id: UUID, meter: Meter, span: Pe
 def contribution(meter: Meter, event: StoredEvent) -> Measured | None:
     """What a stored event adds to a meter; an adjustment adds to its own feature's meter, whatever its filters."""
     if event.adjusts is not None:
-        return Measured(event.value) if event.adjusts == meter.feature_id else None
-    return measure(meter, event.value, event.properties)
-
-
-@dataclass(frozen=True, slots=True)
-class EventSet:
-    """The events a line bills: how many, what they amount to, and the leaves that prove them."""
-
-    fold: Fold
-    leaves: tuple[bytes, ...]
-
-
-async def event_set(conn: Conn, *, customer_id: UUID, meter: Meter, span: Period) -> EventSet:
-    """Read every event of the span; the slow, certain way."""
-    leaves: list[bytes] = []
-    parts: list[Measured] = []
-    async for event in events.stream_span(conn, customer_id=customer_id, feature=meter.event_code, span=span):
-        measured = contribution(meter, event)
-        if measured is not None:
-            leaves.append(leaf(event))
-            parts.append(measured)
-    return EventSet(fold(meter, parts), tuple(leaves))
+        return Measured(event.value) if event.adjusts == meter.feature_id and meter.adds_up else None
+    return measure(meter, event.value, event.properties, event.occurred_at)

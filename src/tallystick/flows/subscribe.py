@@ -186,6 +186,8 @@ async def _held_price(conn: Conn, subscription: Subscription) -> PlanPrice | Non
 
 def grace_of(organization: Organization) -> timedelta:
     """Between a period's end and its invoice (ruling 2)."""
+    if organization.grace_s is not None:
+        return timedelta(seconds=organization.grace_s)
     return GRACE_LIVE if organization.live else timedelta(0)
 
 

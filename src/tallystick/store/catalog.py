@@ -8,7 +8,7 @@ from uuid import UUID
 from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
-from tallystick.core import pricing
+from tallystick.core import price_shapes
 from tallystick.core.catalog import Feature, FeatureType, Terms
 from tallystick.core.meters import Aggregation, Filter, LatePolicy, Meter, Operator
 from tallystick.store.db import Conn, rows
@@ -325,8 +325,8 @@ async def archive_price(conn: Conn, *, organization_id: UUID, price_id: UUID, no
 async def insert_terms(conn: Conn, *, organization_id: UUID, terms: Terms) -> None:
     await conn.execute(
         """INSERT INTO plan_features (id, organization_id, plan_id, feature_id, version, enabled, included, unlimited,
-                                      overage_enabled, price, removed, valid_from)
-           VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)""",
+                                      overage_enabled, price, minimum, maximum, pinned, removed, valid_from)
+           VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)""",
         (
             terms.id,
             organization_id,
@@ -337,7 +337,10 @@ async def insert_terms(conn: Conn, *, organization_id: UUID, terms: Terms) -> No
             terms.included,
             terms.unlimited,
             terms.overage_enabled,
-            Jsonb(pricing.to_json(terms.price)),
+            Jsonb(price_shapes.to_json(terms.price)),
+            terms.minimum,
+            terms.maximum,
+            terms.pinned,
             terms.removed,
             terms.valid_from,
         ),
@@ -349,7 +352,7 @@ async def terms(conn: Conn, *, organization_id: UUID, plan_ids: list[UUID] | Non
     found = await rows(
         conn,
         """SELECT id, plan_id, feature_id, version, enabled, included, unlimited, overage_enabled, price,
-                  valid_from, removed
+                  valid_from, removed, minimum, maximum, pinned
              FROM plan_features
             WHERE organization_id = %(organization)s AND (%(plans)s::uuid[] IS NULL OR plan_id = ANY(%(plans)s))
             ORDER BY plan_id, feature_id, version""",
@@ -365,9 +368,12 @@ async def terms(conn: Conn, *, organization_id: UUID, plan_ids: list[UUID] | Non
             included=each[5],
             unlimited=each[6],
             overage_enabled=each[7],
-            price=pricing.from_json(each[8]),
+            price=price_shapes.from_json(each[8]),
             valid_from=each[9],
             removed=each[10],
+            minimum=each[11],
+            maximum=each[12],
+            pinned=each[13],
         )
         for each in found
     ]

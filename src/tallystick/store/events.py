@@ -217,6 +217,17 @@ async def get(conn: Conn, *, organization_id: UUID, event_id: UUID) -> StoredEve
     return _event(found[0]) if found else None
 
 
+async def of_ids(conn: Conn, *, customer_id: UUID, places: list[tuple[datetime, UUID]]) -> list[StoredEvent]:
+    """A customer's events by (occurred_at, id)."""
+    found = await rows(
+        conn,
+        f"""SELECT {_EVENT} FROM unnest(%s::timestamptz[], %s::uuid[]) AS t (occurred_at, id)
+              JOIN events e ON e.customer_id = %s AND e.occurred_at = t.occurred_at AND e.id = t.id""",
+        ([at for at, _ in places], [event_id for _, event_id in places], customer_id),
+    )
+    return [_event(each) for each in found]
+
+
 async def window(
     conn: Conn, *, organization_id: UUID, before: UUID | None, events_min: int
 ) -> tuple[UUID, bool] | None:
@@ -280,12 +291,13 @@ async def in_span(
     feature: str,
     span: Period,
     at_position: int | None = None,
+    after_position: int = 0,
     after: tuple[datetime, UUID] | None = None,
     limit: int | None = None,
 ) -> list[StoredEvent]:
     """A customer's events of one code that happened in `span`, in order of (occurred_at, id).
 
-    With `at_position`, only those the chain had by then.
+    With `at_position`, only those the chain had by then, and did not have at `after_position`.
     """
     found = await rows(
         conn,
@@ -294,7 +306,7 @@ async def in_span(
                AND e.feature_code = %(feature)s
                AND (%(after_at)s::timestamptz IS NULL OR (e.occurred_at, e.id) > (%(after_at)s, %(after_id)s::uuid))
                AND (%(position)s::bigint IS NULL OR EXISTS (
-                       SELECT FROM ingest_batches b WHERE b.batch = e.batch AND b.position <= %(position)s))
+                       SELECT FROM ingest_batches b WHERE b.batch = e.batch AND b.position <= %(position)s AND b.position > %(after_position)s))
              ORDER BY e.occurred_at, e.id LIMIT %(limit)s""",
         {
             "customer": customer_id,
@@ -304,6 +316,7 @@ async def in_span(
             "after_at": after[0] if after else None,
             "after_id": after[1] if after else None,
             "position": at_position,
+            "after_position": after_position,
             "limit": limit,
         },
     )
@@ -311,13 +324,27 @@ async def in_span(
 
 
 async def stream_span(
-    conn: Conn, *, customer_id: UUID, feature: str, span: Period, page: int = 5_000
+    conn: Conn,
+    *,
+    customer_id: UUID,
+    feature: str,
+    span: Period,
+    at_position: int,
+    after_position: int = 0,
+    page: int = 5_000,
 ) -> AsyncIterator[StoredEvent]:
     """All of `in_span`, a page at a time, so that a busy month does not fill the memory."""
     after: tuple[datetime, UUID] | None = None
     while True:
         found = await in_span(
-            conn, customer_id=customer_id, feature=feature, span=span, after=after, limit=page
+            conn,
+            customer_id=customer_id,
+            feature=feature,
+            span=span,
+            at_position=at_position,
+            after_position=after_position,
+            after=after,
+            limit=page,
         )
         for each in found:
             yield each

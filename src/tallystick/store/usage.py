@@ -19,7 +19,8 @@ class Addition:
     meter_id: UUID
     hour: datetime
     quantity: Decimal
-    distinct: bytes | None
+    distinct: bytes | None = None
+    at: datetime | None = None
 
 
 async def raise_maxima(conn: Conn, additions: list[Addition], *, number: int) -> None:
@@ -42,6 +43,31 @@ async def raise_maxima(conn: Conn, additions: list[Addition], *, number: int) ->
     )
 
 
+async def renew_latest(conn: Conn, additions: list[Addition], *, number: int) -> None:
+    """Of two events at one instant the larger counts, as `core.meters.merge` says."""
+    await conn.execute(
+        """INSERT INTO usage_hours AS u (customer_id, meter_id, hour, events, quantity, latest_at, batch)
+           SELECT customer_id, meter_id, hour, count(*), (array_agg(quantity ORDER BY at DESC, quantity DESC))[1],
+                  max(at), %s
+             FROM unnest(%s::uuid[], %s::uuid[], %s::timestamptz[], %s::numeric[], %s::timestamptz[])
+               AS c (customer_id, meter_id, hour, quantity, at)
+            GROUP BY customer_id, meter_id, hour ORDER BY customer_id, meter_id, hour
+           ON CONFLICT (customer_id, meter_id, hour) DO UPDATE
+              SET events = u.events + excluded.events, batch = excluded.batch,
+                  quantity = CASE WHEN (excluded.latest_at, excluded.quantity) > (u.latest_at, u.quantity)
+                                  THEN excluded.quantity ELSE u.quantity END,
+                  latest_at = greatest(u.latest_at, excluded.latest_at)""",
+        (
+            number,
+            [each.customer_id for each in additions],
+            [each.meter_id for each in additions],
+            [each.hour for each in additions],
+            [each.quantity for each in additions],
+            [each.at for each in additions],
+        ),
+    )
+
+
 async def add_values(conn: Conn, additions: list[Addition]) -> None:
     await conn.execute(
         """INSERT INTO usage_values (customer_id, meter_id, hour, value_hash)
@@ -60,6 +86,8 @@ async def add_values(conn: Conn, additions: list[Addition]) -> None:
 
 async def whole_hours(conn: Conn, *, customer_id: UUID, meter: Meter, span: Period) -> Fold:
     """The fold of the hours in `span`, whose ends are full hours, from the rollups."""
+    if meter.aggregation is Aggregation.LATEST:
+        return await _latest_of_hours(conn, customer_id, meter, span)
     found = await rows(
         conn,
         """SELECT coalesce(sum(events), 0)::bigint,
@@ -75,6 +103,17 @@ async def whole_hours(conn: Conn, *, customer_id: UUID, meter: Meter, span: Peri
         },
     )
     return Fold(found[0][0], Decimal(found[0][1]))
+
+
+async def _latest_of_hours(conn: Conn, customer_id: UUID, meter: Meter, span: Period) -> Fold:
+    found = await rows(
+        conn,
+        """SELECT sum(events) OVER ()::bigint, quantity, latest_at FROM usage_hours
+            WHERE customer_id = %s AND meter_id = %s AND hour >= %s AND hour < %s
+            ORDER BY latest_at DESC, quantity DESC LIMIT 1""",
+        (customer_id, meter.id, span.start, span.end),
+    )
+    return Fold(found[0][0], found[0][1], at=found[0][2]) if found else Fold()
 
 
 async def values_in(conn: Conn, *, customer_id: UUID, meter_id: UUID, span: Period) -> frozenset[bytes]:
@@ -137,13 +176,14 @@ async def set_counters(conn: Conn, *, used: dict[CounterKey, Decimal]) -> None:
 async def backfill_hours(conn: Conn, *, customer_id: UUID, meter: Meter, hours: dict[datetime, Fold]) -> None:
     """Rollups of a meter that is younger than the events it measures."""
     await conn.execute(
-        """INSERT INTO usage_hours (customer_id, meter_id, hour, events, quantity, batch)
-           SELECT %s, %s, *, 0 FROM unnest(%s::timestamptz[], %s::bigint[], %s::numeric[])""",
+        """INSERT INTO usage_hours (customer_id, meter_id, hour, events, quantity, latest_at, batch)
+           SELECT %s, %s, *, 0 FROM unnest(%s::timestamptz[], %s::bigint[], %s::numeric[], %s::timestamptz[])""",
         (
             customer_id,
             meter.id,
             list(hours),
             [each.events for each in hours.values()],
             [ZERO if meter.aggregation is Aggregation.UNIQUE else each.quantity for each in hours.values()],
+            [each.at for each in hours.values()],
         ),
     )
