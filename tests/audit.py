@@ -13,6 +13,7 @@ from uuid import UUID
 from psycopg import AsyncConnection
 
 from tallystick.core import ids
+from tallystick.core.catalog import terms_at
 from tallystick.core.events import StoredEvent
 from tallystick.core.meters import in_force, measure
 from tallystick.core.proof import GENESIS, LEAF_BYTES, leaf, link

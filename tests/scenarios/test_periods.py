@@ -301,9 +301,10 @@ def test_canceled_at_the_periods_end_the_last_usage_is_billed_and_no_base(open_a
     refused(track(shop), 404, "no_active_subscription")
     done(track(shop, value=1, timestamp="2025-02-14T12:00:00Z"))  # it happened while it lasted (ruling 7)
     set_clock(shop, "2025-07-01T00:00:00Z")
-    first, last = invoices_of(shop, "ada")
+    first, last, late = invoices_of(shop, "ada")
     assert shape(first) == ("recurring", "paid", [("plan_base", 2900)])
     assert shape(last) == ("overage", "paid", [("feature_overage", 500)])
+    assert shape(late) == ("adjustment", "paid", [("feature_overage", 1)])  # no next invoice is to come
     ended = done(shop.http.get(f"{API}/subscriptions/{held['id']}"))
     assert (ended["status"], ended["endDate"]) == ("canceled", "2025-02-15T00:00:00.000Z")
 

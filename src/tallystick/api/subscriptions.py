@@ -270,7 +270,7 @@ def _id(prefix: str, text: str | None, missing: str) -> UUID | None:
     return found
 
 
-async def _find(call: Call[Any], *, lock: bool = False) -> Subscription:
+async def find_subscription(call: Call[Any], *, lock: bool = False) -> Subscription:
     found = await subscriptions.get(
         call.conn,
         organization_id=call.organization.id,
@@ -283,7 +283,7 @@ async def _find(call: Call[Any], *, lock: bool = False) -> Subscription:
 
 
 async def get(call: Call[None]) -> Reply:
-    return Reply(await _detail(call, await _find(call)))
+    return Reply(await _detail(call, await find_subscription(call)))
 
 
 async def get_active(call: Call[None]) -> Reply:
@@ -316,7 +316,7 @@ async def cancel(call: Call[CancelSubscription]) -> Reply:
     subscription = await subscribe.cancel(
         call.conn,
         organization=call.organization,
-        subscription=await _find(call, lock=True),
+        subscription=await find_subscription(call, lock=True),
         reason=call.body.reason,
         immediate=call.body.immediate,
         now=call.now,
@@ -326,7 +326,7 @@ async def cancel(call: Call[CancelSubscription]) -> Reply:
 
 async def uncancel(call: Call[None]) -> Reply:
     subscription = await subscribe.uncancel(
-        call.conn, subscription=await _find(call, lock=True), now=call.now
+        call.conn, subscription=await find_subscription(call, lock=True), now=call.now
     )
     return Reply(await _detail(call, subscription))
 

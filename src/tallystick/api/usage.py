@@ -160,11 +160,12 @@ async def put(call: Call[SetUsage]) -> Reply:
     )
 
 
-async def _named(call: Call[Any], found: list[StoredEvent]) -> dict[UUID, str]:
+async def named(call: Call[Any], customer_ids: set[UUID]) -> dict[UUID, str]:
+    """How answers name these customers."""
     standings = await customers.standings(
         call.conn,
         organization_id=call.organization.id,
-        references=[ids.show(ids.CUSTOMER, each) for each in {event.customer_id for event in found}],
+        references=[ids.show(ids.CUSTOMER, each) for each in customer_ids],
     )
     return {standing.customer_id: standing.reference for standing in standings.values()}
 
@@ -196,7 +197,7 @@ async def list_events(call: Call[None]) -> Reply:
         if nothing_older:
             break
         upto, wanted = lowest, wanted * 4
-    names = await _named(call, found)
+    names = await named(call, {event.customer_id for event in found})
     shown = [shown_events.show(each, names[each.customer_id], live=call.live) for each in found]
     return Reply(page_of(shown, limit, lambda each: str(each.id)))
 
@@ -207,7 +208,7 @@ async def get_event(call: Call[None]) -> Reply:
     )
     if event is None:
         raise Problem("not_found", "There is no such event.")
-    names = await _named(call, [event])
+    names = await named(call, {event.customer_id})
     return Reply(shown_events.show(event, names[event.customer_id], live=call.live))
 
 

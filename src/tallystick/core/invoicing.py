@@ -42,7 +42,8 @@ class Line:
     overage: Decimal | None = None
     evidence: Mapping[str, Any] | None = None
     part: Part | None = None
-    usage_period: int | None = None  # index of the usage period it speaks of
+    subscription_id: UUID | None = None  # with `usage_period`: the usage period it speaks of
+    usage_period: int | None = None
     id: UUID | None = None  # where something must refer to it before it is issued
 
 

@@ -138,6 +138,24 @@ def measure(
     return None if quantity is None else Measured(quantity, at=moment)
 
 
+def why_not(meter: Meter, properties: Mapping[str, str]) -> str | None:
+    """Why an event of the meter's code does not count, in words; None when it does."""
+    for each in meter.filters:
+        if not each.lets_through(properties):
+            given = properties.get(each.property_name)
+            found = "is missing" if given is None else f"is {given!r}"
+            wanted = f"{each.operator.value.replace('_', ' ')} {each.value!r}"
+            return f"{each.property_name} {found}; the filter wants {wanted}"
+    if meter.property_name is None or meter.aggregation is Aggregation.COUNT:
+        return None
+    given = properties.get(meter.property_name)
+    if given is None or not given.strip():
+        return f"{meter.property_name} is missing or blank"
+    if meter.aggregation is not Aggregation.UNIQUE and number(given) is None:
+        return f"{meter.property_name} is {given!r}, which is no number"
+    return None
+
+
 def fold(meter: Meter, measured: Iterable[Measured]) -> Fold:
     parts = [
         Fold(1, each.quantity, frozenset([each.distinct] if each.distinct else ()), each.at)

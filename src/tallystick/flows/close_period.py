@@ -42,6 +42,7 @@ class Closed:
     invoice_number: str | None
     total: int
     ended: bool
+    adjustments: list[UUID]  # invoices of earlier periods that this close made too
 
     @property
     def outcome(self) -> str:
@@ -155,7 +156,8 @@ async def _used(conn: Conn, subscription: Subscription, closing: Period, positio
             unit=each.feature.unit_name or "units",
             currency=subscription.currency,
         ):
-            lines.append(await _with_events(conn, subscription.customer_id, each, line))
+            whose = replace(line, subscription_id=subscription.id)
+            lines.append(await _with_events(conn, subscription.customer_id, each, whose))
     return lines
 
 
@@ -215,8 +217,11 @@ async def _write(conn: Conn, prepared: Prepared, now: datetime) -> Closed:
             closed_at=now,
         ),
     )
+    adjustments: list[UUID] = []
     if prepared.findings is not None:
-        await settle_late.write(conn, organization, prepared.findings, next_invoice=invoice_id, now=now)
+        adjustments = await settle_late.write(
+            conn, organization, prepared.findings, next_invoice=invoice_id, now=now
+        )
         await late.forget(conn, customer_id=subscription.customer_id, event_ids=prepared.on_time)
     zone = prepared.customer.timezone or organization.timezone
     after = (
@@ -235,6 +240,7 @@ async def _write(conn: Conn, prepared: Prepared, now: datetime) -> Closed:
         invoice_number,
         total,
         prepared.ends,
+        adjustments,
     )
 
 

@@ -139,7 +139,7 @@ async def _difference(
         **(line.evidence or {}),
         "events": {"count": len(behind.leaves), "digest": set_digest(behind.leaves)},
     }
-    return replace(line, id=new_id(), evidence=proof)
+    return replace(line, id=new_id(), subscription_id=period.subscription_id, evidence=proof)
 
 
 def billed_so_far(lines: list[InvoiceLine]) -> Billed:
@@ -169,44 +169,47 @@ async def still_so(conn: Conn, findings: Findings) -> bool:
     return True
 
 
-async def settle_late(database: Database, *, organization_id: UUID, customer_id: UUID, now: datetime) -> int:
-    """Settle what need not wait for an invoice to come; how many adjustment invoices that made."""
+async def settle_late(
+    database: Database, *, organization_id: UUID, customer_id: UUID, now: datetime
+) -> list[UUID]:
+    """Settle what need not wait for an invoice to come; the adjustment invoices that made."""
     while True:
         async with database.transaction(snapshot=True) as conn:
             organization = await organizations.get(conn, organization_id=organization_id)
             assert organization is not None
             findings = await look(conn, organization, customer_id=customer_id)
         if findings is None:
-            return 0
+            return []
         async with database.transaction() as conn:
             if await still_so(conn, findings):
                 return await write(conn, organization, findings, next_invoice=None, now=now)
 
 
-async def settle_due(database: Database, *, wall: datetime, organization_id: UUID | None = None) -> int:
-    """Settle all whose events have waited long enough by their own clock; how many customers that were."""
-    settled = 0
+async def settle_due(
+    database: Database, *, wall: datetime, organization_id: UUID | None = None
+) -> list[UUID]:
+    """Settle all whose events have waited long enough by their own clock; the adjustment invoices that made."""
+    made: list[UUID] = []
     while True:
         async with database.reading() as conn:
             due = await late.due(conn, now=wall, limit=LATE_PER_CLAIM, organization_id=organization_id)
         for owner, customer_id, now in due:
-            await settle_late(database, organization_id=owner, customer_id=customer_id, now=now)
-        settled += len(due)
+            made += await settle_late(database, organization_id=owner, customer_id=customer_id, now=now)
         if len(due) < LATE_PER_CLAIM:
-            return settled
+            return made
 
 
 async def write(
     conn: Conn, organization: Organization, findings: Findings, *, next_invoice: UUID | None, now: datetime
-) -> int:
-    """Issue adjustments, and record what was decided of every event.
+) -> list[UUID]:
+    """Issue adjustments, whose ids are the answer, and record what was decided of every event.
 
     `next_invoice` is the invoice that takes the `next_period` lines; without one they wait, unless no invoice of
     this customer is to come.
     """
     final = next_invoice is None and all(each.closes_at is None for each in findings.held)
     homes: dict[tuple[UUID, int, UUID], tuple[UUID, Line]] = {}
-    made = 0
+    made: list[UUID] = []
     for each in findings.news:
         own = each.by(LatePolicy.CURRENT_PERIOD)
         if final:
@@ -214,7 +217,7 @@ async def write(
         place = (each.period.subscription_id, each.period.period_index)
         if own:
             invoice_id = await _adjust(conn, organization, each, own, now)
-            made += 1
+            made.append(invoice_id)
             homes.update({(*place, _feature(line)): (invoice_id, line) for line in own})
         if next_invoice is not None:
             homes.update(
@@ -288,7 +291,11 @@ def _decide(
                     mark.decisions,
                     NEVER,
                 )  # its period is still open: the close counts it and forgets the mark
-        return [{"rule": "before_subscription", "outcome": "not_billed"}], None
+        begun = any(
+            each.anchor_at is not None and mark.occurred_at >= each.anchor_at for each in findings.held
+        )
+        rule = "outside_subscription" if begun else "before_subscription"
+        return [{"rule": rule, "outcome": "not_billed"}], None
     decisions = {each["featureCode"]: each for each in mark.decisions}
     waits = False
     for feature_id, (policy, _) in novelty.lines.items():

@@ -65,6 +65,7 @@ class InvoiceLine:
     used: Decimal | None
     overage: Decimal | None
     evidence: dict[str, Any] | None
+    subscription_id: UUID | None
     usage_period: int | None
     part: str | None
 
@@ -153,7 +154,7 @@ async def issue(conn: Conn, draft: Draft, lines: Sequence[Line]) -> int:
                     line.used,
                     line.overage,
                     Jsonb(line.evidence) if line.evidence is not None else None,
-                    draft.subscription_id,
+                    line.subscription_id,
                     line.usage_period,
                     line.part,
                 )
@@ -177,7 +178,8 @@ async def lines(conn: Conn, *, invoice_id: UUID) -> list[InvoiceLine]:
     async with conn.cursor(row_factory=class_row(InvoiceLine)) as cursor:
         await cursor.execute(
             """SELECT id, invoice_id, position, line_type, charge_type, feature_id, feature_name, description,
-                      quantity, unit_amount, amount, included, used, overage, evidence, usage_period, part
+                      quantity, unit_amount, amount, included, used, overage, evidence,
+                      subscription_id, usage_period, part
                  FROM invoice_lines WHERE invoice_id = %s ORDER BY position""",
             (invoice_id,),
         )
@@ -190,7 +192,7 @@ async def lines_of_period(conn: Conn, *, subscription_id: UUID, index: int) -> l
         await cursor.execute(
             """SELECT l.id, l.invoice_id, l.position, l.line_type, l.charge_type, l.feature_id, l.feature_name,
                       l.description, l.quantity, l.unit_amount, l.amount, l.included, l.used, l.overage, l.evidence,
-                      l.usage_period, l.part
+                      l.subscription_id, l.usage_period, l.part
                  FROM invoice_lines l JOIN invoices i ON i.id = l.invoice_id
                 WHERE l.subscription_id = %s AND l.usage_period = %s ORDER BY i.number, l.position""",
             (subscription_id, index),
