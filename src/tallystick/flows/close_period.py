@@ -24,7 +24,7 @@ from tallystick.core.times import Period, boundary, show_instant
 from tallystick.errors import must
 from tallystick.flows.books import load_catalogue
 from tallystick.flows.measure_usage import EventSet, event_set, measure_usage
-from tallystick.flows.subscribe import base_evidence, billing_period, grace_of
+from tallystick.flows.subscribe import base_evidence, billing_period, grace_of, paid_until
 from tallystick.store import catalog, customers, db, invoices, organizations, subscriptions
 from tallystick.store.db import Conn, Database, new_id
 from tallystick.store.organizations import Organization
@@ -96,9 +96,13 @@ async def _close(
     plan = await catalog.plan(conn, organization_id=organization.id, plan_id=subscription.plan_id)
     assert customer is not None and plan is not None
 
-    lines = [] if ends else await _next_base(conn, subscription, plan.name)
+    zone = customer.timezone or organization.timezone
+    after = (
+        _ended(subscription, now) if ends else _next_period(subscription, zone, grace_of(organization), now)
+    )
+    lines = [] if ends else await _next_base(conn, after, plan.name)
     kind = "recurring" if lines else "overage"
-    covered = billing_period(subscription, subscription.period_index + 1) if lines else closing
+    covered = billing_period(after, after.period_index) if lines else closing
     lines += used
 
     invoice_id = invoice_number = None
@@ -129,10 +133,6 @@ async def _close(
             lines,
         )
         invoice_number = number(organization.invoice_prefix, count)
-    zone = customer.timezone or organization.timezone
-    after = (
-        _ended(subscription, now) if ends else _next_period(subscription, zone, grace_of(organization), now)
-    )
     await subscriptions.update(conn, after)
     if after.status != subscription.status or after.timezone != subscription.timezone:
         await db.bump(conn, organization_id=organization.id, customer_id=customer.id)
@@ -147,21 +147,15 @@ async def _close(
     )
 
 
-async def _next_base(conn: Conn, subscription: Subscription, plan_name: str) -> list[Line]:
-    """The base of the next billing period, in advance, when the next usage period begins one."""
-    length = periods_per_invoice(subscription.billing_interval)
-    if subscription.price_id is None or length is None or (subscription.period_index + 1) % length:
+async def _next_base(conn: Conn, opened: Subscription, plan_name: str) -> list[Line]:
+    """The base of a billing period, in advance, when the usage period just opened begins one."""
+    length = periods_per_invoice(opened.billing_interval)
+    if opened.price_id is None or length is None or opened.period_index % length:
         return []
-    price = await catalog.price(
-        conn, organization_id=subscription.organization_id, price_id=subscription.price_id
-    )
+    price = await catalog.price(conn, organization_id=opened.organization_id, price_id=opened.price_id)
     assert price is not None
-    covered = billing_period(subscription, subscription.period_index + 1)
-    return [
-        base_line(
-            plan_name, price.amount_minor, subscription.currency, base_evidence(price, covered, subscription)
-        )
-    ]
+    covered = billing_period(opened, opened.period_index)
+    return [base_line(plan_name, price.amount_minor, opened.currency, base_evidence(price, covered, opened))]
 
 
 async def usage_lines(
@@ -272,17 +266,21 @@ def _ended(subscription: Subscription, now: datetime) -> Subscription:
 
 
 def _next_period(subscription: Subscription, zone: str, grace: timedelta, now: datetime) -> Subscription:
-    """The next period follows by arithmetic; a new zone of the customer counts from here on."""
+    """The next period follows by arithmetic; a new zone of the customer counts from here on.
+
+    With the boundaries moves the end of what is paid, and so a cancellation that waits for it.
+    """
     index = subscription.period_index + 1
-    zones = subscription.zones
+    opened = replace(subscription, period_index=index)
     if zone != subscription.timezone:
-        zones = [*(zones or [(0, subscription.timezone)]), (index + 1, zone)]
-    moved = replace(subscription, timezone=zone, zones=zones)
-    assert moved.anchor is not None
-    end = boundary(moved.anchor, index + 1, zone)
+        zones = [*(subscription.zones or [(0, subscription.timezone)]), (index + 1, zone)]
+        opened = replace(opened, timezone=zone, zones=zones)
+        if opened.cancel_at is not None:
+            opened = replace(opened, cancel_at=paid_until(opened))
+    assert opened.anchor is not None
+    end = boundary(opened.anchor, index + 1, zone)
     return replace(
-        moved,
-        period_index=index,
+        opened,
         period_start=subscription.period_end,
         period_end=end,
         closes_at=end + grace,
