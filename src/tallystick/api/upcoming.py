@@ -33,7 +33,7 @@ async def upcoming(call: Call[None]) -> Reply:
     subscription = await find_subscription(call)
     if subscription.closes_at is None:
         raise Problem("subscription_not_active", "This subscription has no invoice to come.")
-    prepared = await prepare(call.conn, call.organization, subscription)
+    prepared = await prepare(call.conn, call.organization, subscription, call.now)
     return Reply(
         UpcomingInvoice(
             subscription_id=ids.show(ids.SUBSCRIPTION, subscription.id),

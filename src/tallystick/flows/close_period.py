@@ -14,7 +14,8 @@ from uuid import UUID
 from tallystick.core import evidence, ids
 from tallystick.core.invoicing import Line, Part, base_line, number, subtotal, usage_lines
 from tallystick.core.limits import DUE_AFTER
-from tallystick.core.meters import LatePolicy
+from tallystick.core.meters import LatePolicy, fold
+from tallystick.core.money import text
 from tallystick.core.proof import set_digest
 from tallystick.core.subscriptions import Status, Step, move, periods_per_invoice
 from tallystick.core.times import Period, boundary
@@ -23,7 +24,7 @@ from tallystick.flows import settle_late
 from tallystick.flows.books import load_catalogue
 from tallystick.flows.rate_period import RatedFeature, UsagePeriod, event_set, rate_features
 from tallystick.flows.settle_late import Findings, look, still_so
-from tallystick.flows.subscribe import base_evidence, billing_period, grace_of
+from tallystick.flows.subscribe import base_evidence, billing_period, grace_of, paid_until
 from tallystick.store import catalog, customers, db, invoices, late, organizations, subscriptions
 from tallystick.store.customers import Customer
 from tallystick.store.db import Conn, Database, new_id
@@ -54,6 +55,7 @@ class Prepared:
     """An invoice as it would be made of one usage period, read under one snapshot and not yet written."""
 
     subscription: Subscription
+    after: Subscription  # as the close leaves it
     organization: Organization
     customer: Customer
     plan_name: str
@@ -85,7 +87,7 @@ async def close_period(
             organization = await organizations.get(conn, organization_id=organization_id)
             must(organization is not None, "a subscription has an organization", subscription=subscription_id)
             assert organization is not None
-            prepared = await prepare(conn, organization, subscription)
+            prepared = await prepare(conn, organization, subscription, now)
         async with database.transaction() as conn:
             locked = await subscriptions.get(
                 conn, organization_id=organization_id, subscription_id=subscription_id, lock=True
@@ -96,7 +98,9 @@ async def close_period(
                 return await _write(conn, prepared, now)
 
 
-async def prepare(conn: Conn, organization: Organization, subscription: Subscription) -> Prepared:
+async def prepare(
+    conn: Conn, organization: Organization, subscription: Subscription, now: datetime
+) -> Prepared:
     """The invoice of the open period: its usage, what is late from before, and the next base in advance."""
     start, end = subscription.period_start, subscription.period_end
     must(start is not None and end is not None, "an active subscription has a period", id=subscription.id)
@@ -112,8 +116,12 @@ async def prepare(conn: Conn, organization: Organization, subscription: Subscrip
     ends = subscription.state is Status.CANCELED or (
         subscription.cancel_at is not None and subscription.cancel_at <= end
     )
+    zone = customer.timezone or organization.timezone
+    after = (
+        _ended(subscription, now) if ends else _next_period(subscription, zone, grace_of(organization), now)
+    )
     position = await db.head_position(conn, organization_id=organization.id)
-    base = [] if ends else await _next_base(conn, subscription, plan.name)
+    base = [] if ends else await _next_base(conn, after, plan.name)
     used = await _used(conn, subscription, closing, position) if start < end else []
     findings = await look(conn, organization, customer_id=subscription.customer_id)
     news = [] if findings is None else findings.news
@@ -121,6 +129,7 @@ async def prepare(conn: Conn, organization: Organization, subscription: Subscrip
     marks = [] if findings is None else findings.waiting
     return Prepared(
         subscription=subscription,
+        after=after,
         organization=organization,
         customer=customer,
         plan_name=plan.name,
@@ -128,7 +137,7 @@ async def prepare(conn: Conn, organization: Organization, subscription: Subscrip
         position=position,
         lines=[*base, *used, *late_lines],
         kind="recurring" if base else "overage",
-        covered=billing_period(subscription, subscription.period_index + 1) if base else closing,
+        covered=billing_period(after, after.period_index) if base else closing,
         ends=ends,
         findings=findings,
         on_time=[mark.event_id for mark, _ in marks if mark.occurred_at in closing],
@@ -168,6 +177,16 @@ async def _with_events(conn: Conn, customer_id: UUID, again: RatedFeature, line:
     behind = await event_set(
         conn, customer_id=customer_id, basis=again.basis, span=evidence.frozen_span(proof["span"])
     )
+    first = evidence.frozen_span(proof["span"]).start == again.basis.period.start
+    if first or again.basis.meter.adds_up:
+        counted = fold(again.basis.meter, behind.measured).quantity
+        must(
+            text(counted) == proof["used"],
+            "the rollups say what the events say",
+            feature=again.feature.code,
+            rollups=proof["used"],
+            events=text(counted),
+        )
     return replace(
         line,
         evidence={**proof, "events": {"count": len(behind.leaves), "digest": set_digest(behind.leaves)}},
@@ -223,12 +242,7 @@ async def _write(conn: Conn, prepared: Prepared, now: datetime) -> Closed:
             conn, organization, prepared.findings, next_invoice=invoice_id, now=now
         )
         await late.forget(conn, customer_id=subscription.customer_id, event_ids=prepared.on_time)
-    zone = prepared.customer.timezone or organization.timezone
-    after = (
-        _ended(subscription, now)
-        if prepared.ends
-        else _next_period(subscription, zone, grace_of(organization), now)
-    )
+    after = prepared.after
     await subscriptions.update(conn, after)
     if after.status != subscription.status or after.timezone != subscription.timezone:
         await db.bump(conn, organization_id=organization.id, customer_id=subscription.customer_id)
@@ -244,21 +258,15 @@ async def _write(conn: Conn, prepared: Prepared, now: datetime) -> Closed:
     )
 
 
-async def _next_base(conn: Conn, subscription: Subscription, plan_name: str) -> list[Line]:
-    """The base of the next billing period, in advance, when the next usage period begins one."""
-    length = periods_per_invoice(subscription.billing_interval)
-    if subscription.price_id is None or length is None or (subscription.period_index + 1) % length:
+async def _next_base(conn: Conn, opened: Subscription, plan_name: str) -> list[Line]:
+    """The base of a billing period, in advance, when the usage period just opened begins one."""
+    length = periods_per_invoice(opened.billing_interval)
+    if opened.price_id is None or length is None or opened.period_index % length:
         return []
-    price = await catalog.price(
-        conn, organization_id=subscription.organization_id, price_id=subscription.price_id
-    )
+    price = await catalog.price(conn, organization_id=opened.organization_id, price_id=opened.price_id)
     assert price is not None
-    covered = billing_period(subscription, subscription.period_index + 1)
-    return [
-        base_line(
-            plan_name, price.amount_minor, subscription.currency, base_evidence(price, covered, subscription)
-        )
-    ]
+    covered = billing_period(opened, opened.period_index)
+    return [base_line(plan_name, price.amount_minor, opened.currency, base_evidence(price, covered, opened))]
 
 
 def _ended(subscription: Subscription, now: datetime) -> Subscription:
@@ -286,17 +294,21 @@ def _ended(subscription: Subscription, now: datetime) -> Subscription:
 
 
 def _next_period(subscription: Subscription, zone: str, grace: timedelta, now: datetime) -> Subscription:
-    """The next period follows by arithmetic; a new zone of the customer counts from here on."""
+    """The next period follows by arithmetic; a new zone of the customer counts from here on.
+
+    With the boundaries moves the end of what is paid, and so a cancellation that waits for it.
+    """
     index = subscription.period_index + 1
-    zones = subscription.zones
+    opened = replace(subscription, period_index=index)
     if zone != subscription.timezone:
-        zones = [*(zones or [(0, subscription.timezone)]), (index + 1, zone)]
-    moved = replace(subscription, timezone=zone, zones=zones)
-    assert moved.anchor is not None
-    end = boundary(moved.anchor, index + 1, zone)
+        zones = [*(subscription.zones or [(0, subscription.timezone)]), (index + 1, zone)]
+        opened = replace(opened, timezone=zone, zones=zones)
+        if opened.cancel_at is not None:
+            opened = replace(opened, cancel_at=paid_until(opened))
+    assert opened.anchor is not None
+    end = boundary(opened.anchor, index + 1, zone)
     return replace(
-        moved,
-        period_index=index,
+        opened,
         period_start=subscription.period_end,
         period_end=end,
         closes_at=end + grace,
