@@ -42,12 +42,13 @@ class Server:
     data_dir: Path
     database_url: str | None
     workers: int = 1
+    environment: dict[str, str] = field(default_factory=dict)
     process: "subprocess.Popen[bytes] | None" = None
 
     def start(self) -> None:
         environment = {
             name: value for name, value in os.environ.items() if not name.startswith("TALLYSTICK_")
-        }
+        } | self.environment
         command = [str(PROGRAM), "serve", "--port", str(self.port), "--workers", str(self.workers)]
         command += ["--data-dir", str(self.data_dir)]
         if self.database_url:

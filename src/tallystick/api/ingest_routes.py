@@ -9,6 +9,7 @@ import msgspec
 
 from tallystick.api import auth, events, versions, wire
 from tallystick.api.auth import Keyring
+from tallystick.api.rate_limits import Headers, RateLimits
 from tallystick.core import ids, limits
 from tallystick.core.events import UsageEvent, decode
 from tallystick.errors import FieldError, InvalidRequest, Problem
@@ -32,17 +33,21 @@ class IngestRoutes:
         batcher: Batcher,
         keyring: Keyring,
         wall: Callable[[], datetime],
+        rate_limits: RateLimits | None,
     ) -> None:
         self._database = database
         self._books = books
         self._batcher = batcher
         self._keyring = keyring
         self._wall = wall
+        self._rate_limits = rate_limits
         self._organizations: dict[Any, Organization] = {}
 
-    async def track(self, headers: Any, body: bytes, *, legacy: bool) -> tuple[int, bytes, str]:
+    async def track(
+        self, headers: Any, body: bytes, answer_headers: Headers, *, legacy: bool
+    ) -> tuple[int, bytes]:
         """One event: 201 when it is stored, the original answer when it is a replay."""
-        key, organization, version, header = await self._caller(headers, legacy)
+        key, organization, version, header = await self._caller(headers, answer_headers, legacy)
         draft = Draft(decode(wire.parse(body)), api_key_id=key.id, header=header)
         (outcome,) = await self._batcher.submit(organization.id, [draft])
         if isinstance(outcome, Problem):
@@ -50,11 +55,13 @@ class IngestRoutes:
                 self._keyring.forget(auth.secret_in(headers) or "")
             raise outcome
         shown = events.show(outcome.event, outcome.reference, live=organization.live)
-        return 201, _encode(shown, version, organization), version
+        return 201, _encode(shown, version, organization)
 
-    async def track_batch(self, headers: Any, body: bytes, *, legacy: bool) -> tuple[int, bytes, str]:
+    async def track_batch(
+        self, headers: Any, body: bytes, answer_headers: Headers, *, legacy: bool
+    ) -> tuple[int, bytes]:
         """Up to 100 events, each judged alone: 200 with what was stored and what was not, and why."""
-        key, organization, version, header = await self._caller(headers, legacy)
+        key, organization, version, header = await self._caller(headers, answer_headers, legacy)
         raw = wire.parse(body)
         items = raw.get("events") if isinstance(raw, dict) else None
         if not isinstance(items, list):
@@ -100,7 +107,7 @@ class IngestRoutes:
             ],
             livemode=organization.live,
         )
-        return 200, _encode_batch(answer, version, organization), version
+        return 200, _encode_batch(answer, version, organization)
 
     def _all_or_nothing(self, outcomes: list[Outcome | None], headers: Any) -> None:
         """A revoked key, or a database that is away, is not the events' fault: it is the request that failed."""
@@ -112,10 +119,14 @@ class IngestRoutes:
         if len(problems) == len(outcomes) and all(each.code == "unavailable" for each in problems):
             raise problems[0]
 
-    async def _caller(self, headers: Any, legacy: bool) -> tuple[ApiKey, Organization, str, str | None]:
+    async def _caller(
+        self, headers: Any, answer_headers: Headers, legacy: bool
+    ) -> tuple[ApiKey, Organization, str, str | None]:
         found = {name: value for name, value in headers if name in _HEADERS}
         wall = self._wall()
         key = await self._keyring.find(auth.secret_in(found.items()), wall=wall)
+        if self._rate_limits is not None:
+            self._rate_limits.admit(key.id, answer_headers)
         auth.permit(key, "usage", writes=True)
         organization = self._organizations.get(key.organization_id)
         if organization is None:

@@ -1,12 +1,12 @@
 """Errors as the wire shows them: nested for current clients, flat copies for the oldest (behaviour.md §1.6)."""
 
 import logging
-from collections.abc import Mapping
 from typing import Any, Final
 
 import psycopg
 from psycopg_pool import PoolTimeout
 
+from tallystick.api.rate_limits import Headers
 from tallystick.api.versions import CURRENT, UNVERSIONED, field_name
 from tallystick.api.wire import encode
 from tallystick.errors import Problem
@@ -57,10 +57,10 @@ def render(problem: Problem, *, version: str = CURRENT) -> bytes:
     )
 
 
-def headers(problem: Problem) -> Mapping[str, str]:
-    found = {}
+def headers(problem: Problem) -> Headers:
+    found: Headers = []
     if problem.retry_after_s is not None:
-        found["Retry-After"] = str(problem.retry_after_s)
+        found.append((b"retry-after", str(problem.retry_after_s).encode()))
     if problem.kind.status == 401:
-        found["WWW-Authenticate"] = "Bearer"
+        found.append((b"www-authenticate", b"Bearer"))
     return found
