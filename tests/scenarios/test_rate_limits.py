@@ -1,7 +1,6 @@
 """Rate limits: each key has its own, the answers say how it stands, and a refused request does nothing."""
 
 import os
-import shutil
 import subprocess
 import time
 from collections.abc import Iterator
@@ -17,7 +16,7 @@ from tallystick.core.limits import EVENTS_PER_BATCH_MAX, RATE_BUCKETS_KEPT_MAX, 
 from tallystick.core.throttle import NANOSECONDS, Throttle
 from tallystick.errors import Problem
 from tests.audit import count_events
-from tests.conftest import PROGRAM, Organization, Server, free_port, open_one, private_dir
+from tests.conftest import PROGRAM, Organization, Server, open_one, serving
 from tests.scenarios.wire import Json, refusal
 from tests.shop import API, done, open_shop, track
 
@@ -34,27 +33,19 @@ ROUTES = [
 ]
 
 
-def limited(database_url: str, *, workers: int = 1) -> Iterator[Server]:
-    folder = private_dir("tallystick-limited-")
-    port = free_port()
-    environment = {"TALLYSTICK_RATE_LIMIT": str(PER_SECOND), "TALLYSTICK_RATE_BURST": str(AT_ONCE)}
-    running = Server(
-        f"http://127.0.0.1:{port}", port, folder / "data", database_url, workers, environment=environment
-    )
-    running.start()
-    yield running
-    running.stop()
-    shutil.rmtree(folder, ignore_errors=True)
+LIMITS = {"TALLYSTICK_RATE_LIMIT": str(PER_SECOND), "TALLYSTICK_RATE_BURST": str(AT_ONCE)}
 
 
 @pytest.fixture(scope="module")
 def server_with_limits(database_url: str) -> Iterator[Server]:
-    yield from limited(database_url)
+    with serving(database_url, environment=LIMITS) as running:
+        yield running
 
 
 @pytest.fixture(scope="module")
 def pair_with_limits(database_url: str) -> Iterator[Server]:
-    yield from limited(database_url, workers=2)
+    with serving(database_url, workers=2, environment=LIMITS) as running:
+        yield running
 
 
 @pytest.fixture(scope="module")

@@ -54,6 +54,7 @@ class Api:
     """The whole HTTP face of one process. `pages` are the HTML routes and whatever else the root adds."""
 
     def __init__(self, services: Services, ingest: IngestRoutes, pages: list[BaseRoute]) -> None:
+        self._ingest = ingest
         self._hot: dict[str, tuple[Hot, str, bool]] = {}
         for prefix in PREFIXES:
             legacy = prefix != PREFIXES[0]
@@ -99,7 +100,8 @@ class Api:
             return
         except Exception as error:
             problem = problems.problem_of(error, request_id.decode())
-            status, answer = problem.kind.status, problems.render(problem, version=_asked(scope, legacy))
+            version = _asked_for(scope, legacy) or self._ingest.pin_of_caller(scope["headers"])
+            status, answer = problem.kind.status, problems.render(problem, version=version)
             headers += problems.headers(problem)
         headers.append((b"content-length", str(len(answer)).encode()))
         await send({"type": "http.response.start", "status": status, "headers": headers})
@@ -142,13 +144,13 @@ def _too_large() -> Problem:
     return Problem("payload_too_large", f"The body is larger than {limits.BODY_BYTES_MAX} bytes.")
 
 
-def _asked(scope: Scope, legacy: bool) -> str:
-    """The version an error is phrased for, before anybody is authenticated."""
-    for name, value in scope["headers"]:
-        if name == b"commet-version":
-            text: str = value.decode("latin-1")
-            return text
-    return versions.UNVERSIONED if legacy else versions.CURRENT
+def _asked_for(scope: Scope, legacy: bool) -> str | None:
+    """The version a refusal is phrased for before anybody is authenticated; None: the request names none."""
+    named = next((value for name, value in scope["headers"] if name == b"commet-version"), None)
+    try:
+        return versions.asked_for(None if named is None else named.decode("latin-1"), legacy=legacy)
+    except Problem:
+        return versions.CURRENT  # the refusal may well be that the header names nothing
 
 
 def _legacy_headers(path: str) -> Headers:
@@ -177,7 +179,8 @@ def _endpoint(
     async def answer(request: Request) -> Response:
         started = time.perf_counter()
         outgoing = Outgoing(
-            _asked(request.scope, legacy), _legacy_headers(request.url.path) if legacy else []
+            _asked_for(request.scope, legacy) or versions.CURRENT,
+            _legacy_headers(request.url.path) if legacy else [],
         )
         try:
             body = await read_body(request.scope, request.receive)
