@@ -147,6 +147,10 @@ def test_a_refusal_names_fields_as_the_pin_spells_them(shop: Organization, chang
         one = refusal(shop.http.post(TRACK, json=wrong), 400, "validation_error")
         checked = refusal(shop.http.post(f"{API}/usage/check", json=wrong), 400, "validation_error")
         again = refusal(track(shop, key="taken"), 409, "duplicate")
+        batch = json_of(shop.http.post(BATCH, json={"events": [wrong]}))
+        (failed,) = batch.get("data", batch)["failed"]
+        assert failed["details"] == one["details"]
+        assert failed["param"] == one["param"]
         pages = {each["doc_url"].split("/")[-3] for each in (one, again, checked)}
         return [one["details"][0]["field"], checked["param"], again["param"], *pages]
 

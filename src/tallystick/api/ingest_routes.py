@@ -7,7 +7,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from tallystick.api import auth, events, versions, wire
+from tallystick.api import auth, events, problems, versions, wire
 from tallystick.api.auth import Keyring
 from tallystick.api.rate_limits import Headers, RateLimits
 from tallystick.core import ids, limits
@@ -105,8 +105,8 @@ class IngestRoutes:
                     index=index,
                     error=f"{each.code}: {each.message}",
                     code=each.code,
-                    param=_dialect(each.param, version),
-                    details=each.details,
+                    param=versions.field_name(each.param, version),
+                    details=problems.details(each, version=version),
                     data=items[index],
                 )
                 for index, each in enumerate(outcomes)
@@ -118,13 +118,13 @@ class IngestRoutes:
 
     def _all_or_nothing(self, outcomes: list[Outcome | None], headers: Any) -> None:
         """A revoked key, or a database that is away, is not the events' fault: it is the request that failed."""
-        problems = [each for each in outcomes if isinstance(each, Problem)]
-        for problem in problems:
+        refused = [each for each in outcomes if isinstance(each, Problem)]
+        for problem in refused:
             if problem.code == "unauthorized":
                 self._keyring.forget(auth.secret_in(headers) or "")
                 raise problem
-        if len(problems) == len(outcomes) and all(each.code == "unavailable" for each in problems):
-            raise problems[0]
+        if len(refused) == len(outcomes) and all(each.code == "unavailable" for each in refused):
+            raise refused[0]
 
     async def _caller(self, headers: Any, answer_headers: Headers, legacy: bool) -> _Caller:
         found = {name: value for name, value in headers if name in _HEADERS}
@@ -208,6 +208,3 @@ def _encode_batch(answer: _BatchAnswer, version: str, organization: Organization
         versions.speak(each, version, organization_id=organization_id)["data"] for each in answer.successful
     ]
     return wire.encode({"success": True, "data": fields})
-
-
-_dialect = versions.field_name

@@ -34,14 +34,12 @@ def problem_of(error: BaseException, request_id: str, *, keyed: bool = False) ->
 
 
 def render(problem: Problem, *, version: str = CURRENT) -> bytes:
-    details: Any = problem.details
-    if isinstance(details, list):
-        details = [{**each, "field": field_name(each["field"], version)} for each in details]
+    shown = details(problem, version=version)
     inner: dict[str, Any] = {
         "type": problem.kind.type,
         "code": problem.code,
         "message": problem.message,
-        "details": details,
+        "details": shown,
         "doc_url": f"{_DOCS}/{CURRENT if version == UNVERSIONED else version}/errors/{problem.code}.md",
     }
     if problem.param is not None:
@@ -52,9 +50,16 @@ def render(problem: Problem, *, version: str = CURRENT) -> bytes:
             "error": inner,
             "code": problem.code,
             "message": problem.message,
-            "details": details,
+            "details": shown,
         }
     )
+
+
+def details(problem: Problem, *, version: str) -> Any:
+    """Its facts, with fields as a caller of `version` spells them."""
+    if not isinstance(problem.details, list):
+        return problem.details
+    return [{**each, "field": field_name(each["field"], version)} for each in problem.details]
 
 
 def headers(problem: Problem) -> Headers:
