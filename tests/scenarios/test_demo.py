@@ -1,6 +1,7 @@
 """`tallystick demo`, whole and cut short: three months of real commits become invoices that add up."""
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -40,8 +41,14 @@ def command(data_dir: Path, *more: str) -> list[str]:
 
 
 def fill(data_dir: Path) -> dict[str, Any]:
+    limited = {**os.environ, "TALLYSTICK_RATE_LIMIT": "1"}  # which is for others than the demo itself
     run = subprocess.run(
-        command(data_dir, "--exit", "--json"), capture_output=True, text=True, check=False, timeout=180
+        command(data_dir, "--exit", "--json"),
+        env=limited,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=180,
     )
     assert run.returncode == 0, run.stderr
     document: dict[str, Any] = json.loads(run.stdout)

@@ -34,6 +34,12 @@ BASIS_POINTS_MAX: Final = 10_000
 FUTURE_MAX: Final = timedelta(hours=1)
 """How far ahead of our clock an event may say it happened: clients' clocks differ (ruling 5)."""
 
+RATE_LIMIT_MAX: Final = 1_000_000
+"""Requests a second per API key: what an operator may set, far beyond what a machine answers."""
+RATE_BURST_MAX: Final = 2 * RATE_LIMIT_MAX
+RATE_BUCKETS_KEPT_MAX: Final = 100_000
+"""Per process: so many keys may be short of their full rate at once before the first are let off."""
+
 PAGE_SIZE: Final = 25
 PAGE_SIZE_MAX: Final = 100
 IDEMPOTENCY_KEEP: Final = timedelta(hours=24)

@@ -71,9 +71,13 @@ async def insert(conn: Conn, organization: Organization) -> None:
     )
 
 
-async def get(conn: Conn, *, organization_id: UUID) -> Organization | None:
+async def get(conn: Conn, *, organization_id: UUID, lock: bool = False) -> Organization | None:
     async with conn.cursor(row_factory=class_row(Organization)) as cursor:
-        await cursor.execute(f"SELECT {_ORGANIZATION} FROM organizations WHERE id = %s", (organization_id,))
+        await cursor.execute(
+            f"SELECT {_ORGANIZATION} FROM organizations WHERE id = %s"
+            + (" FOR NO KEY UPDATE" if lock else ""),
+            (organization_id,),
+        )
         return await cursor.fetchone()
 
 
@@ -81,6 +85,14 @@ async def every(conn: Conn) -> list[Organization]:
     async with conn.cursor(row_factory=class_row(Organization)) as cursor:
         await cursor.execute(f"SELECT {_ORGANIZATION} FROM organizations ORDER BY id")
         return await cursor.fetchall()
+
+
+async def update(conn: Conn, organization: Organization) -> None:
+    """Its name, its time zone and its pinned version; nothing else of it ever changes this way."""
+    await conn.execute(
+        "UPDATE organizations SET name = %s, timezone = %s, api_version = %s WHERE id = %s",
+        (organization.name, organization.timezone, organization.api_version, organization.id),
+    )
 
 
 async def set_clock(conn: Conn, *, organization_id: UUID, to: datetime) -> datetime:
