@@ -1,7 +1,7 @@
 """What is offered: features, plans, and the terms a plan gives for a feature over a period."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
@@ -62,6 +62,22 @@ class Terms:
 
 
 @dataclass(frozen=True, slots=True)
+class Minimum:
+    """The least a plan's usage costs a period, from a moment on; None: nothing any more. Major units."""
+
+    valid_from: datetime
+    amount: Decimal | None
+
+
+def minimum_over(versions: Sequence[Minimum], period: Period) -> Decimal | None:
+    """What was asked at the period's start, or less if it was lowered within it: like terms, worse waits."""
+    before = [each.amount for each in versions if each.valid_from <= period.start]
+    during = [each.amount for each in versions if period.start < each.valid_from < period.end]
+    asked = [before[-1] if before else None, *during]
+    return None if None in asked else min(each for each in asked if each is not None)
+
+
+@dataclass(frozen=True, slots=True)
 class Catalogue:
     """All that ingest must know of an organization's offer, in one value."""
 
@@ -69,6 +85,7 @@ class Catalogue:
     meters: Mapping[str, tuple[Meter, ...]]  # by event code, every version
     versions: Mapping[UUID, tuple[tuple[datetime, Meter], ...]]  # by feature, in order
     plans: Mapping[UUID, Mapping[UUID, tuple[Terms, ...]]]  # plan → feature → versions in order
+    minimums: Mapping[UUID, tuple[Minimum, ...]] = field(default_factory=dict)  # by plan, versions in order
 
 
 Stretch = tuple[Period, Terms]

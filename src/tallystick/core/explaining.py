@@ -44,6 +44,13 @@ def explain(
             f"The base price of {description}, {money(amount, currency)}, is charged in advance for the period "
             f"from {period['start']} to {period['end']} ({period['timezone']})."
         ]
+    if part == Part.PLAN_MINIMUM:
+        return [
+            _period(proof),
+            f"The plan's usage costs at least {proof['minimum']} {currency} a period; its features come to "
+            f"{money(proof['featuresAmount'], currency)}, and {money(proof['amountBefore'], currency)} had been "
+            f"added before. The line is what is missing: {money(amount, currency)}.",
+        ]
     sentences = [_period(proof), _meter(proof)]
     if part in (Part.USAGE, Part.DIFFERENCE):
         sentences.append(_events(proof, dropped))

@@ -10,7 +10,7 @@ from uuid import UUID
 
 from tallystick.core import evidence
 from tallystick.core.adjustments import Rated
-from tallystick.core.evidence import Basis
+from tallystick.core.evidence import Basis, PlanPeriod
 from tallystick.core.money import ZERO, from_minor, text, to_minor
 from tallystick.core.pricing import Components, minus, unit_amount
 from tallystick.core.times import Period, local_day
@@ -173,6 +173,32 @@ def difference_line(
         ),
         part=Part.DIFFERENCE,
         usage_period=basis.index,
+    )
+
+
+def plan_minimum_line(
+    lived: PlanPeriod, *, minimum: Decimal, features_minor: int, before_minor: int, currency: str
+) -> Line | None:
+    """What lifts a plan's usage of a period to its minimum, beyond what was lifted before; None when nothing does.
+
+    Taken back, it is negative: usage that came late has filled some of it.
+    """
+    wanted = max(0, to_minor(minimum, currency) - features_minor)
+    if wanted == before_minor:
+        return None
+    amount = wanted - before_minor
+    return Line(
+        line_type="feature_overage",
+        charge_type="true_up",
+        description=f"Up to the plan's minimum of {text(minimum)} for {_days(lived.period, lived.timezone)}",
+        quantity=Decimal(1),
+        unit_amount=from_minor(amount, currency),
+        amount=amount,
+        evidence=evidence.of_plan_minimum(
+            lived, minimum=minimum, features_minor=features_minor, before_minor=before_minor
+        ),
+        part=Part.PLAN_MINIMUM,
+        usage_period=lived.index,
     )
 
 

@@ -12,7 +12,9 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from tallystick.core import evidence, ids
-from tallystick.core.invoicing import Line, Part, base_line, number, subtotal, usage_lines
+from tallystick.core.catalog import minimum_over
+from tallystick.core.evidence import PlanPeriod
+from tallystick.core.invoicing import Line, Part, base_line, number, plan_minimum_line, subtotal, usage_lines
 from tallystick.core.limits import DUE_AFTER
 from tallystick.core.meters import LatePolicy, fold
 from tallystick.core.money import text
@@ -167,7 +169,17 @@ async def _used(conn: Conn, subscription: Subscription, closing: Period, positio
         ):
             whose = replace(line, subscription_id=subscription.id)
             lines.append(await _with_events(conn, subscription.customer_id, each, whose))
-    return lines
+    minimum = minimum_over(offered.minimums.get(subscription.plan_id, ()), closing)
+    lifted = None
+    if minimum is not None:
+        lifted = plan_minimum_line(
+            PlanPeriod(lived.index, closing, lived.timezone, position),
+            minimum=minimum,
+            features_minor=subtotal(lines),
+            before_minor=0,
+            currency=subscription.currency,
+        )
+    return lines if lifted is None else [*lines, replace(lifted, subscription_id=subscription.id)]
 
 
 async def _with_events(conn: Conn, customer_id: UUID, again: RatedFeature, line: Line) -> Line:

@@ -137,6 +137,19 @@ async def create_plan(conn: Conn, *, organization_id: UUID, plan: Plan) -> None:
     await db.bump(conn, organization_id=organization_id)
 
 
+async def set_minimum(
+    conn: Conn, *, organization_id: UUID, plan: Plan, amount: Decimal | None, now: datetime
+) -> None:
+    """The least the plan's usage costs a period; lowered it counts at once, raised from the next period on."""
+    if plan.is_free and amount:
+        raise InvalidRequest(FieldError("minimumAmount", "a free plan asks nothing"))
+    await catalog.lock_plan(conn, organization_id=organization_id, plan_id=plan.id)
+    await catalog.insert_minimum(
+        conn, organization_id=organization_id, plan_id=plan.id, amount=amount or None, valid_from=now
+    )
+    await db.bump(conn, organization_id=organization_id)
+
+
 async def find_plan(conn: Conn, *, organization_id: UUID, plan_id: UUID | None, code: str | None) -> Plan:
     """A plan that can still be chosen, by id or code."""
     plan = await catalog.plan(conn, organization_id=organization_id, plan_id=plan_id, code=code)

@@ -7,6 +7,7 @@ which row was changed, added or taken away.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from enum import StrEnum
 from typing import Any, Final
 from uuid import UUID
@@ -88,6 +89,8 @@ async def _verify_line(conn: Conn, invoice: Invoice, line: InvoiceLine) -> LineR
     if line.line_type == "plan_base":
         amount = from_minor(line.amount, invoice.currency)
         report.differences += _differ("the amount", text(amount), proof.get("amount"))
+    elif line.part == Part.PLAN_MINIMUM:
+        report.differences += await _compare_minimum(conn, invoice, line)
     elif line.part is None or line.feature_id is None or "terms" not in proof:
         report.differences.append("the line holds no evidence it could be derived from")
     else:
@@ -193,6 +196,27 @@ async def _compare_before(conn: Conn, line: InvoiceLine) -> list[str]:
         if each.feature_id == line.feature_id:
             before += each.amount
     return _differ("what its earlier lines said", before, (line.evidence or {})["amountBefore"])
+
+
+async def _compare_minimum(conn: Conn, invoice: Invoice, line: InvoiceLine) -> list[str]:
+    """A plan's minimum lifts what the features' lines had said by then, and nothing else."""
+    assert line.subscription_id is not None and line.usage_period is not None
+    proof = line.evidence or {}
+    features = before = 0
+    for each in await invoices.lines_of_period(
+        conn, subscription_id=line.subscription_id, index=line.usage_period
+    ):
+        if each.id == line.id:
+            break
+        if each.part == Part.PLAN_MINIMUM:
+            before += each.amount
+        else:
+            features += each.amount
+    wanted = max(0, to_minor(Decimal(proof["minimum"]), invoice.currency) - features)
+    return [
+        *_differ("what the features come to", features, proof["featuresAmount"]),
+        *_differ("the amount", wanted - before, line.amount),
+    ]
 
 
 def _differ(what: str, derived: object, said: object) -> list[str]:
