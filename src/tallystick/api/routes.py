@@ -5,6 +5,7 @@ from typing import Final
 from tallystick.api import (
     access,
     api_keys,
+    corrections,
     customers,
     features,
     invoices,
@@ -28,6 +29,7 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
     *subscriptions.OPERATIONS,
     *upcoming.OPERATIONS,
     *late_events.OPERATIONS,
+    *corrections.OPERATIONS,
     *usage.OPERATIONS,
     *access.OPERATIONS,
     *invoices.OPERATIONS,

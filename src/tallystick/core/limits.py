@@ -28,6 +28,7 @@ AMOUNT_MINOR_MAX: Final = 10**15
 
 TIERS_MAX: Final = 100
 PREVIEW_AMOUNTS_MAX: Final = 10_000
+CORRECTED_EVENTS_MAX: Final = 1_000
 BASIS_POINTS_MAX: Final = 10_000
 """More than the whole of an amount is a typing error, not a share."""
 

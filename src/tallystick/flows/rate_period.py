@@ -96,8 +96,10 @@ async def event_set(conn: Conn, *, customer_id: UUID, basis: Basis, span: Period
     )
     async for event in found:
         measured = contribution(basis.meter, event)
-        if measured is not None:
-            leaves.append(leaf(event))
+        if measured is None:
+            continue
+        leaves.append(leaf(event))
+        if event.voids is None:
             parts.append((event.occurred_at, measured))
     parts.sort(
         key=lambda each: (each[0], each[1].quantity)

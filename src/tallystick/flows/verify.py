@@ -129,7 +129,10 @@ async def _derive(
         measured = contribution(basis.meter, event)
         if measured is None:
             continue
-        parts.append((event, measured))
+        if event.voids is None:
+            parts.append((event, measured))
+        elif window is None or not window[1]:
+            continue  # only a difference speaks of what was taken back
         if window is not None and event.occurred_at in window[0] and position > window[1]:
             leaves.append(leaf(event))
     parts.sort(key=lambda each: (each[0].occurred_at, each[1].quantity))

@@ -52,6 +52,19 @@ CREATE TABLE closed_periods (
     "position" bigint NOT NULL,
     closed_at timestamp with time zone NOT NULL
 );
+CREATE TABLE corrections (
+    id uuid NOT NULL,
+    organization_id uuid NOT NULL,
+    customer_id uuid NOT NULL,
+    event_code text NOT NULL,
+    span_start timestamp with time zone NOT NULL,
+    span_end timestamp with time zone NOT NULL,
+    reason text,
+    voided jsonb NOT NULL,
+    added jsonb NOT NULL,
+    reverts uuid,
+    created_at timestamp with time zone NOT NULL
+);
 CREATE TABLE customers (
     id uuid NOT NULL,
     organization_id uuid NOT NULL,
@@ -85,7 +98,9 @@ CREATE TABLE events (
     timed boolean NOT NULL,
     adjusts uuid,
     properties jsonb,
-    reason text
+    reason text,
+    voids uuid,
+    voided bigint
 )
 PARTITION BY RANGE (occurred_at);
 CREATE TABLE events_any (
@@ -101,7 +116,9 @@ CREATE TABLE events_any (
     timed boolean CONSTRAINT events_timed_not_null NOT NULL,
     adjusts uuid,
     properties jsonb,
-    reason text
+    reason text,
+    voids uuid,
+    voided bigint
 );
 CREATE TABLE features (
     id uuid NOT NULL,
@@ -403,6 +420,8 @@ ALTER TABLE ONLY clock_runs
     ADD CONSTRAINT clock_runs_pkey PRIMARY KEY (id);
 ALTER TABLE ONLY closed_periods
     ADD CONSTRAINT closed_periods_pkey PRIMARY KEY (subscription_id, period_index);
+ALTER TABLE ONLY corrections
+    ADD CONSTRAINT corrections_pkey PRIMARY KEY (id);
 ALTER TABLE ONLY customers
     ADD CONSTRAINT customers_pkey PRIMARY KEY (id);
 ALTER TABLE ONLY event_keys
@@ -469,6 +488,8 @@ CREATE INDEX api_keys_of_organization ON api_keys USING btree (organization_id, 
 CREATE INDEX clock_runs_of_organization ON clock_runs USING btree (organization_id, id);
 CREATE UNIQUE INDEX clock_runs_one_at_a_time ON clock_runs USING btree (organization_id) WHERE (status = ANY (ARRAY['pending'::text, 'running'::text]));
 CREATE INDEX closed_periods_of_customer ON closed_periods USING btree (customer_id, period_end);
+CREATE INDEX corrections_of_organization ON corrections USING btree (organization_id, id);
+CREATE UNIQUE INDEX corrections_reverted_once ON corrections USING btree (reverts) WHERE (reverts IS NOT NULL);
 CREATE UNIQUE INDEX customers_external_id ON customers USING btree (organization_id, external_id);
 CREATE INDEX customers_of_organization ON customers USING btree (organization_id, id);
 CREATE INDEX events_arrival ON ONLY events USING brin (id, batch) WITH (pages_per_range='32', autosummarize='on');
@@ -507,6 +528,10 @@ ALTER TABLE ONLY closed_periods
     ADD CONSTRAINT closed_periods_organization_id_fkey FOREIGN KEY (organization_id) REFERENCES organizations(id);
 ALTER TABLE ONLY closed_periods
     ADD CONSTRAINT closed_periods_subscription_id_fkey FOREIGN KEY (subscription_id) REFERENCES subscriptions(id);
+ALTER TABLE ONLY corrections
+    ADD CONSTRAINT corrections_organization_id_fkey FOREIGN KEY (organization_id) REFERENCES organizations(id);
+ALTER TABLE ONLY corrections
+    ADD CONSTRAINT corrections_reverts_fkey FOREIGN KEY (reverts) REFERENCES corrections(id);
 ALTER TABLE ONLY customers
     ADD CONSTRAINT customers_organization_id_fkey FOREIGN KEY (organization_id) REFERENCES organizations(id);
 ALTER TABLE ONLY features

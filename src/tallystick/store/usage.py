@@ -91,7 +91,7 @@ async def whole_hours(conn: Conn, *, customer_id: UUID, meter: Meter, span: Peri
     found = await rows(
         conn,
         """SELECT coalesce(sum(events), 0)::bigint,
-                  CASE WHEN %(max)s THEN coalesce(max(quantity), 0) ELSE coalesce(sum(quantity), 0) END
+                  CASE WHEN %(max)s THEN coalesce(max(quantity) FILTER (WHERE events > 0), 0) ELSE coalesce(sum(quantity), 0) END
              FROM usage_hours
             WHERE customer_id = %(customer)s AND meter_id = %(meter)s AND hour >= %(start)s AND hour < %(end)s""",
         {
@@ -109,7 +109,7 @@ async def _latest_of_hours(conn: Conn, customer_id: UUID, meter: Meter, span: Pe
     found = await rows(
         conn,
         """SELECT sum(events) OVER ()::bigint, quantity, latest_at FROM usage_hours
-            WHERE customer_id = %s AND meter_id = %s AND hour >= %s AND hour < %s
+            WHERE customer_id = %s AND meter_id = %s AND hour >= %s AND hour < %s AND latest_at IS NOT NULL
             ORDER BY latest_at DESC, quantity DESC LIMIT 1""",
         (customer_id, meter.id, span.start, span.end),
     )
@@ -125,6 +125,48 @@ async def values_in(conn: Conn, *, customer_id: UUID, meter_id: UUID, span: Peri
         (customer_id, meter_id, span.start, span.end),
     )
     return frozenset(bytes(each[0]) for each in found)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class HourPlace:
+    """One hourly rollup."""
+
+    customer_id: UUID
+    meter_id: UUID
+    hour: datetime
+
+
+async def lock_hours(conn: Conn, places: list[HourPlace]) -> None:
+    """Hold rollups, in one order: until this transaction ends nothing is counted there."""
+    for each in sorted(places):
+        await conn.execute(
+            "SELECT FROM usage_hours WHERE customer_id = %s AND meter_id = %s AND hour = %s FOR UPDATE",
+            (each.customer_id, each.meter_id, each.hour),
+        )
+
+
+async def rewrite_hour(conn: Conn, place: HourPlace, counted: Fold, *, unique: bool, number: int) -> None:
+    """Make a held rollup what its events now say."""
+    where = (place.customer_id, place.meter_id, place.hour)
+    await conn.execute(
+        """UPDATE usage_hours SET events = %s, quantity = %s, latest_at = %s, batch = %s
+            WHERE customer_id = %s AND meter_id = %s AND hour = %s""",
+        (counted.events, ZERO if unique else counted.quantity, counted.at, number, *where),
+    )
+    if unique:
+        await conn.execute(
+            """DELETE FROM usage_values
+                WHERE customer_id = %s AND meter_id = %s AND hour = %s AND value_hash <> ALL(%s::bytea[])""",
+            (*where, list(counted.values)),
+        )
+
+
+async def forget_counters(conn: Conn, *, customer_id: UUID, feature_ids: list[UUID]) -> None:
+    """Counters of hard limits that are to be counted anew when next asked."""
+    await conn.execute(
+        "DELETE FROM limit_counters WHERE customer_id = %s AND feature_id = ANY(%s)",
+        (customer_id, feature_ids),
+    )
 
 
 @dataclass(frozen=True, slots=True, order=True)
