@@ -54,7 +54,8 @@ async def renew_latest(conn: Conn, additions: list[Addition], *, number: int) ->
             GROUP BY customer_id, meter_id, hour ORDER BY customer_id, meter_id, hour
            ON CONFLICT (customer_id, meter_id, hour) DO UPDATE
               SET events = u.events + excluded.events, batch = excluded.batch,
-                  quantity = CASE WHEN (excluded.latest_at, excluded.quantity) > (u.latest_at, u.quantity)
+                  quantity = CASE WHEN u.latest_at IS NULL
+                                    OR (excluded.latest_at, excluded.quantity) > (u.latest_at, u.quantity)
                                   THEN excluded.quantity ELSE u.quantity END,
                   latest_at = greatest(u.latest_at, excluded.latest_at)""",
         (
