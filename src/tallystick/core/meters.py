@@ -81,6 +81,15 @@ class Meter:
         """Whether the whole is the sum of its parts; distinct values and maxima are not."""
         return self.aggregation in (Aggregation.SUM, Aggregation.COUNT)
 
+    @property
+    def reads_all(self) -> bool:
+        """Whether every event of its code counts, by its own value: nothing depends on properties."""
+        return (
+            self.adds_up
+            and not self.filters
+            and (self.property_name is None or self.aggregation is Aggregation.COUNT)
+        )
+
 
 class Measured(NamedTuple):
     """What one event contributes to one meter: a quantity; for UNIQUE the hash of a value, for LATEST its time."""

@@ -16,15 +16,14 @@ from tallystick.core.catalog import minimum_over
 from tallystick.core.evidence import PlanPeriod
 from tallystick.core.invoicing import Line, Part, base_line, number, plan_minimum_line, subtotal, usage_lines
 from tallystick.core.limits import DUE_AFTER
-from tallystick.core.meters import LatePolicy, fold
+from tallystick.core.meters import LatePolicy
 from tallystick.core.money import text
-from tallystick.core.proof import set_digest
 from tallystick.core.subscriptions import Status, Step, move, periods_per_invoice
 from tallystick.core.times import Period, boundary
 from tallystick.errors import must
 from tallystick.flows import settle_late
 from tallystick.flows.books import load_catalogue
-from tallystick.flows.rate_period import RatedFeature, UsagePeriod, event_set, rate_features
+from tallystick.flows.rate_period import RatedFeature, UsagePeriod, digest_events, rate_features
 from tallystick.flows.settle_late import Findings, look, still_so
 from tallystick.flows.subscribe import base_evidence, billing_period, grace_of, paid_until
 from tallystick.store import catalog, customers, db, invoices, late, organizations, subscriptions
@@ -186,23 +185,19 @@ async def _with_events(conn: Conn, customer_id: UUID, again: RatedFeature, line:
     proof = line.evidence or {}
     if line.part is not Part.USAGE:
         return line
-    behind = await event_set(
+    behind = await digest_events(
         conn, customer_id=customer_id, basis=again.basis, span=evidence.frozen_span(proof["span"])
     )
     first = evidence.frozen_span(proof["span"]).start == again.basis.period.start
     if first or again.basis.meter.adds_up:
-        counted = fold(again.basis.meter, behind.measured).quantity
         must(
-            text(counted) == proof["used"],
+            text(behind.quantity) == proof["used"],
             "the rollups say what the events say",
             feature=again.feature.code,
             rollups=proof["used"],
-            events=text(counted),
+            events=text(behind.quantity),
         )
-    return replace(
-        line,
-        evidence={**proof, "events": {"count": len(behind.leaves), "digest": set_digest(behind.leaves)}},
-    )
+    return replace(line, evidence={**proof, "events": {"count": behind.count, "digest": behind.digest}})
 
 
 async def _write(conn: Conn, prepared: Prepared, now: datetime) -> Closed:

@@ -10,11 +10,12 @@ from tallystick.core.catalog import Catalogue, Feature, FeatureType, stretches
 from tallystick.core.evidence import Basis
 from tallystick.core.meters import Measured, fold, in_force
 from tallystick.core.pricing import Percentage
-from tallystick.core.proof import leaf
+from tallystick.core.proof import leaf, set_digest
 from tallystick.core.times import Period
 from tallystick.flows.measure_usage import contribution, measure_usage
 from tallystick.store import events
 from tallystick.store.db import Conn
+from tallystick.store.events import Digested
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +73,26 @@ async def rate_basis(conn: Conn, customer_id: UUID, basis: Basis) -> Rated:
 
 def as_usage(measured: tuple[Measured, ...], basis: Basis) -> Usage:
     return Usage(fold(basis.meter, measured).quantity, tuple(each.quantity for each in measured))
+
+
+async def digest_events(
+    conn: Conn, *, customer_id: UUID, basis: Basis, span: Period, after: int = 0
+) -> Digested:
+    """The events a line bills, as its evidence keeps them; digested where they lie if the meter allows it."""
+    if basis.meter.reads_all:
+        found = await events.digest(
+            conn,
+            customer_id=customer_id,
+            meter=basis.meter,
+            span=span,
+            at_position=basis.position,
+            after_position=after,
+        )
+        if found is not None:
+            return found
+    behind = await event_set(conn, customer_id=customer_id, basis=basis, span=span, after=after)
+    quantity = fold(basis.meter, behind.measured).quantity
+    return Digested(len(behind.leaves), quantity, set_digest(behind.leaves))
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,11 +21,10 @@ from tallystick.core.invoicing import Billed, Line, Part, difference_line, plan_
 from tallystick.core.limits import DUE_AFTER, LATE_PER_CLAIM
 from tallystick.core.meters import LatePolicy, in_force
 from tallystick.core.money import ZERO
-from tallystick.core.proof import set_digest
 from tallystick.core.times import show_instant
 from tallystick.flows.books import load_catalogue
 from tallystick.flows.measure_usage import contribution
-from tallystick.flows.rate_period import RatedFeature, UsagePeriod, event_set, rate_features
+from tallystick.flows.rate_period import RatedFeature, UsagePeriod, digest_events, rate_features
 from tallystick.store import db, events, invoices, late, organizations, subscriptions
 from tallystick.store.db import Conn, Database, new_id
 from tallystick.store.invoices import InvoiceLine
@@ -155,13 +154,10 @@ async def _difference(
     )
     if line is None:
         return None
-    behind = await event_set(
+    behind = await digest_events(
         conn, customer_id=period.customer_id, basis=again.basis, span=period.span, after=billed.position
     )
-    proof = {
-        **(line.evidence or {}),
-        "events": {"count": len(behind.leaves), "digest": set_digest(behind.leaves)},
-    }
+    proof = {**(line.evidence or {}), "events": {"count": behind.count, "digest": behind.digest}}
     return replace(line, id=new_id(), subscription_id=period.subscription_id, evidence=proof)
 
 

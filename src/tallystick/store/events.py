@@ -10,6 +10,7 @@ from uuid import UUID
 import psycopg
 
 from tallystick.core.events import StoredEvent
+from tallystick.core.meters import Aggregation, Meter
 from tallystick.core.proof import LEAF_BYTES, leaf
 from tallystick.core.times import Period
 from tallystick.store import columns
@@ -161,9 +162,9 @@ _INSERT: Final = """
         ON CONFLICT DO NOTHING RETURNING event_id
     ), stored AS (
         INSERT INTO events (customer_id, occurred_at, id, organization_id, received_at, batch, feature_code,
-                            value, event_key, timed, adjusts, properties, reason, voids)
+                            value, event_key, timed, adjusts, properties, reason, voids, leaf)
         SELECT customer_id, occurred_at, id, %(organization)s, %(received)s, batch, feature_code,
-               value::numeric, event_key, timed, adjusts, properties::jsonb, reason, voids
+               value::numeric, event_key, timed, adjusts, properties::jsonb, reason, voids, leaf
           FROM sent, numbered WHERE key_hash IS NULL OR id IN (SELECT event_id FROM fresh)
         RETURNING id
     ), counted AS (
@@ -432,6 +433,49 @@ async def unchained(conn: Conn, *, organization_id: UUID) -> list[UUID]:
         (organization_id,),
     )
     return [each[0] for each in found]
+
+
+@dataclass(frozen=True, slots=True)
+class Digested:
+    """What a set of events is, without reading it here: how many, what they add up to, the digest of their leaves."""
+
+    count: int
+    quantity: Decimal
+    digest: str
+
+
+async def digest(
+    conn: Conn, *, customer_id: UUID, meter: Meter, span: Period, at_position: int, after_position: int
+) -> Digested | None:
+    """Of the events a meter counts, all of its code: for meters that read no property (`reads_all`).
+
+    None where a row from before leaves were kept is among them.
+    """
+    found = await rows(
+        conn,
+        f"""SELECT count(*), count(leaf),
+                   coalesce(sum(CASE WHEN e.voids IS NOT NULL THEN 0
+                                     WHEN %(counts)s AND e.adjusts IS NULL THEN 1 ELSE e.value END), 0),
+                   sha256(coalesce(string_agg(e.leaf, ''::bytea ORDER BY e.occurred_at, e.id), ''::bytea))
+              FROM events e
+             WHERE e.customer_id = %(customer)s AND e.occurred_at >= %(start)s AND e.occurred_at < %(end)s
+               AND e.feature_code = %(code)s AND (e.adjusts IS NULL OR e.adjusts = %(feature)s)
+               AND EXISTS (SELECT FROM ingest_batches b WHERE b.batch = e.batch
+                              AND b.position <= %(position)s AND b.position > %(after)s)
+               AND (CASE WHEN e.voids IS NULL THEN {_COUNTS} ELSE %(after)s > 0 END)""",
+        {
+            "counts": meter.aggregation is Aggregation.COUNT,
+            "customer": customer_id,
+            "start": span.start,
+            "end": span.end,
+            "code": meter.event_code,
+            "feature": meter.feature_id,
+            "position": at_position,
+            "after": after_position,
+        },
+    )
+    count, with_leaf, quantity, digested = found[0]
+    return Digested(count, Decimal(quantity), bytes(digested).hex()) if count == with_leaf else None
 
 
 async def stream_positions(

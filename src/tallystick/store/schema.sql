@@ -100,7 +100,8 @@ CREATE TABLE events (
     properties jsonb,
     reason text,
     voids uuid,
-    voided bigint
+    voided bigint,
+    leaf bytea
 )
 PARTITION BY RANGE (occurred_at);
 CREATE TABLE events_any (
@@ -118,7 +119,8 @@ CREATE TABLE events_any (
     properties jsonb,
     reason text,
     voids uuid,
-    voided bigint
+    voided bigint,
+    leaf bytea
 );
 CREATE TABLE features (
     id uuid NOT NULL,
