@@ -147,6 +147,7 @@ def difference_line(
     if not amount and not billable:
         return None
     used = rated.used - billed.used
+    rates = {unit_amount(charge.terms.price) for charge in rated.charges}
     return Line(
         line_type="feature_overage",
         charge_type="standard",
@@ -155,7 +156,7 @@ def difference_line(
             f"{text(billable)} billed"
         ),
         quantity=billable,
-        unit_amount=unit_amount(rated.charges[-1].terms.price),
+        unit_amount=rates.pop() if len(rates) == 1 else ZERO,
         amount=amount,
         feature_id=feature_id,
         feature_name=feature_name,
