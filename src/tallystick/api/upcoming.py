@@ -9,7 +9,7 @@ from tallystick.api.wire import Out
 from tallystick.core import ids
 from tallystick.core.times import show_instant
 from tallystick.errors import Problem
-from tallystick.flows.close_period import prepare
+from tallystick.flows.close_period import prepare, read_for
 from tallystick.store import db
 
 

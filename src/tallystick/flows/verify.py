@@ -18,7 +18,7 @@ from tallystick.core.events import StoredEvent
 from tallystick.core.evidence import Basis, frozen_basis, frozen_span
 from tallystick.core.invoicing import Part, charges_in_money, in_money, number, true_up_in_money
 from tallystick.core.meters import Fold, Measured, fold, merge
-from tallystick.core.money import from_minor, text
+from tallystick.core.money import from_minor, text, to_minor
 from tallystick.core.proof import GENESIS, leaf, link, set_digest
 from tallystick.core.times import Period
 from tallystick.flows.measure_usage import contribution
