@@ -46,6 +46,7 @@ PAGE_SIZE_MAX: Final = 100
 IDEMPOTENCY_KEEP: Final = timedelta(hours=24)
 GRACE_LIVE: Final = timedelta(hours=1)
 """Between a period's end and its invoice, so that what is a little late is still in it (ruling 2)."""
+GRACE_MAX: Final = timedelta(days=7)
 DUE_AFTER: Final = timedelta(days=14)
 CLOCK_ADVANCE_DAYS_MAX: Final = 3_660
 
