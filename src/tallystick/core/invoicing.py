@@ -8,7 +8,7 @@ from uuid import UUID
 
 from tallystick.core import pricing
 from tallystick.core.catalog import Terms
-from tallystick.core.meters import Fold
+from tallystick.core.meters import Fold, Usage
 from tallystick.core.money import ZERO, from_minor, text, to_minor
 
 
@@ -44,7 +44,7 @@ class Charge:
         return pricing.total(self.components)
 
 
-def charge(terms: Terms, usage: Fold) -> Charge:
+def charge(terms: Terms, usage: Usage | Fold) -> Charge:
     """Included units leave the quantity before pricing; without overage nothing is billed."""
     used = usage.quantity
     if terms.unlimited:

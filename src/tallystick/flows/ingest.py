@@ -7,6 +7,7 @@ A refused event leaves nothing, and its key stays free.
 """
 
 import logging
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -19,15 +20,16 @@ from psycopg.pq import TransactionStatus
 from tallystick.core import ids
 from tallystick.core.admission import Admitted, Limit, admit, admit_adjustment, limit_reached
 from tallystick.core.events import StoredEvent, UsageEvent
-from tallystick.core.meters import Aggregation, Fold, Measured, Meter
+from tallystick.core.meters import Aggregation, Measured, Meter
 from tallystick.core.money import ZERO
 from tallystick.core.proof import header_hash, key_hash
 from tallystick.core.subscriptions import Standing
 from tallystick.core.times import hour_of, show_instant
+from tallystick.core.windows import Ruled
 from tallystick.errors import FieldError, InvalidRequest, Problem, must
 from tallystick.flows.books import Book, Books
 from tallystick.flows.measure_usage import measure_usage
-from tallystick.store import db, events, usage
+from tallystick.store import db, events, measuring, usage
 from tallystick.store.db import Conn, new_ids
 from tallystick.store.usage import Addition, CounterKey
 
@@ -270,6 +272,7 @@ async def _count_others(conn: Conn, fresh: Sequence[_Work], number: int) -> None
                 continue
             addition = Addition(
                 each.standing.customer_id,
+                meter.feature_id,
                 meter.id,
                 hour_of(each.admitted.occurred_at),
                 measured.quantity,
@@ -290,20 +293,28 @@ async def _draw_on_limits(conn: Conn, work: dict[int, _Work], outcomes: list[Out
     limited = {position: each for position, each in work.items() if each.admitted.limits}
     if not limited:
         return set()
-    spans: dict[CounterKey, tuple[Limit, UUID]] = {}
+    spans: dict[CounterKey, Limit] = {}
+    values: defaultdict[CounterKey, set[bytes]] = defaultdict(set)
     for each in limited.values():
         for limit in each.admitted.limits:
-            spans.setdefault(_counter(each, limit), (limit, each.standing.customer_id))
+            key = _counter(each, limit)
+            spans.setdefault(key, limit)
+            if limit.adds.distinct is not None:
+                values[key].add(limit.adds.distinct)
     counters = await usage.lock_counters(conn, keys=list(spans))
-    folds: dict[CounterKey, Fold] = {}
-    for key, (limit, customer_id) in spans.items():
-        used = counters[key]
+    drawn: dict[CounterKey, _Drawn] = {}
+    for key, limit in spans.items():
+        used, met = counters[key], frozenset[bytes]()
         if used is None or not limit.meter.adds_up:
-            folds[key] = await measure_usage(
-                conn, customer_id=customer_id, meter=limit.meter, span=limit.period
+            used = (
+                await measure_usage(conn, customer_id=key.customer_id, meter=limit.meter, span=limit.period)
+            ).quantity
+        if values[key]:
+            part = Ruled(limit.meter, (limit.period.start, limit.period.end))
+            met = await measuring.met_in(
+                conn, customer_id=key.customer_id, part=part, values=list(values[key])
             )
-        else:
-            folds[key] = Fold(0, used)
+        drawn[key] = _Drawn(used, met)
     keyed = [each for each in limited.values() if each.place is not None]
     taken = set(
         await events.holders(
@@ -327,15 +338,15 @@ async def _draw_on_limits(conn: Conn, work: dict[int, _Work], outcomes: list[Out
         after = {}
         for limit in each.admitted.limits:
             key = _counter(each, limit)
-            after[key] = _added(limit.meter, folds[key], limit.adds)
-            if after[key].quantity > limit.included and after[key].quantity > folds[key].quantity:
-                outcomes[position] = limit_reached(limit, folds[key].quantity)
+            after[key] = drawn[key].plus(limit.meter, limit.adds)
+            if after[key].used > limit.included and after[key].used > drawn[key].used:
+                outcomes[position] = limit_reached(limit, drawn[key].used)
                 break
         else:
-            folds.update(after)
+            drawn.update(after)
             if place is not None:
                 taken.add(place)
-    await usage.set_counters(conn, used={key: fold.quantity for key, fold in folds.items()})
+    await usage.set_counters(conn, used={key: each.used for key, each in drawn.items()})
     return held
 
 
@@ -343,14 +354,22 @@ def _counter(each: _Work, limit: Limit) -> CounterKey:
     return CounterKey(each.standing.customer_id, limit.subscription_id, limit.feature_id, limit.period.start)
 
 
-def _added(meter: Meter, before: Fold, adds: Measured) -> Fold:
-    match meter.aggregation:
-        case Aggregation.UNIQUE:
-            values = before.values | {adds.distinct} if adds.distinct else before.values
-            return Fold(before.events + 1, Decimal(len(values)), values)
-        case Aggregation.MAX:
-            return Fold(before.events + 1, max(before.quantity, adds.quantity))
-    return Fold(before.events + 1, before.quantity + adds.quantity)
+@dataclass(frozen=True, slots=True)
+class _Drawn:
+    """How much of a limit is used, and, where distinct values count, which of the batch's were met already."""
+
+    used: Decimal
+    met: frozenset[bytes]
+
+    def plus(self, meter: Meter, adds: Measured) -> "_Drawn":
+        match meter.aggregation:
+            case Aggregation.UNIQUE:
+                if adds.distinct is None or adds.distinct in self.met:
+                    return self
+                return _Drawn(self.used + 1, self.met | {adds.distinct})
+            case Aggregation.MAX:
+                return _Drawn(max(self.used, adds.quantity), self.met)
+        return _Drawn(self.used + adds.quantity, self.met)
 
 
 async def _tell_repeats(conn: Conn, work: dict[int, _Work], outcomes: list[Outcome | None]) -> None:

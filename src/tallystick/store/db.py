@@ -64,16 +64,21 @@ class Database:
 
     @asynccontextmanager
     async def transaction(self, *, snapshot: bool = False) -> AsyncIterator[Conn]:
-        """All or nothing. With `snapshot`, every statement sees one moment (REPEATABLE READ)."""
-        async with self._pool.connection() as conn:
-            if snapshot:
-                await conn.set_isolation_level(IsolationLevel.REPEATABLE_READ)
-            try:
-                async with conn.transaction():
-                    yield conn
-            finally:
-                if snapshot and not conn.closed:
-                    await conn.set_isolation_level(None)
+        """All or nothing. With `snapshot`, every statement sees one moment."""
+        async with self._pool.connection() as conn, one_moment(conn) if snapshot else conn.transaction():
+            yield conn
+
+
+@asynccontextmanager
+async def one_moment(conn: Conn) -> AsyncIterator[None]:
+    """A transaction in which every statement sees the same moment (REPEATABLE READ)."""
+    await conn.set_isolation_level(IsolationLevel.REPEATABLE_READ)
+    try:
+        async with conn.transaction():
+            yield
+    finally:
+        if not conn.closed:
+            await conn.set_isolation_level(None)
 
 
 async def rows(conn: Conn, query: LiteralString, params: Any = None) -> list[TupleRow]:

@@ -1,14 +1,15 @@
-"""Usage: partial folds by hour, distinct values, and the counters of hard limits."""
+"""Usage: partial folds by hour, sets of distinct values, and the counters of hard limits."""
 
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
+from typing import Final
 from uuid import UUID
 
-from tallystick.core.meters import Aggregation, Fold, Meter
-from tallystick.core.money import ZERO
-from tallystick.core.times import Period
+from tallystick.core.meters import Meter
+from tallystick.store import columns
 from tallystick.store.db import Conn, rows
+from tallystick.store.meter_sql import aggregate, contributions
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +17,7 @@ class Addition:
     """What one stored event adds to a meter that does not simply add up."""
 
     customer_id: UUID
+    feature_id: UUID
     meter_id: UUID
     hour: datetime
     quantity: Decimal
@@ -43,49 +45,66 @@ async def raise_maxima(conn: Conn, additions: list[Addition], *, number: int) ->
 
 
 async def add_values(conn: Conn, additions: list[Addition]) -> None:
+    """Number the values nobody has met before, and put all of them into the sets of their hours.
+
+    The organization's head row must be locked: it is what keeps two batches from giving one number twice. (If
+    it did not, the unique index on the numbers would refuse the second.)
+    """
     await conn.execute(
-        """INSERT INTO usage_values (customer_id, meter_id, hour, value_hash)
-           SELECT DISTINCT * FROM unnest(%s::uuid[], %s::uuid[], %s::timestamptz[], %s::bytea[])
-                AS c (customer_id, meter_id, hour, value_hash)
-            ORDER BY 1, 2, 3, 4
-           ON CONFLICT DO NOTHING""",
+        f"""WITH sent AS (
+                SELECT DISTINCT * FROM unnest(%s::uuid[], %s::uuid[], %s::uuid[], %s::timestamptz[], %s::bytea[])
+                    AS c (customer_id, feature_id, meter_id, hour, value_hash)
+            ){_NUMBER_AND_COUNT}""",
         (
-            [each.customer_id for each in additions],
-            [each.meter_id for each in additions],
-            [each.hour for each in additions],
-            [each.distinct for each in additions],
+            columns.uuids(each.customer_id for each in additions),
+            columns.uuids(each.feature_id for each in additions),
+            columns.uuids(each.meter_id for each in additions),
+            columns.instants(each.hour for each in additions),
+            columns.hashes(each.distinct for each in additions),
         ),
     )
 
 
-async def whole_hours(conn: Conn, *, customer_id: UUID, meter: Meter, span: Period) -> Fold:
-    """The fold of the hours in `span`, whose ends are full hours, from the rollups."""
-    found = await rows(
-        conn,
-        """SELECT coalesce(sum(events), 0)::bigint,
-                  CASE WHEN %(max)s THEN coalesce(max(quantity), 0) ELSE coalesce(sum(quantity), 0) END
-             FROM usage_hours
-            WHERE customer_id = %(customer)s AND meter_id = %(meter)s AND hour >= %(start)s AND hour < %(end)s""",
-        {
-            "max": meter.aggregation is Aggregation.MAX,
-            "customer": customer_id,
-            "meter": meter.id,
-            "start": span.start,
-            "end": span.end,
-        },
-    )
-    return Fold(found[0][0], Decimal(found[0][1]))
+MEMBERS: Final = 2048
+"""How many numbers a row of `usage_sets` has room for; the width of its column."""
 
 
-async def values_in(conn: Conn, *, customer_id: UUID, meter_id: UUID, span: Period) -> frozenset[bytes]:
-    """The distinct values of the hours in `span`."""
-    found = await rows(
-        conn,
-        """SELECT DISTINCT value_hash FROM usage_values
-            WHERE customer_id = %s AND meter_id = %s AND hour >= %s AND hour < %s""",
-        (customer_id, meter_id, span.start, span.end),
+def member(number: str) -> str:
+    """The set of one number, within its block."""
+    return f"set_bit(B'0'::bit({MEMBERS}), mod({number}, {MEMBERS}), 1)"
+
+
+# Each value is looked up by a probe of its own, whatever the plan was made from (docs/decisions/0009). Numbers are
+# given in the order of first use: what is used together lies together, and an hour has few rows.
+_NUMBER_AND_COUNT: Final = f""", met AS (
+        SELECT v.*, d.number
+          FROM (SELECT customer_id, feature_id, value_hash, min(hour) AS first_hour FROM sent GROUP BY 1, 2, 3) v
+          LEFT JOIN LATERAL (
+               SELECT number FROM distinct_values d
+                WHERE d.customer_id = v.customer_id AND d.feature_id = v.feature_id
+                  AND d.value_hash = v.value_hash OFFSET 0) d ON true
+    ), fresh AS (
+        INSERT INTO distinct_values (customer_id, feature_id, value_hash, number)
+        SELECT m.customer_id, m.feature_id, m.value_hash,
+               coalesce(l.number, -1) + row_number() OVER (PARTITION BY m.customer_id, m.feature_id
+                                                           ORDER BY m.first_hour, m.value_hash)
+          FROM met m
+          LEFT JOIN LATERAL (
+               SELECT number FROM distinct_values d
+                WHERE d.customer_id = m.customer_id AND d.feature_id = m.feature_id
+                ORDER BY number DESC LIMIT 1) l ON true
+         WHERE m.number IS NULL
+        RETURNING customer_id, feature_id, value_hash, number
+    ), numbered AS (
+        SELECT customer_id, feature_id, value_hash, number FROM met WHERE number IS NOT NULL
+        UNION ALL SELECT * FROM fresh
     )
-    return frozenset(bytes(each[0]) for each in found)
+    INSERT INTO usage_sets AS u (customer_id, meter_id, hour, block, members)
+    SELECT customer_id, meter_id, hour, number / {MEMBERS}, bit_or({member("number")})
+      FROM sent JOIN numbered USING (customer_id, feature_id, value_hash)
+     GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4
+    ON CONFLICT (customer_id, meter_id, hour, block) DO UPDATE SET members = u.members | excluded.members
+     WHERE (u.members | excluded.members) <> u.members"""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -134,16 +153,29 @@ async def set_counters(conn: Conn, *, used: dict[CounterKey, Decimal]) -> None:
     )
 
 
-async def backfill_hours(conn: Conn, *, customer_id: UUID, meter: Meter, hours: dict[datetime, Fold]) -> None:
-    """Rollups of a meter that is younger than the events it measures."""
+async def backfill(conn: Conn, *, organization_id: UUID, meter: Meter) -> None:
+    """The rollups of a meter that is younger than the events it measures. The head row must be locked."""
+    counts = contributions(meter)
+    params = {
+        "organization": organization_id,
+        "feature": meter.feature_id,
+        "meter": meter.id,
+        **counts.params,
+    }
     await conn.execute(
-        """INSERT INTO usage_hours (customer_id, meter_id, hour, events, quantity, batch)
-           SELECT %s, %s, *, 0 FROM unnest(%s::timestamptz[], %s::bigint[], %s::numeric[])""",
-        (
-            customer_id,
-            meter.id,
-            list(hours),
-            [each.events for each in hours.values()],
-            [ZERO if meter.aggregation is Aggregation.UNIQUE else each.quantity for each in hours.values()],
-        ),
+        f"""INSERT INTO usage_hours (customer_id, meter_id, hour, events, quantity, batch)
+            SELECT e.customer_id, %(meter)s, date_trunc('hour', e.occurred_at, 'UTC'), count(*),
+                   {aggregate(meter)}({counts.quantity}), 0
+              FROM events e WHERE e.organization_id = %(organization)s AND {counts.matches}
+             GROUP BY 1, 3 ORDER BY 1, 3""",
+        params,
     )
+    if counts.value is not None:
+        await conn.execute(
+            f"""WITH sent AS (
+                    SELECT DISTINCT e.customer_id, %(feature)s::uuid AS feature_id, %(meter)s::uuid AS meter_id,
+                           date_trunc('hour', e.occurred_at, 'UTC') AS hour, {counts.value_hash} AS value_hash
+                      FROM events e WHERE e.organization_id = %(organization)s AND {counts.matches}
+                ){_NUMBER_AND_COUNT}""",
+            params,
+        )
