@@ -113,6 +113,11 @@ CASES: dict[str, Case] = {
     "usage.set": Case(
         "/usage", "customer_not_found", body={"customerId": "{customer}", "featureCode": "api_calls", "value": 0}
     ),
+    "usage.summary": Case(
+        "/usage/summary",
+        "customer_not_found",
+        query={"customerId": "{customer}", "featureCode": "api_calls", "window": "day", "groupBy": "region"},
+    ),
     "usage.list": Case("/usage/events", "customer_not_found", query={"customerId": "{customer}"}),
     "usage.get": Case("/usage/events/{event}", "not_found"),
     "featureAccess.get": Case(

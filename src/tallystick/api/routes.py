@@ -13,6 +13,7 @@ from tallystick.api import (
     test_clock,
     transactions,
     usage,
+    usage_summary,
 )
 from tallystick.api.operations import Operation
 
@@ -22,6 +23,7 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
     *plans.OPERATIONS,
     *subscriptions.OPERATIONS,
     *usage.OPERATIONS,
+    *usage_summary.OPERATIONS,
     *access.OPERATIONS,
     *invoices.OPERATIONS,
     *transactions.OPERATIONS,
