@@ -9,9 +9,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import httpx
 import hypothesis
@@ -30,6 +32,8 @@ hypothesis.settings.register_profile("steady", derandomize=True, deadline=None)
 hypothesis.settings.register_profile("search", deadline=None, max_examples=3_000)
 hypothesis.settings.load_profile("steady")
 
+T = TypeVar("T")
+
 PROGRAM = Path(sys.executable).parent / "tallystick"
 
 
@@ -42,12 +46,13 @@ class Server:
     data_dir: Path
     database_url: str | None
     workers: int = 1
+    environment: dict[str, str] = field(default_factory=dict)
     process: "subprocess.Popen[bytes] | None" = None
 
     def start(self) -> None:
         environment = {
             name: value for name, value in os.environ.items() if not name.startswith("TALLYSTICK_")
-        }
+        } | self.environment
         command = [str(PROGRAM), "serve", "--port", str(self.port), "--workers", str(self.workers)]
         command += ["--data-dir", str(self.data_dir)]
         if self.database_url:
@@ -136,6 +141,22 @@ def server(data_folder: Path, database_url: str) -> Iterator[Server]:
     running.stop()
 
 
+@contextmanager
+def serving(
+    database_url: str, *, workers: int = 1, environment: Mapping[str, str] | None = None
+) -> Iterator[Server]:
+    """Another server on the same database, with settings of its own."""
+    folder = private_dir("tallystick-beside-")
+    port = free_port()
+    running = Server(
+        f"http://127.0.0.1:{port}", port, folder / "data", database_url, workers, dict(environment or {})
+    )
+    running.start()
+    yield running
+    running.stop()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
 MakeOrganization = Callable[..., Organization]
 
 
@@ -154,6 +175,20 @@ def make_organization(server: Server, database_url: str) -> Iterator[MakeOrganiz
         client.close()
 
 
+def beside_the_server(database_url: str, act: Callable[[Database], Awaitable[T]]) -> T:
+    """Do what a command does: our own code on the server's database, in a process of its own."""
+
+    async def inside() -> T:
+        database = Database(database_url, size=4)
+        await database.open()
+        try:
+            return await act(database)
+        finally:
+            await database.close()
+
+    return asyncio.run(inside())
+
+
 def open_one(
     database_url: str,
     base_url: str,
@@ -162,23 +197,18 @@ def open_one(
     mode: str = "sandbox",
     timezone: str = "UTC",
 ) -> Organization:
-    async def act() -> tuple[str, str]:
-        database = Database(database_url, size=1)
-        await database.open()
-        try:
-            async with database.transaction() as conn:
-                made, key = await open_organization(
-                    conn,
-                    name="Test & Sons",
-                    mode=mode,
-                    timezone=timezone,
-                    clock=parse_instant(clock) if clock else None,
-                    wall=wall(),
-                )
-            return ids.show(ids.ORGANIZATION, made.id), key.secret
-        finally:
-            await database.close()
+    async def act(database: Database) -> tuple[str, str]:
+        async with database.transaction() as conn:
+            made, key = await open_organization(
+                conn,
+                name="Test & Sons",
+                mode=mode,
+                timezone=timezone,
+                clock=parse_instant(clock) if clock else None,
+                wall=wall(),
+            )
+        return ids.show(ids.ORGANIZATION, made.id), key.secret
 
-    identity, secret = asyncio.run(act())
+    identity, secret = beside_the_server(database_url, act)
     client = httpx.Client(base_url=base_url, headers={"x-api-key": secret}, timeout=30)
     return Organization(identity, secret, client, base_url)

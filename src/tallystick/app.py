@@ -3,6 +3,7 @@
 import gc
 import logging
 import os
+import time
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -21,7 +22,9 @@ from tallystick.api.auth import Keyring
 from tallystick.api.http import METRICS_TYPE, Api, json_route
 from tallystick.api.ingest_routes import IngestRoutes
 from tallystick.api.operations import Services
+from tallystick.api.rate_limits import RateLimits
 from tallystick.api.wire import encode
+from tallystick.core.throttle import Throttle
 from tallystick.flows.batcher import Batcher
 from tallystick.flows.books import Books
 from tallystick.providers.sandbox import Sandbox
@@ -50,6 +53,15 @@ def _calm_collector() -> None:
     gc.set_threshold(100_000, 20, 20)
 
 
+def _rate_limits(chosen: Settings) -> RateLimits | None:
+    """This process's part of them, so that all processes together allow what the operator said."""
+    if not chosen.rate_limit:
+        return None
+    return RateLimits(
+        Throttle(chosen.rate_limit, chosen.rate_burst, shared_by=chosen.workers), time.monotonic_ns
+    )
+
+
 class Application:
     """One server process as an ASGI application; its lifespan owns the pool, the batcher and the sweeper."""
 
@@ -64,9 +76,12 @@ class Application:
         self.sweeper = Sweeper(
             self.database, self.payments, wall, every_s=chosen.sweep_every_s, used_keys=used_keys
         )
-        services = Services(self.database, self.books, self.payments, wall, chosen.public_url, used_keys)
+        rates = _rate_limits(chosen)
+        services = Services(
+            self.database, self.books, self.payments, wall, chosen.public_url, used_keys, rates
+        )
         ingest = IngestRoutes(
-            self.database, self.books, self.batcher, Keyring(self.database, used_keys), wall
+            self.database, self.books, self.batcher, Keyring(self.database, used_keys), wall, rates
         )
         self._api: ASGIApp = Api(services, ingest, self._pages())
 

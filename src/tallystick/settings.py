@@ -7,6 +7,8 @@ from pathlib import Path
 
 from dotenv import dotenv_values
 
+from tallystick.core import limits
+
 DEFAULT_DATA_DIR = Path("data")
 
 
@@ -19,6 +21,8 @@ class Settings:
     database_url: str | None = None  # None: the embedded PostgreSQL in data_dir
     public_url: str | None = None  # how customers reach us; None: as the request was addressed
     log_level: str = "info"
+    rate_limit: int = 0  # requests a second per API key; 0: as many as come
+    rate_burst: int = 0  # of those, so many at once
     sweep_every_s: float = 5.0
 
     @property
@@ -37,14 +41,19 @@ def load(environment: Mapping[str, str] | None = None, *, dotenv: Path = Path(".
         known.update({name: value for name, value in dotenv_values(dotenv).items() if value is not None})
     known.update(os.environ if environment is None else environment)
     get = known.get
+    rate = _whole(known, "TALLYSTICK_RATE_LIMIT", 0, most=limits.RATE_LIMIT_MAX)
     return Settings(
         host=get("TALLYSTICK_HOST") or "127.0.0.1",
-        port=_whole(known, "TALLYSTICK_PORT", 8000),
+        port=_whole(known, "TALLYSTICK_PORT", 8000, most=65_535),
         workers=workers(get("TALLYSTICK_WORKERS") or "auto"),
         data_dir=Path(get("TALLYSTICK_DATA_DIR") or DEFAULT_DATA_DIR),
         database_url=get("TALLYSTICK_DATABASE_URL") or None,
         public_url=get("TALLYSTICK_PUBLIC_URL") or None,
         log_level=(get("TALLYSTICK_LOG_LEVEL") or "info").lower(),
+        rate_limit=rate,
+        rate_burst=_whole(
+            known, "TALLYSTICK_RATE_BURST", 2 * rate, least=min(rate, 1), most=limits.RATE_BURST_MAX
+        ),
     )
 
 
@@ -57,8 +66,9 @@ def workers(text: str) -> int:
     return int(text)
 
 
-def _whole(known: Mapping[str, str], name: str, default: int) -> int:
+def _whole(known: Mapping[str, str], name: str, default: int, *, least: int = 0, most: int) -> int:
     text = known.get(name) or str(default)
-    if not text.isdecimal() or int(text) > 65_535:
-        raise BadSetting(f"{name} must be a port number, not {text!r}")
+    short = text.isascii() and text.isdecimal() and len(text) < 10
+    if not short or not least <= int(text) <= most:
+        raise BadSetting(f"{name} must be a whole number from {least} to {most}, not {text!r}")
     return int(text)

@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import MakeOrganization
+from tests.core import calendar_walk
+from tests.core.calendar_walk import Case, zone_of
 
 ROOT = Path(__file__).parents[2]
-PAGES = ("README.md", "docs/usage.md", "docs/invoices.md")
+PAGES = ("README.md", "docs/usage.md", "docs/invoices.md", "docs/prices.md", "docs/late.md")
 EXPECTED_REFUSALS = {"duplicate", "customer_not_found"}
 
 
@@ -73,3 +75,37 @@ def test_the_readme_shows_fields_that_answers_have() -> None:
     assert shown <= known | evidence | {"digest", "chainPosition"}, json.dumps(
         sorted(shown - known - evidence)
     )
+
+
+def friendly(instant: str) -> str:
+    """As the page shows it: no `T`, no zone, no seconds where there are none."""
+    return instant.replace("T", " ").removesuffix("Z").removesuffix(":00")
+
+
+def rows_about(case: Case) -> list[str]:
+    """Every row the page of periods may have about a case."""
+    found = []
+    for row in case["expected"]["periods"]:
+        local, start, end = (friendly(row[name]) for name in ("localStart", "start", "end"))
+        cells = [row["index"], zone_of(case["given"], row["index"]), local, start, end, row["days"]]
+        found.append(f"| `{case['id']}` | {' | '.join(map(str, cells))} |")
+    for row in case["expected"].get("billing", ()):
+        found.append(
+            f"| `{case['id']}` | {row['index']} | {friendly(row['start'])} | {friendly(row['end'])} |"
+        )
+    return found
+
+
+def test_every_number_on_the_page_of_periods_is_from_the_table() -> None:
+    cases = calendar_walk.load()
+    (example,) = map(json.loads, blocks("docs/periods.md", "json"))
+    assert example in cases
+    page = re.sub(r"```.*?```", "", (ROOT / "docs/periods.md").read_text(), flags=re.DOTALL)
+    shown = re.findall(r"^\| `[\w.]+` \| \d.*$", page, flags=re.MULTILINE)
+    known = {row for case in cases for row in rows_about(case)}
+    assert [row for row in shown if row not in known] == []
+    words = "".join(line for line in page.splitlines(keepends=True) if line.strip() not in shown)
+    assert set(re.findall(r"\d[\d:.-]*\d|\d", words)) == {"0", "00:00"}, (
+        "what is not in the table may be wrong"
+    )
+    assert len(shown) > 20

@@ -19,7 +19,7 @@ from tallystick.core.proof import leaf, set_digest
 from tallystick.core.times import parse_instant
 from tallystick.flows.close_period import Closed, close_period
 from tallystick.store.db import Database
-from tests.audit import audit, organization_id, select
+from tests.audit import organization_id
 from tests.conftest import MakeOrganization, Organization, Server, free_port, private_dir
 from tests.shop import (
     API,
@@ -42,26 +42,6 @@ from tests.shop import (
     track,
     track_batch,
 )
-
-
-@pytest.fixture
-def open_at(make_organization: MakeOrganization, database_url: str) -> Iterator[Any]:
-    """An organization whose clock begins there; afterwards its books must balance."""
-    made: list[Organization] = []
-
-    def begin(clock: str) -> Organization:
-        made.append(make_organization(clock=clock))
-        return made[-1]
-
-    yield begin
-    for shop in made:
-        audit(database_url, shop)
-        numbers = select(
-            database_url,
-            "SELECT number FROM invoices WHERE organization_id = %s ORDER BY number",
-            organization_id(shop),
-        )
-        assert [each[0] for each in numbers] == list(range(1, len(numbers) + 1))
 
 
 def instant(text: str) -> Any:
@@ -301,9 +281,10 @@ def test_canceled_at_the_periods_end_the_last_usage_is_billed_and_no_base(open_a
     refused(track(shop), 404, "no_active_subscription")
     done(track(shop, value=1, timestamp="2025-02-14T12:00:00Z"))  # it happened while it lasted (ruling 7)
     set_clock(shop, "2025-07-01T00:00:00Z")
-    first, last = invoices_of(shop, "ada")
+    first, last, late = invoices_of(shop, "ada")
     assert shape(first) == ("recurring", "paid", [("plan_base", 2900)])
     assert shape(last) == ("overage", "paid", [("feature_overage", 500)])
+    assert shape(late) == ("adjustment", "paid", [("feature_overage", 1)])  # no next invoice is to come
     ended = done(shop.http.get(f"{API}/subscriptions/{held['id']}"))
     assert (ended["status"], ended["endDate"]) == ("canceled", "2025-02-15T00:00:00.000Z")
 

@@ -56,7 +56,7 @@ meters = st.builds(
         property_name=None if aggregation is Aggregation.COUNT else name,
         filters=tuple(conditions),
     ),
-    st.sampled_from([Aggregation.SUM, Aggregation.COUNT, Aggregation.MAX]),
+    st.sampled_from([Aggregation.SUM, Aggregation.COUNT, Aggregation.MAX, Aggregation.LATEST]),
     st.one_of(st.none(), names),
     st.lists(filters, max_size=3),
 )
@@ -82,6 +82,8 @@ class Said:
     properties: Mapping[str, str]
     feature: str = "api_calls"
     adjusts: int | None = None
+    voids: int | None = None
+    voided: int | None = None
 
     def stored(self) -> StoredEvent:
         return StoredEvent(
@@ -94,6 +96,8 @@ events = st.one_of(
     st.builds(Said, quantities, properties),
     st.builds(Said, quantities, properties, st.sampled_from(["api_calls", "other"])),
     st.builds(Said, quantities.map(lambda each: -each), st.just({}), adjusts=st.sampled_from([100, 101])),
+    st.builds(Said, quantities, properties, voids=st.one_of(st.none(), st.just(7)), voided=st.just(8)),
+    st.builds(Said, quantities, properties, voids=st.just(7)),
 )
 
 
@@ -107,8 +111,9 @@ def by_sql(conn: psycopg.Connection[Any], meter: Meter, said: list[Said]) -> lis
     counts = contributions(meter)
     query = f"""
         SELECT e.place, {counts.quantity}, {counts.value_hash if counts.value else "NULL::bytea"}
-          FROM unnest(%(values)s::numeric[], %(texts)s::text[], %(codes)s::text[], %(adjusts)s::uuid[])
-               WITH ORDINALITY AS r (value, properties_text, feature_code, adjusts, place)
+          FROM unnest(%(values)s::numeric[], %(texts)s::text[], %(codes)s::text[], %(adjusts)s::uuid[],
+                      %(voids)s::uuid[], %(voided)s::bigint[])
+               WITH ORDINALITY AS r (value, properties_text, feature_code, adjusts, voids, voided, place)
          CROSS JOIN LATERAL (SELECT r.*, r.properties_text::jsonb AS properties) e
          WHERE {counts.matches}"""
     params = {
@@ -118,6 +123,8 @@ def by_sql(conn: psycopg.Connection[Any], meter: Meter, said: list[Said]) -> lis
         ],
         "codes": [each.feature for each in said],
         "adjusts": [None if each.adjusts is None else U(each.adjusts) for each in said],
+        "voids": [None if each.voids is None else U(each.voids) for each in said],
+        "voided": [each.voided for each in said],
     }
     found: list[Measured | None] = [None] * len(said)
     for place, quantity, distinct in conn.execute(query.encode(), params | counts.params):
@@ -127,10 +134,13 @@ def by_sql(conn: psycopg.Connection[Any], meter: Meter, said: list[Said]) -> lis
 
 def by_python(meter: Meter, said: list[Said]) -> list[Measured | None]:
     measured = [
-        contribution(meter, each.stored()) if each.feature == meter.event_code else None for each in said
+        contribution(meter, each.stored())
+        if each.feature == meter.event_code and each.voids is None and each.voided is None
+        else None
+        for each in said
     ]
-    # What SQL calls the quantity of a distinct value is nothing; its hash is what counts.
-    return [Measured(D(0), each.distinct) if each and each.distinct else each for each in measured]
+    # What SQL calls the quantity of a distinct value is nothing; its hash is what counts. When it was, the row says.
+    return [each and Measured(D(0) if each.distinct else each.quantity, each.distinct) for each in measured]
 
 
 steady = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -7,6 +7,7 @@ from tallystick.api.operations import Call, Operation, Page, Reply, whole
 from tallystick.api.wire import MISSING, Maybe, Out
 from tallystick.core.catalog import FeatureType
 from tallystick.core.money import RATE_SCALE, plain, text, to_rate
+from tallystick.core.pricing import unit_amount
 from tallystick.core.times import show_instant
 from tallystick.errors import FieldError, InvalidRequest, Problem
 from tallystick.flows import check_access
@@ -71,8 +72,8 @@ def show(access: Access, call: Call[Any]) -> FeatureAccess:
     overage = OverageOut(enabled=terms.overage_enabled, units=plain(access.overage))
     if terms.overage_enabled:
         overage.unit_price = UnitPrice(
-            amount=to_rate(terms.price.unit_amount),
-            amount_decimal=text(terms.price.unit_amount),
+            amount=to_rate(unit_amount(terms.price)),
+            amount_decimal=text(unit_amount(terms.price)),
             currency=call.organization.currency,
         )
     shown.consumption = Metered(

@@ -41,6 +41,10 @@ class Keyring:
         self._used.add(key.id)
         return key
 
+    def known(self, secret: str | None) -> ApiKey | None:
+        """A key this process has seen, whatever has become of it since."""
+        return None if secret is None else self._keys.get(hash_secret(secret))
+
     def forget(self, secret: str) -> None:
         self._keys.pop(hash_secret(secret), None)
 

@@ -31,7 +31,7 @@ class FilterIn(In, kw_only=True):
 
 
 Filters = Annotated[list[FilterIn], Meta(max_length=limits.FILTERS_PER_METER_MAX)]
-AggregationName = Literal["sum", "count", "unique", "max"]
+AggregationName = Literal["sum", "count", "unique", "max", "latest"]
 Policy = Literal["next_period", "current_period", "ignore"]
 
 

@@ -16,7 +16,8 @@ from starlette.types import Message, Receive, Scope, Send
 
 from tallystick.api import problems, versions
 from tallystick.api.ingest_routes import IngestRoutes
-from tallystick.api.operations import Incoming, Operation, Services, carry_out
+from tallystick.api.operations import Incoming, Operation, Outgoing, Services, carry_out
+from tallystick.api.rate_limits import Headers
 from tallystick.api.routes import OPERATIONS, PREFIXES, TRACK, TRACK_BATCH
 from tallystick.core import ids, limits
 from tallystick.errors import Problem
@@ -46,13 +47,14 @@ def _count(operation: str, status: int, started: float) -> None:
     _seconds(operation).observe(time.perf_counter() - started)
 
 
-Hot = Callable[..., Awaitable[tuple[int, bytes, str]]]
+Hot = Callable[..., Awaitable[tuple[int, bytes]]]
 
 
 class Api:
     """The whole HTTP face of one process. `pages` are the HTML routes and whatever else the root adds."""
 
     def __init__(self, services: Services, ingest: IngestRoutes, pages: list[BaseRoute]) -> None:
+        self._ingest = ingest
         self._hot: dict[str, tuple[Hot, str, bool]] = {}
         for prefix in PREFIXES:
             legacy = prefix != PREFIXES[0]
@@ -85,7 +87,7 @@ class Api:
         handler, operation, legacy = hot
         started = time.perf_counter()
         request_id = ids.show(ids.REQUEST, new_id()).encode()
-        headers: list[tuple[bytes, bytes]] = [
+        headers: Headers = [
             (b"content-type", b"application/json"),
             (b"x-request-id", request_id),
         ]
@@ -93,15 +95,14 @@ class Api:
             headers += _legacy_headers(scope["path"])
         try:
             body = await read_body(scope, receive)
-            status, answer, _ = await handler(scope["headers"], body, legacy=legacy)
+            status, answer = await handler(scope["headers"], body, headers, legacy=legacy)
         except ClientGone:
             return
         except Exception as error:
             problem = problems.problem_of(error, request_id.decode())
-            status, answer = problem.kind.status, problems.render(problem, version=_asked(scope, legacy))
-            headers += [
-                (name.lower().encode(), value.encode()) for name, value in problems.headers(problem).items()
-            ]
+            version = _asked_for(scope, legacy) or self._ingest.pin_of_caller(scope["headers"])
+            status, answer = problem.kind.status, problems.render(problem, version=version)
+            headers += problems.headers(problem)
         headers.append((b"content-length", str(len(answer)).encode()))
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": answer})
@@ -143,16 +144,16 @@ def _too_large() -> Problem:
     return Problem("payload_too_large", f"The body is larger than {limits.BODY_BYTES_MAX} bytes.")
 
 
-def _asked(scope: Scope, legacy: bool) -> str:
-    """The version an error is phrased for, before anybody is authenticated."""
-    for name, value in scope["headers"]:
-        if name == b"commet-version":
-            text: str = value.decode("latin-1")
-            return text
-    return versions.UNVERSIONED if legacy else versions.CURRENT
+def _asked_for(scope: Scope, legacy: bool) -> str | None:
+    """The version a refusal is phrased for before anybody is authenticated; None: the request names none."""
+    named = next((value for name, value in scope["headers"] if name == b"commet-version"), None)
+    try:
+        return versions.asked_for(None if named is None else named.decode("latin-1"), legacy=legacy)
+    except Problem:
+        return versions.CURRENT  # the refusal may well be that the header names nothing
 
 
-def _legacy_headers(path: str) -> list[tuple[bytes, bytes]]:
+def _legacy_headers(path: str) -> Headers:
     twin = PREFIXES[0] + path.removeprefix(PREFIXES[1])
     return [
         (b"deprecation", b"true"),
@@ -177,12 +178,13 @@ def _endpoint(
 ) -> Callable[[Request], Awaitable[Response]]:
     async def answer(request: Request) -> Response:
         started = time.perf_counter()
-        headers: dict[str, str] = {}
-        if legacy:
-            headers = {name.decode(): value.decode() for name, value in _legacy_headers(request.url.path)}
+        outgoing = Outgoing(
+            _asked_for(request.scope, legacy) or versions.CURRENT,
+            _legacy_headers(request.url.path) if legacy else [],
+        )
         try:
             body = await read_body(request.scope, request.receive)
-            done, _ = await carry_out(
+            done = await carry_out(
                 operation,
                 Incoming(
                     method=request.method,
@@ -195,23 +197,23 @@ def _endpoint(
                     base_url=str(request.base_url).rstrip("/"),
                     request_id=request.scope["request_id"],
                 ),
+                outgoing,
                 services,
             )
             status, content = done.status, done.body
             if done.replayed:
-                headers["Idempotency-Replayed"] = "true"
+                outgoing.headers.append((b"idempotency-replayed", b"true"))
         except ClientGone:
             return Response(status_code=499)
         except Exception as error:
             keyed = request.method != "GET" and "idempotency-key" in request.headers
             problem = problems.problem_of(error, request.scope["request_id"], keyed=keyed)
-            status, content = (
-                problem.kind.status,
-                problems.render(problem, version=_asked(request.scope, legacy)),
-            )
-            headers.update(problems.headers(problem))
+            status, content = problem.kind.status, problems.render(problem, version=outgoing.version)
+            outgoing.headers += problems.headers(problem)
         _count(operation.name, status, started)
-        return Response(content, status_code=status, media_type="application/json", headers=headers)
+        response = Response(content, status_code=status, media_type="application/json")
+        response.raw_headers += outgoing.headers
+        return response
 
     return answer
 
@@ -235,12 +237,11 @@ async def _no_route(request: Request, error: Exception) -> Response:
 
 async def _unexpected(request: Request, error: Exception) -> Response:
     problem = problems.problem_of(error, request.scope.get("request_id", ""))
-    return Response(
-        problems.render(problem),
-        status_code=problem.kind.status,
-        media_type="application/json",
-        headers=dict(problems.headers(problem)),
+    response = Response(
+        problems.render(problem), status_code=problem.kind.status, media_type="application/json"
     )
+    response.raw_headers += problems.headers(problem)
+    return response
 
 
 def json_route(path: str, answer: Callable[[], Awaitable[tuple[int, bytes]]]) -> Route:

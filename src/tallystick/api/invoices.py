@@ -11,7 +11,7 @@ from tallystick.api.events import UsageEventOut
 from tallystick.api.operations import Call, Operation, Page, Reply, page_of
 from tallystick.api.wire import MISSING, Maybe, Out
 from tallystick.core import ids
-from tallystick.core.invoicing import number
+from tallystick.core.invoicing import Line, number
 from tallystick.core.money import text, to_minor, to_rate
 from tallystick.core.times import show_instant
 from tallystick.errors import FieldError, InvalidRequest, Problem
@@ -23,7 +23,7 @@ STATUSES = ("draft", "outstanding", "paid", "void", "uncollectible")
 
 
 class LineOut(Out, kw_only=True):
-    id: str
+    id: str | Maybe = MISSING  # one that is still to come has none
     line_type: str
     feature_name: str | None
     description: str
@@ -109,14 +109,14 @@ def _whole(amount: Decimal | None) -> int | None:
     return None if amount is None else int(amount.to_integral_value(ROUND_HALF_UP))
 
 
-def show_line(line: InvoiceLine, currency: str) -> LineOut:
+def show_line(line: InvoiceLine | Line, currency: str) -> LineOut:
     """Integers for the published fields, half up; exact decimals beside them (ruling 20).
 
     `unitAmount` is in the rate scale on usage lines and in minor units elsewhere (behaviour.md §16.1).
     """
     usage = line.line_type == "feature_overage"
     return LineOut(
-        id=ids.show(ids.INVOICE_LINE, line.id),
+        id=MISSING if line.id is None else ids.show(ids.INVOICE_LINE, line.id),
         line_type=line.line_type,
         feature_name=line.feature_name,
         description=line.description,
@@ -162,7 +162,7 @@ def show(invoice: Invoice, *, live: bool) -> InvoiceOut:
     )
 
 
-async def _find(call: Call[Any]) -> Invoice:
+async def find_invoice(call: Call[Any]) -> Invoice:
     found = await invoices.get(
         call.conn,
         organization_id=call.organization.id,
@@ -174,7 +174,7 @@ async def _find(call: Call[Any]) -> Invoice:
 
 
 async def get(call: Call[None]) -> Reply:
-    invoice = await _find(call)
+    invoice = await find_invoice(call)
     shown = show(invoice, live=call.live)
     shown.credit_applied = invoice.credit_applied
     shown.plan_name = invoice.plan_name
@@ -208,7 +208,7 @@ async def list_all(call: Call[None]) -> Reply:
     return Reply(page_of([show(each, live=call.live) for each in found], limit, lambda each: str(each.id)))
 
 
-async def _find_line(call: Call[Any], invoice: Invoice) -> InvoiceLine:
+async def find_line(call: Call[Any], invoice: Invoice) -> InvoiceLine:
     wanted = ids.read(ids.INVOICE_LINE, call.path["lineId"])
     for line in await invoices.lines(call.conn, invoice_id=invoice.id):
         if line.id == wanted:
@@ -218,8 +218,8 @@ async def _find_line(call: Call[Any], invoice: Invoice) -> InvoiceLine:
 
 async def line_events(call: Call[None]) -> Reply:
     """The very events a usage line was made of, in the order they happened."""
-    invoice = await _find(call)
-    line = await _find_line(call, invoice)
+    invoice = await find_invoice(call)
+    line = await find_line(call, invoice)
     limit, _ = _cursor_free(call)
     after = _position(call.query.get("cursor"))
     traced = await trace_line.trace_line(
@@ -271,7 +271,7 @@ def _position(cursor: str | None) -> tuple[datetime, UUID] | None:
 
 
 async def evidence(call: Call[None]) -> Reply:
-    invoice = await _find(call)
+    invoice = await find_invoice(call)
     return Reply(
         InvoiceEvidence(
             id=ids.show(ids.INVOICE, invoice.id),

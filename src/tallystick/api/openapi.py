@@ -19,6 +19,7 @@ from tallystick.errors import CODES
 _ALWAYS = ("unauthorized", "forbidden", "rate_limited", "internal_error", "unavailable")
 _ON_BODY = ("invalid_json", "validation_error", "payload_too_large")
 _ON_KEY = ("idempotency_key_mismatch", "idempotency_in_progress")
+_ERROR = {"content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}}
 _INGEST = (
     "customer_not_found",
     "feature_not_found",
@@ -66,6 +67,7 @@ def document() -> dict[str, Any]:
         "paths": dict(sorted(paths.items())),
         "components": {
             "schemas": dict(sorted({**components, "Error": _error_schema()}.items())),
+            "responses": {"RateLimited": _rate_limited()},
             "securitySchemes": {
                 "apiKey": {"type": "apiKey", "in": "header", "name": "x-api-key"},
                 "bearer": {"type": "http", "scheme": "bearer"},
@@ -136,11 +138,24 @@ def _error_responses(codes: list[str]) -> dict[str, Any]:
     for code in sorted(set(codes)):
         by_status.setdefault(CODES[code].status, []).append(code)
     return {
-        str(status): {
-            "description": ", ".join(f"`{code}`" for code in group),
-            "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}},
-        }
+        str(status): {"description": ", ".join(f"`{code}`" for code in group)}
+        | ({"$ref": "#/components/responses/RateLimited"} if status == 429 else _ERROR)
         for status, group in sorted(by_status.items())
+    }
+
+
+def _rate_limited() -> dict[str, Any]:
+    whole = {"type": "integer", "minimum": 0}
+    headers = {
+        "Retry-After": "Seconds after which a request is let through again",
+        "RateLimit-Limit": "Requests a key may send at once",
+        "RateLimit-Remaining": "Requests it may send now",
+        "RateLimit-Reset": "Seconds until it may send all of them at once again",
+    }
+    return {
+        "description": "This API key called too often",
+        "headers": {name: {"description": says, "schema": whole} for name, says in headers.items()},
+        **_ERROR,
     }
 
 

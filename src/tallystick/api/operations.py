@@ -8,6 +8,7 @@ from typing import Any, Final, Generic, TypeVar
 from uuid import UUID
 
 from tallystick.api import auth, versions, wire
+from tallystick.api.rate_limits import Headers, RateLimits
 from tallystick.core import ids, limits
 from tallystick.errors import FieldError, InvalidRequest, Problem
 from tallystick.flows.answer_once import Answer, answer_once
@@ -30,6 +31,7 @@ class Services:
     wall: Callable[[], datetime]
     public_url: str | None
     used_keys: set[UUID]  # noted with the next sweep
+    rate_limits: RateLimits | None
 
 
 @dataclass(slots=True)
@@ -162,17 +164,29 @@ class Incoming:
         return None
 
 
-async def carry_out(operation: Operation, incoming: Incoming, services: Services) -> tuple[Answer, str]:
-    """Authenticate, decode, act (once per Idempotency-Key), encode. Returns the answer and its version."""
+@dataclass(slots=True)
+class Outgoing:
+    """How the answer will be put, a refusal too: learnt on the way."""
+
+    version: str
+    headers: Headers
+
+
+async def carry_out(
+    operation: Operation, incoming: Incoming, outgoing: Outgoing, services: Services
+) -> Answer:
+    """Authenticate, decode, act (once per Idempotency-Key), encode."""
     wall = services.wall()
     async with services.database.reading() as conn:
         key = await auth.look_up(conn, auth.secret_in(incoming.headers), wall=wall)
         services.used_keys.add(key.id)
+        if services.rate_limits is not None:
+            services.rate_limits.admit(key.id, outgoing.headers)
         asked_once = None if operation.method == "GET" else _idempotency_key(incoming)
         raw = None if operation.method == "GET" else wire.parse(incoming.body)
-        call = await _call(operation, incoming, services, conn, key, raw, wall)
+        call = await _call(operation, incoming, outgoing, services, conn, key, raw, wall)
         if not operation.changes:
-            return _encode(await operation.handler(call), call), call.version
+            return _encode(await operation.handler(call), call)
 
     async def act(conn: Conn) -> Answer:
         call.conn = conn
@@ -189,8 +203,8 @@ async def carry_out(operation: Operation, incoming: Incoming, services: Services
         secret=operation.secret,
     )
     if operation.after is not None and not answer.replayed:
-        return _encode(await operation.after(call), call), call.version
-    return answer, call.version
+        return _encode(await operation.after(call), call)
+    return answer
 
 
 async def _organization(conn: Conn, key: ApiKey) -> Organization:
@@ -212,6 +226,7 @@ def _idempotency_key(incoming: Incoming) -> str | None:
 async def _call(
     operation: Operation,
     incoming: Incoming,
+    outgoing: Outgoing,
     services: Services,
     conn: Conn,
     key: ApiKey,
@@ -220,7 +235,7 @@ async def _call(
 ) -> Call[Any]:
     auth.permit(key, operation.resource, writes=operation.changes)
     organization = await _organization(conn, key)
-    version = versions.resolve(
+    version = outgoing.version = versions.resolve(
         incoming.header(b"commet-version"), pinned=organization.api_version, legacy=incoming.legacy
     )
     for name, value in (*incoming.path_params.items(), *incoming.query.items()):

@@ -22,6 +22,7 @@ class CreatePlan(In, kw_only=True):
     is_public: bool = True
     is_free: bool = False
     block_on_exhaustion: bool | None = None
+    minimum_amount: Any = None
     plan_group_id: str | None = None
     metadata: dict[str, Any] | None = None
 
@@ -31,6 +32,7 @@ class UpdatePlan(In, kw_only=True):
     description: Text | None | Maybe = MISSING
     metadata: dict[str, Any] | None | Maybe = MISSING
     is_public: bool | Maybe = MISSING
+    minimum_amount: Any = MISSING
 
 
 class SetVisibility(In, kw_only=True):
@@ -72,6 +74,10 @@ class AddPlanFeature(In, kw_only=True):
     overage: OverageIn | None = None
     overage_enabled: bool | None = None
     overage_unit_price: Amount | None = None
+    price: Any = None
+    minimum_amount: Any = None
+    maximum_amount: Any = None
+    valid_from: str | None = None
     credits_per_unit: int | None = None
     pricing_mode: Literal["fixed", "ai_model"] | None = None
     margin: int | None = None
@@ -84,6 +90,10 @@ class UpdatePlanFeature(In, kw_only=True):
     overage: OverageIn | None = None
     overage_enabled: bool | None = None
     overage_unit_price: Amount | None = None
+    price: Any = None
+    minimum_amount: Any = None
+    maximum_amount: Any = None
+    valid_from: str | None = None
     credits_per_unit: int | None = None
 
 
@@ -104,6 +114,9 @@ class PlanFeatureItem(Out, kw_only=True):
     included_amount_decimal: str
     unlimited: bool
     overage: Overage | None
+    price: dict[str, Any] | None
+    minimum_amount: str | None
+    maximum_amount: str | None
     regional_prices: list[Any] = []
 
 
@@ -132,6 +145,7 @@ class PlanOut(Out, kw_only=True):
     is_default: bool = False
     is_free: bool
     block_on_exhaustion: bool | None
+    minimum_amount: str | None
     sort_order: int
     plan_group_id: str | None = None
     metadata: dict[str, Any] | None
@@ -171,6 +185,9 @@ class PlanFeatureOut(Out, kw_only=True):
     included_amount_decimal: str
     unlimited: bool
     overage: Overage
+    price: dict[str, Any] | None
+    minimum_amount: str | None
+    maximum_amount: str | None
     credits_per_unit: int | None = None
     pricing_mode: str = "fixed"
     margin: int | None = None

@@ -1,6 +1,9 @@
 """Plans, their prices and what they promise (behaviour.md §4)."""
 
+from collections.abc import Sequence
 from dataclasses import replace
+from datetime import datetime
+from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
@@ -25,11 +28,13 @@ from tallystick.api.plan_shapes import (
     UpdatePrice,
 )
 from tallystick.api.wire import MISSING
-from tallystick.core import ids
-from tallystick.core.catalog import Feature, Terms
+from tallystick.core import ids, price_shapes
+from tallystick.core.catalog import Feature, Minimum, Terms
 from tallystick.core.meters import number
 from tallystick.core.money import fits, from_rate, text, to_rate
-from tallystick.core.times import show_instant
+from tallystick.core.price_shapes import model_of
+from tallystick.core.pricing import PerUnit, Price, unit_amount
+from tallystick.core.times import parse_instant, show_instant
 from tallystick.errors import FieldError, InvalidRequest
 from tallystick.flows import publish_catalog
 from tallystick.flows.publish_catalog import TermsSpec
@@ -41,10 +46,19 @@ from tallystick.store.db import new_id
 def _overage(terms: Terms) -> Overage:
     return Overage(
         enabled=terms.overage_enabled,
-        model="per_unit" if terms.overage_enabled else None,
-        unit_price=to_rate(terms.price.unit_amount),
-        unit_price_decimal=text(terms.price.unit_amount),
+        model=model_of(terms.price) if terms.overage_enabled else None,
+        unit_price=to_rate(unit_amount(terms.price)),
+        unit_price_decimal=text(unit_amount(terms.price)),
     )
+
+
+def _priced(terms: Terms) -> dict[str, Any]:
+    """The price beyond what is included, whole; None where nothing is charged."""
+    return {
+        "price": price_shapes.to_json(terms.price) if terms.overage_enabled else None,
+        "minimum_amount": None if terms.minimum is None else text(terms.minimum),
+        "maximum_amount": None if terms.maximum is None else text(terms.maximum),
+    }
 
 
 def _show_terms(terms: Terms, *, live: bool) -> PlanFeatureOut:
@@ -58,6 +72,7 @@ def _show_terms(terms: Terms, *, live: bool) -> PlanFeatureOut:
         included_amount_decimal=text(terms.included),
         unlimited=terms.unlimited,
         overage=overage,
+        **_priced(terms),
         version=terms.version,
         valid_from=show_instant(terms.valid_from),
         livemode=live,
@@ -75,6 +90,7 @@ def _show_item(feature: Feature, terms: Terms) -> PlanFeatureItem:
         included_amount_decimal=text(terms.included),
         unlimited=terms.unlimited,
         overage=_overage(terms) if feature.type.value == "usage" else None,
+        **_priced(terms),
     )
 
 
@@ -102,8 +118,9 @@ async def _show(call: Call[Any], plans: list[Plan]) -> list[PlanOut]:
         feature.id: feature for feature in await catalog.features(call.conn, organization_id=organization_id)
     }
     promised = publish_catalog.by_plan(
-        await catalog.terms(call.conn, organization_id=organization_id, plan_ids=plan_ids)
+        await catalog.terms(call.conn, organization_id=organization_id, plan_ids=plan_ids), call.now
     )
+    minimums = await catalog.minimums(call.conn, organization_id=organization_id)
     prices: dict[UUID, list[PlanPrice]] = {}
     for price in await catalog.prices(call.conn, organization_id=organization_id, plan_ids=plan_ids):
         prices.setdefault(price.plan_id, []).append(price)
@@ -117,6 +134,7 @@ async def _show(call: Call[Any], plans: list[Plan]) -> list[PlanOut]:
             is_public=plan.is_public,
             is_free=plan.is_free,
             block_on_exhaustion=plan.block_on_exhaustion,
+            minimum_amount=_minimum(minimums.get(plan.id, ())),
             sort_order=plan.sort_order,
             metadata=plan.metadata,
             created_at=show_instant(plan.created_at),
@@ -139,6 +157,10 @@ async def _show(call: Call[Any], plans: list[Plan]) -> list[PlanOut]:
         )
         for plan in plans
     ]
+
+
+def _minimum(versions: Sequence[Minimum]) -> str | None:
+    return text(versions[-1].amount) if versions and versions[-1].amount is not None else None
 
 
 async def _find(call: Call[Any]) -> Plan:
@@ -179,7 +201,10 @@ async def create(call: Call[CreatePlan]) -> Reply:
         created_at=call.now,
         updated_at=call.now,
     )
+    minimum = _amount("minimumAmount", body.minimum_amount)
     await publish_catalog.create_plan(call.conn, organization_id=call.organization.id, plan=plan)
+    if minimum is not None:
+        await _set_minimum(call, plan, minimum)
     return await _answer(call, plan, 201)
 
 
@@ -204,7 +229,15 @@ async def update(call: Call[UpdatePlan]) -> Reply:
     }
     plan = replace(plan, **changes, updated_at=call.now)
     await catalog.update_plan(call.conn, organization_id=call.organization.id, plan=plan)
+    if call.body.minimum_amount is not MISSING:
+        await _set_minimum(call, plan, _amount("minimumAmount", call.body.minimum_amount))
     return await _answer(call, plan)
+
+
+async def _set_minimum(call: Call[Any], plan: Plan, amount: Decimal | None) -> None:
+    await publish_catalog.set_minimum(
+        call.conn, organization_id=call.organization.id, plan=plan, amount=amount, now=call.now
+    )
 
 
 async def set_visibility(call: Call[SetVisibility]) -> Reply:
@@ -317,13 +350,44 @@ def _spec(body: AddPlanFeature | UpdatePlanFeature) -> TermsSpec:
         raise InvalidRequest(FieldError("overage.unitPrice", "disagrees with overage.unitPriceDecimal"))
     if exact is None and rate is not None:
         exact = from_rate(rate)
+    charges = overage.enabled if overage.enabled is not None else body.overage_enabled
+    price: Price | None = None if exact is None else PerUnit(exact)
+    if body.price is not None:
+        if exact is not None:
+            raise InvalidRequest(
+                FieldError("overage.unitPrice", "and price say the same thing twice: send one")
+            )
+        if charges is False:
+            raise InvalidRequest(FieldError("overage.enabled", "is false, yet there is a price"))
+        price, charges = price_shapes.parse(body.price), True
     return TermsSpec(
         enabled=body.enabled,
         included=body.included_amount,
         unlimited=body.unlimited,
-        overage_enabled=overage.enabled if overage.enabled is not None else body.overage_enabled,
-        unit_amount=exact,
+        overage_enabled=charges,
+        price=price,
+        minimum=_amount("minimumAmount", body.minimum_amount),
+        maximum=_amount("maximumAmount", body.maximum_amount),
+        valid_from=_instant("validFrom", body.valid_from),
     )
+
+
+def _amount(name: str, given: Any) -> Decimal | None:
+    if given is None:
+        return None
+    amount = price_shapes.decimal_of(given)
+    if amount is None:
+        raise InvalidRequest(FieldError(name, 'must be an amount in major units, such as "50"'))
+    return amount
+
+
+def _instant(name: str, given: str | None) -> datetime | None:
+    if given is None:
+        return None
+    at = parse_instant(given)
+    if at is None:
+        raise InvalidRequest(FieldError(name, "must be an ISO 8601 date and time"))
+    return at
 
 
 async def add_feature(call: Call[AddPlanFeature]) -> Reply:

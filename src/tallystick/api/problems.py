@@ -1,12 +1,12 @@
 """Errors as the wire shows them: nested for current clients, flat copies for the oldest (behaviour.md §1.6)."""
 
 import logging
-from collections.abc import Mapping
 from typing import Any, Final
 
 import psycopg
 from psycopg_pool import PoolTimeout
 
+from tallystick.api.rate_limits import Headers
 from tallystick.api.versions import CURRENT, UNVERSIONED, field_name
 from tallystick.api.wire import encode
 from tallystick.errors import Problem
@@ -34,14 +34,12 @@ def problem_of(error: BaseException, request_id: str, *, keyed: bool = False) ->
 
 
 def render(problem: Problem, *, version: str = CURRENT) -> bytes:
-    details: Any = problem.details
-    if isinstance(details, list):
-        details = [{**each, "field": field_name(each["field"], version)} for each in details]
+    shown = details(problem, version=version)
     inner: dict[str, Any] = {
         "type": problem.kind.type,
         "code": problem.code,
         "message": problem.message,
-        "details": details,
+        "details": shown,
         "doc_url": f"{_DOCS}/{CURRENT if version == UNVERSIONED else version}/errors/{problem.code}.md",
     }
     if problem.param is not None:
@@ -52,15 +50,22 @@ def render(problem: Problem, *, version: str = CURRENT) -> bytes:
             "error": inner,
             "code": problem.code,
             "message": problem.message,
-            "details": details,
+            "details": shown,
         }
     )
 
 
-def headers(problem: Problem) -> Mapping[str, str]:
-    found = {}
+def details(problem: Problem, *, version: str) -> Any:
+    """Its facts, with fields as a caller of `version` spells them."""
+    if not isinstance(problem.details, list):
+        return problem.details
+    return [{**each, "field": field_name(each["field"], version)} for each in problem.details]
+
+
+def headers(problem: Problem) -> Headers:
+    found: Headers = []
     if problem.retry_after_s is not None:
-        found["Retry-After"] = str(problem.retry_after_s)
+        found.append((b"retry-after", str(problem.retry_after_s).encode()))
     if problem.kind.status == 401:
-        found["WWW-Authenticate"] = "Bearer"
+        found.append((b"www-authenticate", b"Bearer"))
     return found

@@ -16,6 +16,7 @@ from tallystick.api.wire import MISSING, In, Maybe, Out
 from tallystick.core import ids, limits
 from tallystick.core.catalog import FeatureType
 from tallystick.core.money import plain, to_rate
+from tallystick.core.pricing import unit_amount
 from tallystick.core.subscriptions import USABLE, Status
 from tallystick.core.times import days_between, index_at, show_instant
 from tallystick.errors import FieldError, InvalidRequest, Problem
@@ -210,7 +211,7 @@ async def _detail(call: Call[Any], subscription: Subscription) -> SubscriptionSu
                 current=plain(access.used),
                 included=plain(access.terms.included),
                 overage_quantity=plain(access.overage) if access.terms.overage_enabled else Decimal(0),
-                overage_unit_price=to_rate(access.terms.price.unit_amount)
+                overage_unit_price=to_rate(unit_amount(access.terms.price))
                 if access.terms.overage_enabled
                 else MISSING,
                 unlimited=access.terms.unlimited,
@@ -269,7 +270,7 @@ def _id(prefix: str, text: str | None, missing: str) -> UUID | None:
     return found
 
 
-async def _find(call: Call[Any], *, lock: bool = False) -> Subscription:
+async def find_subscription(call: Call[Any], *, lock: bool = False) -> Subscription:
     found = await subscriptions.get(
         call.conn,
         organization_id=call.organization.id,
@@ -282,7 +283,7 @@ async def _find(call: Call[Any], *, lock: bool = False) -> Subscription:
 
 
 async def get(call: Call[None]) -> Reply:
-    return Reply(await _detail(call, await _find(call)))
+    return Reply(await _detail(call, await find_subscription(call)))
 
 
 async def get_active(call: Call[None]) -> Reply:
@@ -315,7 +316,7 @@ async def cancel(call: Call[CancelSubscription]) -> Reply:
     subscription = await subscribe.cancel(
         call.conn,
         organization=call.organization,
-        subscription=await _find(call, lock=True),
+        subscription=await find_subscription(call, lock=True),
         reason=call.body.reason,
         immediate=call.body.immediate,
         now=call.now,
@@ -325,7 +326,7 @@ async def cancel(call: Call[CancelSubscription]) -> Reply:
 
 async def uncancel(call: Call[None]) -> Reply:
     subscription = await subscribe.uncancel(
-        call.conn, subscription=await _find(call, lock=True), now=call.now
+        call.conn, subscription=await find_subscription(call, lock=True), now=call.now
     )
     return Reply(await _detail(call, subscription))
 

@@ -15,6 +15,7 @@ from tallystick.core import ids, limits
 from tallystick.core.catalog import FeatureType
 from tallystick.core.events import StoredEvent
 from tallystick.core.money import fits, plain, to_rate
+from tallystick.core.pricing import unit_amount
 from tallystick.core.times import show_instant
 from tallystick.errors import FieldError, InvalidRequest, Problem
 from tallystick.flows import check_access, set_usage
@@ -118,7 +119,7 @@ async def check(call: Call[CheckUsage]) -> Reply:
         unlimited=access.terms.unlimited,
         included=plain(access.terms.included),
         overage_enabled=access.terms.overage_enabled,
-        overage_unit_price=to_rate(access.terms.price.unit_amount) if access.terms.overage_enabled else None,
+        overage_unit_price=to_rate(unit_amount(access.terms.price)) if access.terms.overage_enabled else None,
         livemode=call.live,
     )
     if not allowed:
@@ -159,11 +160,12 @@ async def put(call: Call[SetUsage]) -> Reply:
     )
 
 
-async def _named(call: Call[Any], found: list[StoredEvent]) -> dict[UUID, str]:
+async def named(call: Call[Any], customer_ids: set[UUID]) -> dict[UUID, str]:
+    """How answers name these customers."""
     standings = await customers.standings(
         call.conn,
         organization_id=call.organization.id,
-        references=[ids.show(ids.CUSTOMER, each) for each in {event.customer_id for event in found}],
+        references=[ids.show(ids.CUSTOMER, each) for each in customer_ids],
     )
     return {standing.customer_id: standing.reference for standing in standings.values()}
 
@@ -195,7 +197,7 @@ async def list_events(call: Call[None]) -> Reply:
         if nothing_older:
             break
         upto, wanted = lowest, wanted * 4
-    names = await _named(call, found)
+    names = await named(call, {event.customer_id for event in found})
     shown = [shown_events.show(each, names[each.customer_id], live=call.live) for each in found]
     return Reply(page_of(shown, limit, lambda each: str(each.id)))
 
@@ -206,7 +208,7 @@ async def get_event(call: Call[None]) -> Reply:
     )
     if event is None:
         raise Problem("not_found", "There is no such event.")
-    names = await _named(call, [event])
+    names = await named(call, {event.customer_id})
     return Reply(shown_events.show(event, names[event.customer_id], live=call.live))
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from tallystick.api.operations import Call, Operation, Reply
 from tallystick.api.wire import MISSING, Maybe, Out
 from tallystick.core import limits
-from tallystick.core.meters import Usage
+from tallystick.core.meters import Total
 from tallystick.core.money import text
 from tallystick.core.times import is_zone, parse_instant, show_instant
 from tallystick.core.windows import Window
@@ -88,7 +88,7 @@ async def summary(call: Call[None]) -> Reply:
     )
 
 
-def _groups(names: Sequence[str], found: Sequence[tuple[Group, Usage]]) -> list[UsageGroup]:
+def _groups(names: Sequence[str], found: Sequence[tuple[Group, Total]]) -> list[UsageGroup]:
     return [
         UsageGroup(
             group=dict(zip(names, group, strict=True)), quantity=text(usage.quantity), events=usage.events

@@ -13,7 +13,20 @@ import msgspec
 
 from tallystick.errors import FieldError, InvalidRequest
 
-CURRENT: Final = "2026-08-27"
+KNOWN: Final = (
+    "2026-05-01",
+    "2026-05-12",
+    "2026-05-18",
+    "2026-05-25",
+    "2026-06-07",
+    "2026-06-10",
+    "2026-06-23",
+    "2026-07-11",
+    "2026-07-24",
+    "2026-07-31",
+    "2026-08-27",
+)
+CURRENT: Final = KNOWN[-1]
 UNVERSIONED: Final = "0000-00-00"
 BARE_SINCE: Final = "2026-07-24"
 _EMAIL_SINCE: Final = "2026-06-07"
@@ -25,13 +38,21 @@ Fields = dict[str, Any]
 
 def resolve(header: str | None, *, pinned: str | None, legacy: bool) -> str:
     """The header, else (legacy prefix) no version at all, else the organization's pin, else the current one."""
+    return asked_for(header, legacy=legacy) or pin_of(pinned)
+
+
+def asked_for(header: str | None, *, legacy: bool) -> str | None:
+    """The version that a request names itself, by header or prefix. None: its organization's pin decides."""
     if header is not None:
         if _DATE.fullmatch(header) is None:
             raise InvalidRequest(FieldError("commet-version", "must be a date such as 2026-08-27"))
         return header
-    if legacy:
-        return UNVERSIONED
-    return pinned if pinned is not None and _DATE.fullmatch(pinned) else CURRENT
+    return UNVERSIONED if legacy else None
+
+
+def pin_of(pinned: str | None) -> str:
+    """What an organization's pin means: a version that is not known, or no pin, is the current one."""
+    return pinned if pinned is not None and pinned in KNOWN else CURRENT
 
 
 def is_bare(version: str) -> bool:

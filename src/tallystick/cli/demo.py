@@ -52,7 +52,7 @@ def demo(
     found = terminal.chosen(data_dir, database_url)
     if found.data_dir == settings.DEFAULT_DATA_DIR:
         found = replace(found, data_dir=settings.DEFAULT_DATA_DIR / "demo")
-    found = replace(found, port=found.port if port is None else port, workers=1)
+    found = replace(found, port=found.port if port is None else port, workers=1, rate_limit=0)
     with prepared(found) as ready:
         opened = terminal.run(ready.database_url or "", _open)
         beside = _Beside(opened, ready, leave, as_json)

@@ -4,6 +4,7 @@ from datetime import timedelta
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 
 from tallystick.app import wall
 from tallystick.cli import terminal
@@ -49,7 +50,7 @@ def create(
     if as_json:
         terminal.result({"id": ids.show(ids.API_KEY, made.key.id), "name": name, "apiKey": made.secret})
         return
-    terminal.say(f"[bold]{name}[/] is {ids.show(ids.API_KEY, made.key.id)}; the key, shown only now:")
+    terminal.say(f"[bold]{escape(name)}[/] is {ids.show(ids.API_KEY, made.key.id)}; the key, shown only now:")
     typer.echo(made.secret)
 
 

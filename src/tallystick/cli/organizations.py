@@ -1,20 +1,27 @@
-"""`tallystick organizations`: make an organization and its first key."""
+"""`tallystick organizations`: make one and its first key, list them, change one."""
 
-from typing import Annotated
+from typing import Annotated, Final
+from uuid import UUID
 
 import typer
+from rich import box
+from rich.markup import escape
+from rich.table import Table
 
+from tallystick.api import versions
 from tallystick.app import wall
 from tallystick.cli import terminal
 from tallystick.cli.terminal import DatabaseUrl, DataDir, Json
 from tallystick.core import ids
 from tallystick.core.times import parse_instant, show_instant
-from tallystick.flows.open_organization import NewKey, open_organization
+from tallystick.flows.open_organization import NewKey, change_organization, open_organization
 from tallystick.store import organizations
 from tallystick.store.db import Database
 from tallystick.store.organizations import Organization
 
 app = typer.Typer(help="Organizations: the businesses that bill.", no_args_is_help=True)
+FOLLOW_CURRENT: Final = "current"
+_ID_CHARS: Final = len(ids.show(ids.ORGANIZATION, UUID(int=0)))
 
 
 @app.command("create")
@@ -37,8 +44,6 @@ def create(
         terminal.fail(
             f"--clock must be an ISO 8601 date and time such as 2026-01-15T10:00:00Z, not {clock!r}"
         )
-    if not name.strip():
-        terminal.fail("--name must not be empty")
 
     async def act(database: Database) -> tuple[Organization, NewKey]:
         async with database.transaction() as conn:
@@ -60,7 +65,7 @@ def create(
             }
         )
         return
-    terminal.say(f"[bold]{made.name}[/] ({made.mode}) is {ids.show(ids.ORGANIZATION, made.id)}")
+    terminal.say(f"[bold]{escape(made.name)}[/] ({made.mode}) is {ids.show(ids.ORGANIZATION, made.id)}")
     terminal.say("Its API key, shown only now:")
     typer.echo(key.secret)
 
@@ -75,18 +80,72 @@ def list_all(data_dir: DataDir = None, database_url: DatabaseUrl = None, as_json
 
     with terminal.reachable(terminal.chosen(data_dir, database_url)) as conninfo:
         found = terminal.run(conninfo, act)
-    rows = [
-        {
-            "organizationId": ids.show(ids.ORGANIZATION, each.id),
-            "name": each.name,
-            "mode": each.mode,
-            "timezone": each.timezone,
-            "createdAt": show_instant(each.created_at),
-        }
-        for each in found
-    ]
     if as_json:
-        terminal.result(rows)
+        terminal.result([_row(each) for each in found])
         return
-    for row in rows:
-        typer.echo(f"{row['organizationId']}  {row['mode']:<8} {row['name']}")
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("organization", no_wrap=True, min_width=_ID_CHARS)
+    for name in ("name", "mode", "time zone", "API version"):
+        table.add_column(name, overflow="fold")
+    for each in found:
+        shown = (each.name, each.mode, each.timezone, each.api_version or FOLLOW_CURRENT)
+        table.add_row(ids.show(ids.ORGANIZATION, each.id), *map(escape, shown))
+    terminal.show(table)
+
+
+@app.command("update")
+def update(
+    organization: Annotated[str, typer.Argument(help="Its id, org_…, as `organizations list` shows it.")],
+    name: Annotated[str | None, typer.Option(help="What it is called from now on.")] = None,
+    timezone: Annotated[
+        str | None, typer.Option(help="Where its days begin, from each subscription's next period on.")
+    ] = None,
+    api_version: Annotated[
+        str | None,
+        typer.Option(
+            help="The version spoken to callers that name none: a date, or current, whatever that is."
+        ),
+    ] = None,
+    data_dir: DataDir = None,
+    database_url: DatabaseUrl = None,
+    as_json: Json = False,
+) -> None:
+    """Change an organization. Servers that are running answer accordingly from now on."""
+    if api_version not in (None, FOLLOW_CURRENT, *versions.KNOWN):
+        known = ", ".join(versions.KNOWN)
+        terminal.fail(
+            f"--api-version {api_version!r} is not known; it is one of {known}, or {FOLLOW_CURRENT}"
+        )
+    changes: dict[str, str | None] = {
+        field: value for field, value in (("name", name), ("timezone", timezone)) if value is not None
+    }
+    if api_version is not None:
+        changes["api_version"] = None if api_version == FOLLOW_CURRENT else api_version
+    if not changes:
+        terminal.fail("there is nothing to change: give --name, --timezone or --api-version")
+
+    async def act(database: Database) -> Organization:
+        named = await terminal.the_organization(database, organization)
+        async with database.transaction() as conn:
+            return await change_organization(conn, organization_id=named.id, changes=changes)
+
+    with terminal.reachable(terminal.chosen(data_dir, database_url)) as conninfo:
+        changed = terminal.run(conninfo, act)
+    if as_json:
+        terminal.result(_row(changed))
+        return
+    terminal.say(
+        f"[bold]{escape(changed.name)}[/] ({changed.mode}) is in {changed.timezone} and speaks "
+        f"{'the current API version' if changed.api_version is None else f'API version {changed.api_version}'}"
+    )
+
+
+def _row(organization: Organization) -> dict[str, str | None]:
+    return {
+        "organizationId": ids.show(ids.ORGANIZATION, organization.id),
+        "name": organization.name,
+        "mode": organization.mode,
+        "timezone": organization.timezone,
+        "apiVersion": organization.api_version,
+        "createdAt": show_instant(organization.created_at),
+    }

@@ -151,8 +151,11 @@ def _serve(found: Settings) -> None:
 
 
 def server_options(found: Settings) -> dict[str, Any]:
-    """How our server processes run. They read their settings from the environment; the database goes there."""
+    """How our server processes run. They read their settings from the environment; what was decided here goes there:
+    the database, how many they are, and how often a key may call."""
     os.environ["TALLYSTICK_DATABASE_URL"] = found.database_url or ""
+    os.environ["TALLYSTICK_WORKERS"] = str(found.workers)
+    os.environ["TALLYSTICK_RATE_LIMIT"] = str(found.rate_limit)
     return {
         "app": "tallystick.app:create",
         "factory": True,

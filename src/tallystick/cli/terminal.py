@@ -7,12 +7,14 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, TypeVar
+from typing import Annotated, Any, Final, NoReturn, TypeVar
 from uuid import UUID
 
 import psycopg
 import typer
 from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
 
 from tallystick import settings
 from tallystick.core import ids
@@ -35,6 +37,7 @@ DatabaseUrl = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 
+_WIDE_CHARS: Final = 200
 people = Console(stderr=True, highlight=False)
 
 
@@ -47,8 +50,13 @@ def result(document: Any) -> None:
     sys.stdout.write(json.dumps(document, indent=2, default=str) + "\n")
 
 
+def show(table: Table) -> None:
+    """A result that people read: on stdout, and whole where it goes to a file or another program."""
+    Console(width=None if sys.stdout.isatty() else _WIDE_CHARS, highlight=False).print(table)
+
+
 def fail(message: str) -> NoReturn:
-    people.print(f"[bold red]✗[/] {message}", soft_wrap=True)
+    people.print(f"[bold red]✗[/] {escape(message)}", soft_wrap=True)
     raise typer.Exit(1)
 
 

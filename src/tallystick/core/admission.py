@@ -11,7 +11,7 @@ from decimal import Decimal
 from typing import NamedTuple
 from uuid import UUID
 
-from tallystick.core.catalog import Catalogue, FeatureType, Terms, terms_over
+from tallystick.core.catalog import Catalogue, FeatureType, Terms, terms_at
 from tallystick.core.events import UsageEvent
 from tallystick.core.limits import FUTURE_MAX
 from tallystick.core.meters import Measured, Meter, in_force, measure
@@ -35,11 +35,15 @@ class Limit:
 
 
 class Admitted(NamedTuple):
-    """An event that may count: when it happened, what it adds to which meters, which limits it draws on."""
+    """An event that may count: when it happened, what it adds to which meters, which limits it draws on.
+
+    It is late when it happened before the period that is open as it arrives: its own may be billed already.
+    """
 
     occurred_at: datetime
     contributions: tuple[tuple[Meter, Measured], ...]
     limits: tuple[Limit, ...]
+    late: bool = False
 
 
 def admit(
@@ -59,13 +63,15 @@ def admit(
     contributions = tuple(
         (meter, measured)
         for meter in fed
-        if (measured := measure(meter, event.value, event.properties)) is not None
+        if (measured := measure(meter, event.value, event.properties, occurred_at)) is not None
+    )
+    late = event.occurred_at is not None and (
+        life is not standing.current or occurred_at < life.open_since(now)
     )
     if event.feature in life.unlimited:
-        return Admitted(occurred_at, contributions, ())
-    return Admitted(
-        occurred_at, contributions, _limits(event, catalogue, life, occurred_at, fed, contributions)
-    )
+        return Admitted(occurred_at, contributions, (), late)
+    limits = _limits(event, catalogue, life, occurred_at, fed, contributions)
+    return Admitted(occurred_at, contributions, limits, late)
 
 
 def admit_adjustment(
@@ -81,7 +87,7 @@ def admit_adjustment(
     contributions = tuple((each, adds) for _, each in catalogue.versions[meter.feature_id] if each.adds_up)
     versions = catalogue.plans.get(life.plan_id, {}).get(meter.feature_id, ())
     where = life.period_at(occurred_at)
-    terms = terms_over(versions, where[1]) if where else None
+    terms = terms_at(versions, where[1], occurred_at) if where else None
     if where is None or terms is None or not terms.stops_at_included:
         return Admitted(occurred_at, contributions, ())
     limit = Limit(
@@ -125,8 +131,9 @@ def _limits(
             terms: Terms | None = versions[0]
         else:
             always = False
-            where = life.period_at(max(occurred_at, life.anchor.at))
-            terms = terms_over(versions, where[1]) if where else None
+            counted_at = max(occurred_at, life.anchor.at)
+            where = life.period_at(counted_at)
+            terms = terms_at(versions, where[1], counted_at) if where else None
         if terms is None:
             continue
         seen = True

@@ -1,7 +1,7 @@
 """What is offered: features, plans, and the terms a plan gives for a feature over a period."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
@@ -9,7 +9,8 @@ from typing import Final
 from uuid import UUID
 
 from tallystick.core.meters import Meter
-from tallystick.core.pricing import Price
+from tallystick.core.money import ZERO
+from tallystick.core.pricing import Flat, Graduated, Package, Percentage, PerUnit, Price, Volume
 from tallystick.core.times import Period
 
 
@@ -50,11 +51,30 @@ class Terms:
     price: Price
     valid_from: datetime
     removed: bool = False
+    minimum: Decimal | None = None  # major units a period, topped up to
+    maximum: Decimal | None = None  # major units a period, capped at
+    pinned: bool = False  # valid_from was asked for: it counts from that very instant, better or worse
 
     @property
     def stops_at_included(self) -> bool:
         """A feature without overage is a hard limit (behaviour.md §0.1, 11)."""
         return not self.unlimited and not self.overage_enabled
+
+
+@dataclass(frozen=True, slots=True)
+class Minimum:
+    """The least a plan's usage costs a period, from a moment on; None: nothing any more. Major units."""
+
+    valid_from: datetime
+    amount: Decimal | None
+
+
+def minimum_over(versions: Sequence[Minimum], period: Period) -> Decimal | None:
+    """What was asked at the period's start, or less if it was lowered within it: like terms, worse waits."""
+    before = [each.amount for each in versions if each.valid_from <= period.start]
+    during = [each.amount for each in versions if period.start < each.valid_from < period.end]
+    asked = [before[-1] if before else None, *during]
+    return None if None in asked else min(each for each in asked if each is not None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,29 +85,48 @@ class Catalogue:
     meters: Mapping[str, tuple[Meter, ...]]  # by event code, every version
     versions: Mapping[UUID, tuple[tuple[datetime, Meter], ...]]  # by feature, in order
     plans: Mapping[UUID, Mapping[UUID, tuple[Terms, ...]]]  # plan → feature → versions in order
+    minimums: Mapping[UUID, tuple[Minimum, ...]] = field(default_factory=dict)  # by plan, versions in order
 
 
-def terms_over(versions: Sequence[Terms], period: Period) -> Terms | None:
-    """The terms a period is lived under: those at its start, bettered by what came later within it.
+Stretch = tuple[Period, Terms]
 
-    What is better for the customer counts now, what is worse waits for the next period (behaviour.md §4.3).
-    None when the plan did not have the feature at all.
+
+def stretches(versions: Sequence[Terms], period: Period) -> tuple[Stretch, ...]:
+    """The terms a period is lived under, each with the part of it they rule; what is removed rules nothing.
+
+    Terms at the period's start are bettered by what came later within it: what is better for the customer counts
+    now, what is worse waits for the next period (behaviour.md §4.3). A version with a `validFrom` of its own
+    begins a stretch at that instant.
     """
-    before = [each for each in versions if each.valid_from <= period.start]
-    during = [each for each in versions if period.start < each.valid_from < period.end]
-    current = before[-1] if before else None
-    if current is not None and current.removed:
-        current = None
-    for newer in during:
-        if newer.removed:
-            continue
-        current = newer if current is None else _bettered(current, newer)
-    return current
+    found: list[Stretch] = []
+    start, current = period.start, None
+    for version in sorted(versions, key=lambda each: (each.valid_from, each.version)):
+        if version.valid_from >= period.end:
+            break
+        if version.valid_from <= period.start:
+            current = None if version.removed else version
+        elif version.pinned:
+            if current is not None:
+                found.append((Period(start, version.valid_from), current))
+            start, current = version.valid_from, None if version.removed else version
+        elif not version.removed:
+            current = version if current is None else _bettered(current, version)
+    if current is not None:
+        found.append((Period(start, period.end), current))
+    return tuple(found)
+
+
+def terms_at(versions: Sequence[Terms], period: Period, at: datetime) -> Terms | None:
+    """The terms that rule at an instant of a period; None when the plan does not have the feature then."""
+    for span, terms in stretches(versions, period):
+        if at in span:
+            return terms
+    return None
 
 
 def _bettered(current: Terms, newer: Terms) -> Terms:
     """`current` with everything in which `newer` is kinder."""
-    cheaper = newer.overage_enabled and newer.price.unit_amount < current.price.unit_amount
+    cheaper = newer.overage_enabled and is_kinder(newer.price, current.price)
     return replace(
         current,
         id=newer.id if cheaper else current.id,
@@ -96,4 +135,56 @@ def _bettered(current: Terms, newer: Terms) -> Terms:
         included=max(current.included, newer.included),
         unlimited=current.unlimited or newer.unlimited,
         price=newer.price if cheaper else current.price,
+        minimum=_least(current.minimum, newer.minimum, none_is=ZERO),
+        maximum=_least(current.maximum, newer.maximum, none_is=None),
     )
+
+
+def _least(one: Decimal | None, other: Decimal | None, *, none_is: Decimal | None) -> Decimal | None:
+    """The kinder of two bounds: no minimum is the least there is, no maximum the most."""
+    if none_is is not None and (one is None or other is None):
+        return None
+    return min((each for each in (one, other) if each is not None), default=None)
+
+
+def is_kinder(newer: Price, older: Price) -> bool:
+    """Whether `newer` can never cost more than `older` and sometimes costs less: it may count at once (§4.3).
+
+    Prices of different models, or with other steps, cannot be told apart so simply: they wait for the renewal.
+    """
+    if newer == older:
+        return False
+    match newer, older:
+        case PerUnit(), PerUnit():
+            return newer.unit_amount <= older.unit_amount
+        case Flat(), Flat():
+            return newer.amount <= older.amount
+        case (Graduated() | Volume(), Graduated() | Volume()):
+            return (
+                type(newer) is type(older)
+                and newer.charge_flat_at_zero <= older.charge_flat_at_zero
+                and [tier.up_to for tier in newer.tiers] == [tier.up_to for tier in older.tiers]
+                and all(
+                    new.unit_amount <= old.unit_amount and new.flat_amount <= old.flat_amount
+                    for new, old in zip(newer.tiers, older.tiers, strict=True)
+                )
+            )
+        case Package(), Package():
+            return (
+                newer.size == older.size
+                and newer.amount <= older.amount
+                and newer.free_units >= older.free_units
+            )
+        case Percentage(), Percentage():
+            return (
+                newer.basis_points <= older.basis_points
+                and newer.fixed_amount <= older.fixed_amount
+                and (newer.min_amount or ZERO) <= (older.min_amount or ZERO)
+                and (
+                    older.max_amount is None
+                    or (newer.max_amount is not None and newer.max_amount <= older.max_amount)
+                )
+                and newer.free_events >= older.free_events
+                and newer.free_amount >= older.free_amount
+            )
+    return False

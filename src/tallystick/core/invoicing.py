@@ -2,14 +2,27 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from decimal import Decimal
+from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
-from tallystick.core import pricing
-from tallystick.core.catalog import Terms
-from tallystick.core.meters import Fold, Usage
+from tallystick.core import evidence
+from tallystick.core.adjustments import Rated
+from tallystick.core.evidence import Basis, PlanPeriod
 from tallystick.core.money import ZERO, from_minor, text, to_minor
+from tallystick.core.pricing import Components, minus, unit_amount
+from tallystick.core.times import Period, local_day
+
+
+class Part(StrEnum):
+    """What a line says of a usage period."""
+
+    USAGE = "usage"
+    MINIMUM = "minimum"
+    PLAN_MINIMUM = "plan_minimum"
+    DIFFERENCE = "difference"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,32 +41,24 @@ class Line:
     used: Decimal | None = None
     overage: Decimal | None = None
     evidence: Mapping[str, Any] | None = None
+    part: Part | None = None
+    subscription_id: UUID | None = None  # with `usage_period`: the usage period it speaks of
+    usage_period: int | None = None
+    id: UUID | None = None  # where something must refer to it before it is issued
 
 
 @dataclass(frozen=True, slots=True)
-class Charge:
-    """What a feature's usage over a period costs: exact, explained, not yet money."""
+class Billed:
+    """What the lines of one feature and period have said so far."""
 
-    used: Decimal
-    included: Decimal | None  # None: unlimited
-    billable: Decimal
-    components: tuple[pricing.Component, ...]
-
-    @property
-    def exact(self) -> Decimal:
-        return pricing.total(self.components)
+    amount: int = 0
+    used: Decimal = ZERO
+    billable: Decimal = ZERO
+    components: Components = ()
+    position: int = 0  # of the chain, when usage was last put on a line
 
 
-def charge(terms: Terms, usage: Usage | Fold) -> Charge:
-    """Included units leave the quantity before pricing; without overage nothing is billed."""
-    used = usage.quantity
-    if terms.unlimited:
-        return Charge(used, None, ZERO, ())
-    billable = max(ZERO, used - terms.included) if terms.overage_enabled else ZERO
-    return Charge(used, terms.included, billable, pricing.rate(terms.price, billable))
-
-
-def base_line(plan_name: str, amount_minor: int, currency: str, evidence: Mapping[str, Any]) -> Line:
+def base_line(plan_name: str, amount_minor: int, currency: str, proof: Mapping[str, Any]) -> Line:
     return Line(
         line_type="plan_base",
         charge_type="advance",
@@ -61,31 +66,146 @@ def base_line(plan_name: str, amount_minor: int, currency: str, evidence: Mappin
         quantity=Decimal(1),
         unit_amount=from_minor(amount_minor, currency),
         amount=amount_minor,
-        evidence=evidence,
+        evidence=proof,
     )
 
 
-def usage_line(
-    charged: Charge, terms: Terms, *, feature_name: str, unit: str, currency: str, evidence: Mapping[str, Any]
-) -> Line:
-    included = charged.included or ZERO
+def usage_lines(
+    basis: Basis, rated: Rated, *, feature_id: UUID, feature_name: str, unit: str, currency: str
+) -> list[Line]:
+    """A line for each stretch that costs something, and one that lifts them to the minimum."""
+    lines = []
+    several = len(rated.charges) > 1
+    for charge in rated.charges:
+        if not charge.billable and not charge.exact:
+            continue
+        included = charge.included or ZERO
+        said = (
+            f"{feature_name}: {text(charge.used)} {unit} used, {text(included)} included, "
+            f"{text(charge.billable)} billed"
+        )
+        lines.append(
+            Line(
+                line_type="feature_overage",
+                charge_type="standard",
+                description=f"{said}, {_days(charge.span, basis.timezone)}" if several else said,
+                quantity=charge.billable,
+                unit_amount=unit_amount(charge.terms.price),
+                amount=to_minor(charge.exact, currency),
+                feature_id=feature_id,
+                feature_name=feature_name,
+                included=included,
+                used=charge.used,
+                overage=charge.billable,
+                evidence=evidence.of_charge(basis, charge),
+                part=Part.USAGE,
+                usage_period=basis.index,
+            )
+        )
+    if rated.true_up is not None:
+        lines.append(
+            Line(
+                line_type="feature_overage",
+                charge_type="true_up",
+                description=f"{feature_name}: up to the minimum of {text(rated.charges[-1].terms.minimum or ZERO)}",
+                quantity=Decimal(1),
+                unit_amount=rated.true_up.amount,
+                amount=to_minor(rated.true_up.amount, currency),
+                feature_id=feature_id,
+                feature_name=feature_name,
+                evidence=evidence.of_minimum(basis, rated, rated.true_up),
+                part=Part.MINIMUM,
+                usage_period=basis.index,
+            )
+        )
+    return lines
+
+
+def in_money(rated: Rated, currency: str) -> int:
+    """What a rated period comes to, each of its lines rounded by itself, in minor units."""
+    amounts = [charge.exact for charge in rated.charges]
+    if rated.true_up is not None:
+        amounts.append(rated.true_up.amount)
+    return sum(to_minor(amount, currency) for amount in amounts)
+
+
+def difference_line(
+    basis: Basis,
+    rated: Rated,
+    billed: Billed,
+    *,
+    feature_id: UUID,
+    feature_name: str,
+    unit: str,
+    currency: str,
+    after: int,
+    policy: str,
+) -> Line | None:
+    """What a period that was rated again now says beyond what its lines said; None when nobody would notice."""
+    now = in_money(rated, currency)
+    amount, billable = now - billed.amount, rated.billable - billed.billable
+    if not amount and not billable:
+        return None
+    used = rated.used - billed.used
     return Line(
         line_type="feature_overage",
         charge_type="standard",
         description=(
-            f"{feature_name}: {text(charged.used)} {unit} used, {text(included)} included, "
-            f"{text(charged.billable)} billed"
+            f"{feature_name}: {text(used)} {unit} reported late for {_days(basis.period, basis.timezone)}, "
+            f"{text(billable)} billed"
         ),
-        quantity=charged.billable,
-        unit_amount=terms.price.unit_amount,
-        amount=to_minor(charged.exact, currency),
-        feature_id=terms.feature_id,
+        quantity=billable,
+        unit_amount=unit_amount(rated.charges[-1].terms.price),
+        amount=amount,
+        feature_id=feature_id,
         feature_name=feature_name,
-        included=included,
-        used=charged.used,
-        overage=charged.billable,
-        evidence=evidence,
+        included=ZERO,
+        used=used,
+        overage=billable,
+        evidence=evidence.of_difference(
+            basis,
+            rated,
+            now_minor=now,
+            before_minor=billed.amount,
+            components=minus(rated.components, billed.components),
+            after=after,
+            policy=policy,
+        ),
+        part=Part.DIFFERENCE,
+        usage_period=basis.index,
     )
+
+
+def plan_minimum_line(
+    lived: PlanPeriod, *, minimum: Decimal, features_minor: int, before_minor: int, currency: str
+) -> Line | None:
+    """What lifts a plan's usage of a period to its minimum, beyond what was lifted before; None when nothing does.
+
+    Taken back, it is negative: usage that came late has filled some of it.
+    """
+    wanted = max(0, to_minor(minimum, currency) - features_minor)
+    if wanted == before_minor:
+        return None
+    amount = wanted - before_minor
+    return Line(
+        line_type="feature_overage",
+        charge_type="true_up",
+        description=f"Up to the plan's minimum of {text(minimum)} for {_days(lived.period, lived.timezone)}",
+        quantity=Decimal(1),
+        unit_amount=from_minor(amount, currency),
+        amount=amount,
+        evidence=evidence.of_plan_minimum(
+            lived, minimum=minimum, features_minor=features_minor, before_minor=before_minor
+        ),
+        part=Part.PLAN_MINIMUM,
+        usage_period=lived.index,
+    )
+
+
+def _days(span: Period, zone: str) -> str:
+    """The local days a span touches, first to last."""
+    first, last = local_day(span.start, zone), local_day(span.end - timedelta(microseconds=1), zone)
+    return first.isoformat() if first == last else f"{first.isoformat()} to {last.isoformat()}"
 
 
 def subtotal(lines: Sequence[Line]) -> int:

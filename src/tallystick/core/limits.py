@@ -26,6 +26,12 @@ FRACTION_DIGITS_MAX: Final = 12
 AMOUNT_MINOR_MAX: Final = 10**15
 """A price above a million million is a typing error, not a price."""
 
+TIERS_MAX: Final = 100
+PREVIEW_AMOUNTS_MAX: Final = 10_000
+CORRECTED_EVENTS_MAX: Final = 1_000
+BASIS_POINTS_MAX: Final = 10_000
+"""More than the whole of an amount is a typing error, not a share."""
+
 FUTURE_MAX: Final = timedelta(hours=1)
 """How far ahead of our clock an event may say it happened: clients' clocks differ (ruling 5)."""
 
@@ -39,6 +45,12 @@ SUMMARY_DEFAULT: Final = timedelta(days=30)
 YEAR_MAX: Final = 9000
 """Of an instant in a query: beyond it calendars run out."""
 
+RATE_LIMIT_MAX: Final = 1_000_000
+"""Requests a second per API key: what an operator may set, far beyond what a machine answers."""
+RATE_BURST_MAX: Final = 2 * RATE_LIMIT_MAX
+RATE_BUCKETS_KEPT_MAX: Final = 100_000
+"""Per process: so many keys may be short of their full rate at once before the first are let off."""
+
 PAGE_SIZE: Final = 25
 PAGE_SIZE_MAX: Final = 100
 IDEMPOTENCY_KEEP: Final = timedelta(hours=24)
@@ -51,5 +63,6 @@ ROWS_PER_COMMIT_MAX: Final = 1600
 ROWS_QUEUED_MAX: Final = 20_000
 """Beyond this the answer is 503 with Retry-After, before memory grows."""
 CLOSES_PER_CLAIM: Final = 200
+LATE_PER_CLAIM: Final = 200
 CHANGES_KEPT: Final = 10_000
 """Per organization, for processes that catch up with what changed."""

@@ -7,6 +7,7 @@ order, so usage of any span is whole hours folded beforehand plus the ragged edg
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
 from hashlib import sha256
@@ -31,6 +32,7 @@ class Aggregation(StrEnum):
     COUNT = "count"
     UNIQUE = "unique"
     MAX = "max"
+    LATEST = "latest"
 
 
 class LatePolicy(StrEnum):
@@ -90,12 +92,22 @@ class Meter:
         """Whether the whole is the sum of its parts; distinct values and maxima are not."""
         return self.aggregation in (Aggregation.SUM, Aggregation.COUNT)
 
+    @property
+    def reads_all(self) -> bool:
+        """Whether every event of its code counts, by its own value: nothing depends on properties."""
+        return (
+            self.adds_up
+            and not self.filters
+            and (self.property_name is None or self.aggregation is Aggregation.COUNT)
+        )
+
 
 class Measured(NamedTuple):
-    """What one event contributes to one meter: a quantity, or, for UNIQUE, the hash of a value."""
+    """What one event contributes to one meter: a quantity; for UNIQUE the hash of a value, for LATEST its time."""
 
     quantity: Decimal
     distinct: bytes | None = None
+    at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,16 +117,18 @@ class Fold:
     events: int = 0
     quantity: Decimal = ZERO
     values: frozenset[bytes] = frozenset()
+    at: datetime | None = None  # of a LATEST fold: when its quantity was so
 
 
-class Usage(NamedTuple):
-    """What a span amounts to, read as a whole: unlike a fold it merges with nothing any more."""
+class Total(NamedTuple):
+    """What a span amounts to, read as a whole: of distinct values only their number is left."""
 
     events: int
     quantity: Decimal
+    at: datetime | None = None  # of LATEST: when its quantity was so
 
 
-NO_USAGE: Final = Usage(0, ZERO)
+NOTHING: Final = Total(0, ZERO)
 
 
 def number(text: str) -> Decimal | None:
@@ -130,34 +144,68 @@ def distinct_hash(value: str) -> bytes:
     return sha256(value.encode()).digest()[:16]
 
 
-def measure(meter: Meter, value: Decimal, properties: Mapping[str, str]) -> Measured | None:
-    """What an event with this value and these properties contributes, or None when it does not match."""
+def measure(
+    meter: Meter, value: Decimal, properties: Mapping[str, str], at: datetime | None = None
+) -> Measured | None:
+    """What an event with this value and these properties contributes, or None when it does not match.
+
+    `at`, when it happened, is wanted by LATEST alone.
+    """
     if meter.filters and not all(each.lets_through(properties) for each in meter.filters):
         return None
     if meter.aggregation is Aggregation.COUNT:
         return Measured(Decimal(1))
+    moment = at if meter.aggregation is Aggregation.LATEST else None
     if meter.property_name is None:
-        return Measured(value)
+        return Measured(value, at=moment)
     given = properties.get(meter.property_name)
     if given is None or not given.strip(BLANKS):
         return None
     if meter.aggregation is Aggregation.UNIQUE:
         return Measured(Decimal(1), distinct_hash(given))
     quantity = number(given)
-    return None if quantity is None else Measured(quantity)
+    return None if quantity is None else Measured(quantity, at=moment)
+
+
+def why_not(meter: Meter, properties: Mapping[str, str]) -> str | None:
+    """Why an event of the meter's code does not count, in words; None when it does."""
+    for each in meter.filters:
+        if not each.lets_through(properties):
+            given = properties.get(each.property_name)
+            found = "is missing" if given is None else f"is {given!r}"
+            wanted = f"{each.operator.value.replace('_', ' ')} {each.value!r}"
+            return f"{each.property_name} {found}; the filter wants {wanted}"
+    if meter.property_name is None or meter.aggregation is Aggregation.COUNT:
+        return None
+    given = properties.get(meter.property_name)
+    if given is None or not given.strip(BLANKS):
+        return f"{meter.property_name} is missing or blank"
+    if meter.aggregation is not Aggregation.UNIQUE and number(given) is None:
+        return f"{meter.property_name} is {given!r}, which is no number"
+    return None
 
 
 def fold(meter: Meter, measured: Iterable[Measured]) -> Fold:
-    parts = [Fold(1, each.quantity, frozenset([each.distinct] if each.distinct else ())) for each in measured]
+    parts = [
+        Fold(1, each.quantity, frozenset([each.distinct] if each.distinct else ()), each.at)
+        for each in measured
+    ]
     return merge(meter, parts)
 
 
 def merge(meter: Meter, parts: Sequence[Fold]) -> Fold:
-    """Sum and count add, max takes the larger, unique unites: associative and order-free."""
+    """Sum and count add, max takes the larger, unique unites, latest takes what happened last: order-free.
+
+    Of two events at one instant the larger is the latest, so that the order of arrival decides nothing.
+    """
     events = sum(part.events for part in parts)
     if meter.aggregation is Aggregation.UNIQUE:
         values = frozenset[bytes]().union(*(part.values for part in parts))
         return Fold(events, Decimal(len(values)), values)
+    if meter.aggregation is Aggregation.LATEST:
+        dated = [(part.at, part.quantity) for part in parts if part.at is not None]
+        at, quantity = max(dated, default=(None, ZERO))
+        return Fold(events, quantity, at=at)
     quantities = [part.quantity for part in parts if part.events]
     if meter.aggregation is Aggregation.MAX:
         return Fold(events, max(quantities, default=ZERO))

@@ -67,6 +67,18 @@ class Life:
     unlimited: set[str] = field(default_factory=set, compare=False, repr=False)
     """Event codes that `admission` found free of limits whenever they happen in this life: a memory, no fact."""
 
+    opened: list[Period] = field(default_factory=list, compare=False, repr=False)
+    """The period that was open when last asked: a memory, no fact."""
+
+    def open_since(self, now: datetime) -> datetime:
+        """When the period that is open at `now` began; the anchor, before it."""
+        if not self.opened or now not in self.opened[0]:
+            where = self.period_at(now)
+            if where is None:
+                return self.anchor.at
+            self.opened[:] = [where[1]]
+        return self.opened[0].start
+
     def __contains__(self, at: datetime) -> bool:
         return self.anchor.at <= at and (self.ends_at is None or at < self.ends_at)
 

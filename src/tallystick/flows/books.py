@@ -39,6 +39,10 @@ class Books:
     def __init__(self) -> None:
         self._books: dict[UUID, Book] = {}
 
+    def seen(self, organization_id: UUID) -> Book | None:
+        """What this process remembers, without asking: after `ingest` judged something, what it was judged by."""
+        return self._books.get(organization_id)
+
     async def current(self, conn: Conn, organization_id: UUID) -> Book:
         """A book that was up to date a moment ago; enough for reads."""
         book = self._books.get(organization_id)
@@ -54,7 +58,7 @@ class Books:
         """Forget what changed and read it anew."""
         old = self._books.get(organization_id)
         version = await db.version(conn, organization_id=organization_id)
-        if old is not None:
+        if old is not None and old.version <= version:
             changes = await db.changed_since(conn, organization_id=organization_id, version=old.version)
             seen = [number for number, _ in changes]
             moved = {customer for _, customer in changes}
@@ -71,8 +75,7 @@ class Books:
                     old.revoked_keys,
                     standings,
                 )
-                self._books[organization_id] = book
-                return book
+                return self._kept(book, old)
         organization = await organizations.get(conn, organization_id=organization_id)
         if organization is None:
             raise Problem("unauthorized")
@@ -82,8 +85,14 @@ class Books:
             await load_catalogue(conn, organization_id),
             await organizations.revoked_keys(conn, organization_id=organization_id),
         )
-        self._books[organization_id] = book
-        return book
+        return self._kept(book, old)
+
+    def _kept(self, book: Book, old: Book | None) -> Book:
+        """This book in place of `old`, or the newer one that somebody else has brought while we read."""
+        there = self._books.get(book.organization.id)
+        if there is None or there is old or there.version <= book.version:
+            self._books[book.organization.id] = there = book
+        return there
 
     async def learn(self, conn: Conn, book: Book, references: set[str]) -> None:
         """Look up the customers among `references` that the book does not know yet."""
@@ -117,4 +126,5 @@ async def load_catalogue(conn: Conn, organization_id: UUID) -> Catalogue:
             plan: {feature: tuple(each) for feature, each in promises.items()}
             for plan, promises in promised.items()
         },
+        minimums=await catalog.minimums(conn, organization_id=organization_id),
     )

@@ -5,7 +5,7 @@ from datetime import datetime
 from decimal import Decimal
 from uuid import UUID
 
-from tallystick.core.catalog import Catalogue, Feature, FeatureType, Terms, terms_over
+from tallystick.core.catalog import Catalogue, Feature, FeatureType, Terms, terms_at
 from tallystick.core.meters import in_force
 from tallystick.core.money import ZERO
 from tallystick.core.subscriptions import Life
@@ -55,6 +55,7 @@ class Held:
     customer_id: UUID
     life: Life
     period: Period
+    now: datetime
 
 
 async def held(
@@ -70,13 +71,13 @@ async def held(
     where = life.period_at(now) if life is not None else None
     if life is None or where is None:
         return None
-    return Held(book.catalogue, standing.customer_id, life, where[1])
+    return Held(book.catalogue, standing.customer_id, life, where[1], now)
 
 
 async def access_to(conn: Conn, holding: Held, feature: Feature) -> Access | None:
     """None when the plan does not have the feature."""
     versions = holding.catalogue.plans.get(holding.life.plan_id, {}).get(feature.id, ())
-    terms = terms_over(versions, holding.period)
+    terms = terms_at(versions, holding.period, holding.now)
     if terms is None:
         return None
     used = ZERO

@@ -9,23 +9,25 @@ is the last judge.
 
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any
 from uuid import UUID
 
-from tallystick.core import ids, pricing
-from tallystick.core.catalog import FeatureType, Terms, terms_over
-from tallystick.core.invoicing import Charge, Line, base_line, charge, number, subtotal, usage_line
+from tallystick.core import evidence, ids
+from tallystick.core.catalog import minimum_over
+from tallystick.core.evidence import PlanPeriod
+from tallystick.core.invoicing import Line, Part, base_line, number, plan_minimum_line, subtotal, usage_lines
 from tallystick.core.limits import DUE_AFTER
-from tallystick.core.meters import Meter, in_force
+from tallystick.core.meters import LatePolicy
 from tallystick.core.money import text
-from tallystick.core.proof import set_digest
 from tallystick.core.subscriptions import Status, Step, move, periods_per_invoice
-from tallystick.core.times import Period, boundary, show_instant
+from tallystick.core.times import Period, boundary
 from tallystick.errors import must
+from tallystick.flows import settle_late
 from tallystick.flows.books import load_catalogue
-from tallystick.flows.measure_usage import EventSet, event_set, measure_usage
-from tallystick.flows.subscribe import base_evidence, billing_period, grace_of
-from tallystick.store import catalog, customers, db, invoices, organizations, subscriptions
+from tallystick.flows.rate_period import RatedFeature, UsagePeriod, digest_events, rate_features
+from tallystick.flows.settle_late import Findings, look, still_so
+from tallystick.flows.subscribe import base_evidence, billing_period, grace_of, paid_until
+from tallystick.store import catalog, customers, db, invoices, late, organizations, subscriptions
+from tallystick.store.customers import Customer
 from tallystick.store.db import Conn, Database, new_id
 from tallystick.store.organizations import Organization
 from tallystick.store.subscriptions import Subscription
@@ -42,10 +44,34 @@ class Closed:
     invoice_number: str | None
     total: int
     ended: bool
+    adjustments: list[UUID]  # invoices of earlier periods that this close made too
 
     @property
     def outcome(self) -> str:
         return "canceled" if self.ended else "invoiced" if self.invoice_id else "no_charge"
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """An invoice as it would be made of one usage period, read under one snapshot and not yet written."""
+
+    subscription: Subscription
+    after: Subscription  # as the close leaves it
+    organization: Organization
+    customer: Customer
+    plan_name: str
+    closing: Period
+    position: int
+    lines: list[Line]
+    kind: str
+    covered: Period
+    ends: bool
+    findings: Findings | None
+    on_time: list[UUID]  # marked late when they arrived, yet in time for this invoice
+
+    @property
+    def total(self) -> int:
+        return subtotal(self.lines)
 
 
 async def close_period(
@@ -62,32 +88,25 @@ async def close_period(
             organization = await organizations.get(conn, organization_id=organization_id)
             must(organization is not None, "a subscription has an organization", subscription=subscription_id)
             assert organization is not None
-            closing = _open_period(subscription)
-            used = (
-                await usage_lines(conn, organization, subscription, closing)
-                if closing.start < closing.end
-                else []
-            )
+            prepared = await prepare(conn, organization, subscription, now)
         async with database.transaction() as conn:
             locked = await subscriptions.get(
                 conn, organization_id=organization_id, subscription_id=subscription_id, lock=True
             )
-            if locked == subscription:
-                return await _close(conn, organization, subscription, used, now)
+            if locked == subscription and (
+                prepared.findings is None or await still_so(conn, prepared.findings)
+            ):
+                return await _write(conn, prepared, now)
 
 
-def _open_period(subscription: Subscription) -> Period:
+async def prepare(
+    conn: Conn, organization: Organization, subscription: Subscription, now: datetime
+) -> Prepared:
+    """The invoice of the open period: its usage, what is late from before, and the next base in advance."""
     start, end = subscription.period_start, subscription.period_end
+    must(start is not None and end is not None, "an active subscription has a period", id=subscription.id)
     assert start is not None and end is not None
-    return Period(start, end)
-
-
-async def _close(
-    conn: Conn, organization: Organization, subscription: Subscription, used: list[Line], now: datetime
-) -> Closed:
-    closing = _open_period(subscription)
-    canceled = subscription.state is Status.CANCELED
-    ends = canceled or (subscription.cancel_at is not None and subscription.cancel_at <= closing.end)
+    closing = Period(start, end)
     customer = await customers.find(
         conn,
         organization_id=organization.id,
@@ -95,156 +114,166 @@ async def _close(
     )
     plan = await catalog.plan(conn, organization_id=organization.id, plan_id=subscription.plan_id)
     assert customer is not None and plan is not None
+    ends = subscription.state is Status.CANCELED or (
+        subscription.cancel_at is not None and subscription.cancel_at <= end
+    )
+    zone = customer.timezone or organization.timezone
+    after = (
+        _ended(subscription, now) if ends else _next_period(subscription, zone, grace_of(organization), now)
+    )
+    position = await db.head_position(conn, organization_id=organization.id)
+    base = [] if ends else await _next_base(conn, after, plan.name)
+    used = await _used(conn, subscription, closing, position) if start < end else []
+    findings = await look(conn, organization, customer_id=subscription.customer_id)
+    news = [] if findings is None else findings.news
+    late_lines = [line for each in news for line in each.by(LatePolicy.NEXT_PERIOD)]
+    marks = [] if findings is None else findings.waiting
+    return Prepared(
+        subscription=subscription,
+        after=after,
+        organization=organization,
+        customer=customer,
+        plan_name=plan.name,
+        closing=closing,
+        position=position,
+        lines=[*base, *used, *late_lines],
+        kind="recurring" if base else "overage",
+        covered=billing_period(after, after.period_index) if base else closing,
+        ends=ends,
+        findings=findings,
+        on_time=[mark.event_id for mark, _ in marks if mark.occurred_at in closing],
+    )
 
-    lines = [] if ends else await _next_base(conn, subscription, plan.name)
-    kind = "recurring" if lines else "overage"
-    covered = billing_period(subscription, subscription.period_index + 1) if lines else closing
-    lines += used
 
-    invoice_id = invoice_number = None
-    total = subtotal(lines)
-    if lines:
-        invoice_id = new_id()
+async def _used(conn: Conn, subscription: Subscription, closing: Period, position: int) -> list[Line]:
+    """Lines for each feature whose usage of the period costs something, with the digests of their events."""
+    offered = await load_catalogue(conn, subscription.organization_id)
+    lived = UsagePeriod(
+        subscription.id,
+        subscription.customer_id,
+        subscription.plan_id,
+        subscription.period_index,
+        closing,
+        subscription.timezone,
+    )
+    lines: list[Line] = []
+    for each in await rate_features(conn, offered, lived, position=position):
+        for line in usage_lines(
+            each.basis,
+            each.rated,
+            feature_id=each.feature.id,
+            feature_name=each.feature.name,
+            unit=each.feature.unit_name or "units",
+            currency=subscription.currency,
+        ):
+            whose = replace(line, subscription_id=subscription.id)
+            lines.append(await _with_events(conn, subscription.customer_id, each, whose))
+    minimum = minimum_over(offered.minimums.get(subscription.plan_id, ()), closing)
+    lifted = None
+    if minimum is not None:
+        lifted = plan_minimum_line(
+            PlanPeriod(lived.index, closing, lived.timezone, position),
+            minimum=minimum,
+            features_minor=subtotal(lines),
+            before_minor=0,
+            currency=subscription.currency,
+        )
+    return lines if lifted is None else [*lines, replace(lifted, subscription_id=subscription.id)]
+
+
+async def _with_events(conn: Conn, customer_id: UUID, again: RatedFeature, line: Line) -> Line:
+    proof = line.evidence or {}
+    if line.part is not Part.USAGE:
+        return line
+    behind = await digest_events(
+        conn, customer_id=customer_id, basis=again.basis, span=evidence.frozen_span(proof["span"])
+    )
+    first = evidence.frozen_span(proof["span"]).start == again.basis.period.start
+    if first or again.basis.meter.adds_up:
+        must(
+            text(behind.quantity) == proof["used"],
+            "the rollups say what the events say",
+            feature=again.feature.code,
+            rollups=proof["used"],
+            events=text(behind.quantity),
+        )
+    return replace(line, evidence={**proof, "events": {"count": behind.count, "digest": behind.digest}})
+
+
+async def _write(conn: Conn, prepared: Prepared, now: datetime) -> Closed:
+    subscription, organization = prepared.subscription, prepared.organization
+    total, invoice_id, invoice_number = prepared.total, new_id(), None
+    if prepared.lines:
         count = await invoices.issue(
             conn,
             invoices.Draft(
                 id=invoice_id,
                 organization_id=organization.id,
-                customer_id=customer.id,
+                customer_id=subscription.customer_id,
                 subscription_id=subscription.id,
                 status="outstanding" if total > 0 else "paid",
-                invoice_type=kind,
+                invoice_type=prepared.kind,
                 currency=subscription.currency,
                 subtotal=total,
                 tax=0,
                 period_index=subscription.period_index,
-                period_start=covered.start,
-                period_end=covered.end,
+                period_start=prepared.covered.start,
+                period_end=prepared.covered.end,
                 issued_at=now,
                 due_at=now + DUE_AFTER,
                 collect_at=now if total > 0 else None,
-                plan_name=plan.name,
+                plan_name=prepared.plan_name,
                 created_at=now,
             ),
-            lines,
+            prepared.lines,
         )
         invoice_number = number(organization.invoice_prefix, count)
-    zone = customer.timezone or organization.timezone
-    after = (
-        _ended(subscription, now) if ends else _next_period(subscription, zone, grace_of(organization), now)
+    await late.close(
+        conn,
+        late.ClosedPeriod(
+            subscription_id=subscription.id,
+            period_index=subscription.period_index,
+            organization_id=organization.id,
+            customer_id=subscription.customer_id,
+            plan_id=subscription.plan_id,
+            timezone=subscription.timezone,
+            period_start=prepared.closing.start,
+            period_end=prepared.closing.end,
+            position=prepared.position,
+            closed_at=now,
+        ),
     )
+    adjustments: list[UUID] = []
+    if prepared.findings is not None:
+        adjustments = await settle_late.write(
+            conn, organization, prepared.findings, next_invoice=invoice_id, now=now
+        )
+        await late.forget(conn, customer_id=subscription.customer_id, event_ids=prepared.on_time)
+    after = prepared.after
     await subscriptions.update(conn, after)
     if after.status != subscription.status or after.timezone != subscription.timezone:
-        await db.bump(conn, organization_id=organization.id, customer_id=customer.id)
+        await db.bump(conn, organization_id=organization.id, customer_id=subscription.customer_id)
     return Closed(
         subscription.id,
         subscription.period_index,
-        customer.full_name or customer.reference,
-        invoice_id,
+        prepared.customer.full_name or prepared.customer.reference,
+        invoice_id if prepared.lines else None,
         invoice_number,
         total,
-        ends,
+        prepared.ends,
+        adjustments,
     )
 
 
-async def _next_base(conn: Conn, subscription: Subscription, plan_name: str) -> list[Line]:
-    """The base of the next billing period, in advance, when the next usage period begins one."""
-    length = periods_per_invoice(subscription.billing_interval)
-    if subscription.price_id is None or length is None or (subscription.period_index + 1) % length:
+async def _next_base(conn: Conn, opened: Subscription, plan_name: str) -> list[Line]:
+    """The base of a billing period, in advance, when the usage period just opened begins one."""
+    length = periods_per_invoice(opened.billing_interval)
+    if opened.price_id is None or length is None or opened.period_index % length:
         return []
-    price = await catalog.price(
-        conn, organization_id=subscription.organization_id, price_id=subscription.price_id
-    )
+    price = await catalog.price(conn, organization_id=opened.organization_id, price_id=opened.price_id)
     assert price is not None
-    covered = billing_period(subscription, subscription.period_index + 1)
-    return [
-        base_line(
-            plan_name, price.amount_minor, subscription.currency, base_evidence(price, covered, subscription)
-        )
-    ]
-
-
-async def usage_lines(
-    conn: Conn, organization: Organization, subscription: Subscription, closing: Period
-) -> list[Line]:
-    """A line for each feature whose usage of the period costs something."""
-    offered = await load_catalogue(conn, organization.id)
-    features = {feature.id: feature for feature in offered.features.values()}
-    position = await db.head_position(conn, organization_id=organization.id)
-    lines = []
-    for feature_id, versions in offered.plans.get(subscription.plan_id, {}).items():
-        feature = features[feature_id]
-        terms = terms_over(versions, closing)
-        if feature.type is not FeatureType.USAGE or terms is None or not terms.enabled:
-            continue
-        meter = in_force(offered.versions[feature_id], closing.start)
-        usage = await measure_usage(conn, customer_id=subscription.customer_id, meter=meter, span=closing)
-        charged = charge(terms, usage)
-        if not charged.billable:
-            continue
-        behind = await event_set(conn, customer_id=subscription.customer_id, meter=meter, span=closing)
-        must(
-            behind.fold.quantity == usage.quantity,
-            "the rollups say what the events say",
-            feature=feature.code,
-            rollups=text(usage.quantity),
-            events=text(behind.fold.quantity),
-        )
-        lines.append(
-            usage_line(
-                charged,
-                terms,
-                feature_name=feature.name,
-                unit=feature.unit_name or "units",
-                currency=subscription.currency,
-                evidence=_evidence(subscription, closing, terms, meter, charged, behind, position),
-            )
-        )
-    return lines
-
-
-def _evidence(
-    subscription: Subscription,
-    closing: Period,
-    terms: Terms,
-    meter: Meter,
-    charged: Charge,
-    behind: EventSet,
-    position: int,
-) -> dict[str, Any]:
-    """All that is needed to derive the line again from raw events, and to notice when they are not the same."""
-    return {
-        "price": {
-            "id": ids.show(ids.PLAN_FEATURE, terms.id),
-            "version": terms.version,
-            **pricing.to_json(terms.price),
-        },
-        "meter": {
-            "id": ids.show(ids.METER, meter.id),
-            "version": meter.version,
-            "eventCode": meter.event_code,
-            "aggregation": meter.aggregation.value,
-            "aggregationProperty": meter.property_name,
-            "filters": [
-                {"property": each.property_name, "operator": each.operator.value, "value": each.value}
-                for each in meter.filters
-            ],
-        },
-        "period": {
-            "index": subscription.period_index,
-            "start": show_instant(closing.start),
-            "end": show_instant(closing.end),
-            "timezone": subscription.timezone,
-        },
-        "instants": [closing.start.isoformat(), closing.end.isoformat()],
-        "included": None if charged.included is None else text(charged.included),
-        "used": text(charged.used),
-        "overage": text(charged.billable),
-        "components": [component.to_json() for component in charged.components],
-        "exact": text(charged.exact),
-        "events": {"count": len(behind.leaves), "digest": set_digest(behind.leaves)},
-        "chainPosition": position,
-    }
+    covered = billing_period(opened, opened.period_index)
+    return [base_line(plan_name, price.amount_minor, opened.currency, base_evidence(price, covered, opened))]
 
 
 def _ended(subscription: Subscription, now: datetime) -> Subscription:
@@ -272,17 +301,21 @@ def _ended(subscription: Subscription, now: datetime) -> Subscription:
 
 
 def _next_period(subscription: Subscription, zone: str, grace: timedelta, now: datetime) -> Subscription:
-    """The next period follows by arithmetic; a new zone of the customer counts from here on."""
+    """The next period follows by arithmetic; a new zone of the customer counts from here on.
+
+    With the boundaries moves the end of what is paid, and so a cancellation that waits for it.
+    """
     index = subscription.period_index + 1
-    zones = subscription.zones
+    opened = replace(subscription, period_index=index)
     if zone != subscription.timezone:
-        zones = [*(zones or [(0, subscription.timezone)]), (index + 1, zone)]
-    moved = replace(subscription, timezone=zone, zones=zones)
-    assert moved.anchor is not None
-    end = boundary(moved.anchor, index + 1, zone)
+        zones = [*(subscription.zones or [(0, subscription.timezone)]), (index + 1, zone)]
+        opened = replace(opened, timezone=zone, zones=zones)
+        if opened.cancel_at is not None:
+            opened = replace(opened, cancel_at=paid_until(opened))
+    assert opened.anchor is not None
+    end = boundary(opened.anchor, index + 1, zone)
     return replace(
-        moved,
-        period_index=index,
+        opened,
         period_start=subscription.period_end,
         period_end=end,
         closes_at=end + grace,

@@ -9,7 +9,7 @@ A refused event leaves nothing, and its key stays free.
 import logging
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
 from typing import NamedTuple
@@ -20,7 +20,7 @@ from psycopg.pq import TransactionStatus
 from tallystick.core import ids
 from tallystick.core.admission import Admitted, Limit, admit, admit_adjustment, limit_reached
 from tallystick.core.events import StoredEvent, UsageEvent
-from tallystick.core.meters import Aggregation, Measured, Meter
+from tallystick.core.meters import Aggregation, Fold, Measured, Meter, fold, merge
 from tallystick.core.money import ZERO
 from tallystick.core.proof import header_hash, key_hash
 from tallystick.core.subscriptions import Standing
@@ -29,7 +29,8 @@ from tallystick.core.windows import Ruled
 from tallystick.errors import FieldError, InvalidRequest, Problem, must
 from tallystick.flows.books import Book, Books
 from tallystick.flows.measure_usage import measure_usage
-from tallystick.store import db, events, measuring, usage
+from tallystick.flows.subscribe import grace_of
+from tallystick.store import db, events, late, measuring, usage
 from tallystick.store.db import Conn, new_ids
 from tallystick.store.usage import Addition, CounterKey
 
@@ -118,7 +119,11 @@ class _Work:
     @property
     def is_plain(self) -> bool:
         """Nothing to lock beforehand and nothing to add afterwards: the one statement does it all."""
-        return not self.admitted.limits and all(meter.adds_up for meter, _ in self.admitted.contributions)
+        return (
+            not self.admitted.limits
+            and not self.admitted.late
+            and all(meter.adds_up for meter, _ in self.admitted.contributions)
+        )
 
 
 async def _attempt(
@@ -196,7 +201,9 @@ async def _take(
     if not plain:
         if any(each.admitted.limits for position, each in to_store.items() if position not in stored):
             raise _LostRace
-        await _count_others(conn, [to_store[position] for position in stored], number)
+        fresh = [to_store[position] for position in stored]
+        await _count_others(conn, fresh, number)
+        await _mark_late(conn, book, fresh, now)
 
 
 def _standing(book: Book, draft: Draft) -> Standing:
@@ -240,7 +247,7 @@ async def _store(
         )
         batch.append(events.New(to_keep, each.place, draft.header_place))
         for meter, measured in admitted.contributions:
-            if meter.aggregation is not Aggregation.MAX:
+            if meter.adds_up or measured.distinct:
                 shares.append(
                     events.HourShare(
                         each.id,
@@ -263,8 +270,9 @@ async def _store(
 
 
 async def _count_others(conn: Conn, fresh: Sequence[_Work], number: int) -> None:
-    """Maxima and distinct values, which do not add up, for the events that were stored."""
+    """Maxima, newest and distinct values, which do not add up, for the events that were stored."""
     maxima: list[Addition] = []
+    latest: list[Addition] = []
     values: list[Addition] = []
     for each in fresh:
         for meter, measured in each.admitted.contributions:
@@ -277,12 +285,30 @@ async def _count_others(conn: Conn, fresh: Sequence[_Work], number: int) -> None
                 hour_of(each.admitted.occurred_at),
                 measured.quantity,
                 measured.distinct,
+                measured.at,
             )
-            (values if measured.distinct else maxima).append(addition)
+            (values if measured.distinct else latest if measured.at else maxima).append(addition)
     if maxima:
         await usage.raise_maxima(conn, maxima, number=number)
+    if latest:
+        await usage.renew_latest(conn, latest, number=number)
     if values:
         await usage.add_values(conn, values)
+
+
+async def _mark_late(conn: Conn, book: Book, fresh: Sequence[_Work], now: datetime) -> None:
+    """Note what may have missed its invoice; `settle_late` decides what becomes of it."""
+    marked = [each for each in fresh if each.admitted.late]
+    if marked:
+        await late.mark(
+            conn,
+            organization_id=book.organization.id,
+            customers=[each.standing.customer_id for each in marked],
+            events=[each.id for each in marked],
+            occurred=[each.admitted.occurred_at for each in marked],
+            received_at=now,
+            due_at=now + grace_of(book.organization),
+        )
 
 
 async def _draw_on_limits(conn: Conn, work: dict[int, _Work], outcomes: list[Outcome | None]) -> set[int]:
@@ -304,17 +330,17 @@ async def _draw_on_limits(conn: Conn, work: dict[int, _Work], outcomes: list[Out
     counters = await usage.lock_counters(conn, keys=list(spans))
     drawn: dict[CounterKey, _Drawn] = {}
     for key, limit in spans.items():
-        used, met = counters[key], frozenset[bytes]()
+        used, at, met = counters[key], None, frozenset[bytes]()
         if used is None or not limit.meter.adds_up:
-            used = (
-                await measure_usage(conn, customer_id=key.customer_id, meter=limit.meter, span=limit.period)
-            ).quantity
+            _, used, at = await measure_usage(
+                conn, customer_id=key.customer_id, meter=limit.meter, span=limit.period
+            )
         if values[key]:
             part = Ruled(limit.meter, (limit.period.start, limit.period.end))
             met = await measuring.met_in(
                 conn, customer_id=key.customer_id, part=part, values=list(values[key])
             )
-        drawn[key] = _Drawn(used, met)
+        drawn[key] = _Drawn(used, at, met)
     keyed = [each for each in limited.values() if each.place is not None]
     taken = set(
         await events.holders(
@@ -356,9 +382,10 @@ def _counter(each: _Work, limit: Limit) -> CounterKey:
 
 @dataclass(frozen=True, slots=True)
 class _Drawn:
-    """How much of a limit is used, and, where distinct values count, which of the batch's were met already."""
+    """How much of a limit is used; since when, for LATEST; which of the batch's values were met, for UNIQUE."""
 
     used: Decimal
+    at: datetime | None
     met: frozenset[bytes]
 
     def plus(self, meter: Meter, adds: Measured) -> "_Drawn":
@@ -366,10 +393,14 @@ class _Drawn:
             case Aggregation.UNIQUE:
                 if adds.distinct is None or adds.distinct in self.met:
                     return self
-                return _Drawn(self.used + 1, self.met | {adds.distinct})
+                return replace(self, used=self.used + 1, met=self.met | {adds.distinct})
             case Aggregation.MAX:
-                return _Drawn(max(self.used, adds.quantity), self.met)
-        return _Drawn(self.used + adds.quantity, self.met)
+                return replace(self, used=max(self.used, adds.quantity))
+            case Aggregation.LATEST:
+                before = Fold(1, self.used, at=self.at)
+                after = merge(meter, [before, fold(meter, [adds])])
+                return replace(self, used=after.quantity, at=after.at)
+        return replace(self, used=self.used + adds.quantity)
 
 
 async def _tell_repeats(conn: Conn, work: dict[int, _Work], outcomes: list[Outcome | None]) -> None:

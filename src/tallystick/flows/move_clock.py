@@ -12,6 +12,7 @@ from tallystick.core.times import show_instant
 from tallystick.errors import FieldError, InvalidRequest, Problem
 from tallystick.flows.close_period import Closed, close_period
 from tallystick.flows.collect_payment import collect_payment
+from tallystick.flows.settle_late import settle_due
 from tallystick.providers.payments import Payments
 from tallystick.store import clock, db, organizations, subscriptions
 from tallystick.store.clock import Item, Run
@@ -84,6 +85,7 @@ async def _take(conn: Conn, run_id: UUID) -> bool:
 async def _live_through(database: Database, provider: Payments, organization_id: UUID, run: Run) -> None:
     failed: list[UUID] = []
     stands_at: datetime | None = None
+    await _settle(database, provider, organization_id, run.started_at_time)
     while True:
         async with database.reading() as conn:
             due = await subscriptions.next_due(
@@ -95,15 +97,25 @@ async def _live_through(database: Database, provider: Payments, organization_id:
         moment = max(due_at, run.started_at_time)
         if stands_at is None or moment > stands_at:  # each move makes every process read the catalogue anew
             stands_at = await _set(database, organization_id, moment)
+            await _settle(database, provider, organization_id, stands_at)
         moment = stands_at
         item = await _close_one(database, provider, organization_id, subscription_id, moment)
         if item.status == "failed":
             failed.append(subscription_id)
         async with database.reading() as conn:
             await clock.add_item(conn, run_id=run.id, item=item)
-    await _set(database, organization_id, run.target_time)
+    reached = await _set(database, organization_id, run.target_time)
+    await _settle(database, provider, organization_id, reached)
     async with database.reading() as conn:
         await clock.set_status(conn, run_id=run.id, status="completed")
+
+
+async def _settle(database: Database, provider: Payments, organization_id: UUID, moment: datetime) -> None:
+    """Bill what arrived after its period was billed, where the policy says at once."""
+    for invoice_id in await settle_due(database, wall=moment, organization_id=organization_id):
+        await collect_payment(
+            database, provider, organization_id=organization_id, invoice_id=invoice_id, now=moment
+        )
 
 
 async def _set(database: Database, organization_id: UUID, to: datetime) -> datetime:
@@ -122,6 +134,10 @@ async def _close_one(
             database, organization_id=organization_id, subscription_id=subscription_id, now=moment
         )
         paid = None
+        for invoice_id in closed.adjustments if closed is not None else ():
+            await collect_payment(
+                database, provider, organization_id=organization_id, invoice_id=invoice_id, now=moment
+            )
         if closed is not None and closed.invoice_id is not None:
             paid = await collect_payment(
                 database, provider, organization_id=organization_id, invoice_id=closed.invoice_id, now=moment

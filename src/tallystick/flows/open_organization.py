@@ -1,11 +1,14 @@
-"""Make organizations and API keys. A key is shown once; what is kept is its hash."""
+"""Make and change organizations, and their API keys. A key is shown once; what is kept is its hash."""
 
 import secrets
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from datetime import datetime
 from hashlib import sha256
+from typing import Any
 from uuid import UUID
 
+from tallystick.core.limits import NAME_CHARS_MAX
 from tallystick.core.times import is_zone
 from tallystick.errors import FieldError, InvalidRequest, Problem
 from tallystick.store import db, organizations
@@ -32,8 +35,6 @@ async def open_organization(
     """A new organization with its first key. Only a sandbox may have a test clock, in the past too."""
     if mode not in ("sandbox", "live"):
         raise InvalidRequest(FieldError("mode", "must be sandbox or live"))
-    if not is_zone(timezone):
-        raise InvalidRequest(FieldError("timezone", f"{timezone!r} is not an IANA time zone"))
     if clock is not None and mode == "live":
         raise Problem("sandbox_only", "Only a sandbox organization may have a test clock.")
     organization = Organization(
@@ -47,8 +48,31 @@ async def open_organization(
         invoice_prefix="INV",
         created_at=wall,
     )
+    _check(organization)
     await organizations.insert(conn, organization)
     return organization, await make_key(conn, organization=organization, name="First key", wall=wall)
+
+
+async def change_organization(
+    conn: Conn, *, organization_id: UUID, changes: Mapping[str, Any]
+) -> Organization:
+    """Change its `name`, `timezone` or `api_version` (None: no pin). From the commit on, every answer of every
+    process is as it says now; a new time zone counts from each subscription's next period on."""
+    organization = await organizations.get(conn, organization_id=organization_id, lock=True)
+    if organization is None:
+        raise Problem("not_found", "There is no such organization.")
+    changed = replace(organization, **changes)
+    _check(changed)
+    await organizations.update(conn, changed)
+    await db.bump(conn, organization_id=organization_id)
+    return changed
+
+
+def _check(organization: Organization) -> None:
+    if not 0 < len(organization.name.strip()) <= NAME_CHARS_MAX:
+        raise InvalidRequest(FieldError("name", f"must be 1 to {NAME_CHARS_MAX} characters"))
+    if not is_zone(organization.timezone):
+        raise InvalidRequest(FieldError("timezone", f"{organization.timezone!r} is not an IANA time zone"))
 
 
 async def make_key(

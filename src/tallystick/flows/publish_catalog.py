@@ -11,7 +11,7 @@ from uuid import UUID
 
 from tallystick.core.catalog import Feature, FeatureType, Terms
 from tallystick.core.meters import Aggregation, Filter, LatePolicy, Meter
-from tallystick.core.pricing import PerUnit
+from tallystick.core.pricing import Percentage, PerUnit, Price
 from tallystick.errors import FieldError, InvalidRequest, Problem
 from tallystick.store import catalog, db, usage
 from tallystick.store.catalog import Plan, PlanPrice
@@ -110,6 +110,19 @@ async def create_plan(conn: Conn, *, organization_id: UUID, plan: Plan) -> None:
     await db.bump(conn, organization_id=organization_id)
 
 
+async def set_minimum(
+    conn: Conn, *, organization_id: UUID, plan: Plan, amount: Decimal | None, now: datetime
+) -> None:
+    """The least the plan's usage costs a period; lowered it counts at once, raised from the next period on."""
+    if plan.is_free and amount:
+        raise InvalidRequest(FieldError("minimumAmount", "a free plan asks nothing"))
+    await catalog.lock_plan(conn, organization_id=organization_id, plan_id=plan.id)
+    await catalog.insert_minimum(
+        conn, organization_id=organization_id, plan_id=plan.id, amount=amount or None, valid_from=now
+    )
+    await db.bump(conn, organization_id=organization_id)
+
+
 async def find_plan(conn: Conn, *, organization_id: UUID, plan_id: UUID | None, code: str | None) -> Plan:
     """A plan that can still be chosen, by id or code."""
     plan = await catalog.plan(conn, organization_id=organization_id, plan_id=plan_id, code=code)
@@ -166,7 +179,12 @@ class TermsSpec:
     included: Decimal | None = None
     unlimited: bool | None = None
     overage_enabled: bool | None = None
-    unit_amount: Decimal | None = None  # major units
+    price: Price | None = None
+    minimum: Decimal | None = None  # major units a period
+    maximum: Decimal | None = None
+    valid_from: datetime | None = (
+        None  # None: now, where it is better for the customer; else from the next period
+    )
 
 
 async def promise(
@@ -186,7 +204,12 @@ async def promise(
         for each in await catalog.terms(conn, organization_id=organization_id, plan_ids=[plan.id])
         if each.feature_id == feature.id
     ]
-    current = versions[-1] if versions and not versions[-1].removed else None
+    begins = spec.valid_from or now
+    if begins < now:
+        raise InvalidRequest(FieldError("validFrom", "lies in the past"))
+    ruling = [each for each in versions if each.valid_from <= begins] or versions
+    newest = max(ruling, key=lambda each: (each.valid_from, each.version), default=None)
+    current = newest if newest is not None and not newest.removed else None
     if new and current is not None:
         raise Problem("feature_already_exists", f"The plan already has {feature.code!r}.", param="featureId")
     if not new and current is None:
@@ -211,15 +234,55 @@ async def promise(
         included=base.included if spec.included is None else spec.included,
         unlimited=base.unlimited if spec.unlimited is None else spec.unlimited,
         overage_enabled=base.overage_enabled if spec.overage_enabled is None else spec.overage_enabled,
-        price=base.price if spec.unit_amount is None else PerUnit(spec.unit_amount),
+        price=base.price if spec.price is None else spec.price,
+        minimum=base.minimum if spec.minimum is None else spec.minimum,
+        maximum=base.maximum if spec.maximum is None else spec.maximum,
         removed=False,
-        valid_from=now,
+        valid_from=begins,
+        pinned=spec.valid_from is not None,
     )
-    if plan.is_free and terms.overage_enabled:
-        raise InvalidRequest(FieldError("overage.enabled", "a free plan cannot have overage"))
+    await _check_terms(conn, organization_id, plan, feature, terms, asked=spec)
     await catalog.insert_terms(conn, organization_id=organization_id, terms=terms)
     await db.bump(conn, organization_id=organization_id)
     return terms
+
+
+async def _check_terms(
+    conn: Conn, organization_id: UUID, plan: Plan, feature: Feature, terms: Terms, *, asked: TermsSpec
+) -> None:
+    """What a plan cannot promise, whatever it promised before."""
+    if plan.is_free and terms.overage_enabled:
+        raise InvalidRequest(
+            FieldError("price" if asked.price else "overage.enabled", "a free plan cannot have overage")
+        )
+    if feature.type is not FeatureType.USAGE:
+        for name, given in (
+            ("price", asked.price),
+            ("minimumAmount", asked.minimum),
+            ("maximumAmount", asked.maximum),
+        ):
+            if given is not None:
+                raise InvalidRequest(FieldError(name, f"a {feature.type} feature is not priced by usage"))
+        return
+    if (terms.minimum or terms.maximum is not None) and not terms.overage_enabled:
+        name = "minimumAmount" if terms.minimum else "maximumAmount"
+        raise InvalidRequest(FieldError(name, "needs a price: overage is off"))
+    if terms.minimum is not None and terms.maximum is not None and terms.minimum > terms.maximum:
+        raise InvalidRequest(FieldError("minimumAmount", "is more than maximumAmount"))
+    if isinstance(terms.price, Percentage):
+        if terms.included:
+            raise InvalidRequest(
+                FieldError(
+                    "includedAmount", "goes with no percentage; use freeEvents or freeAmount in the price"
+                )
+            )
+        meter = await newest_meter(conn, organization_id=organization_id, feature_id=feature.id)
+        if meter is None or meter.aggregation is not Aggregation.SUM:
+            raise InvalidRequest(
+                FieldError(
+                    "price.model", "a percentage is taken of amounts: the feature's meter must be a sum"
+                )
+            )
 
 
 async def withdraw(conn: Conn, *, organization_id: UUID, plan: Plan, feature_id: UUID, now: datetime) -> None:
@@ -241,11 +304,13 @@ async def withdraw(conn: Conn, *, organization_id: UUID, plan: Plan, feature_id:
     await db.bump(conn, organization_id=organization_id)
 
 
-def by_plan(terms: list[Terms]) -> dict[UUID, list[Terms]]:
-    """The newest promise per plan and feature, without those that ended."""
+def by_plan(terms: list[Terms], now: datetime) -> dict[UUID, list[Terms]]:
+    """The promise per plan and feature that a subscriber of today gets, without those that ended."""
     newest: dict[UUID, list[Terms]] = {}
-    for (plan_id, _), versions in groupby(terms, key=lambda each: (each.plan_id, each.feature_id)):
-        last = list(versions)[-1]
+    for (plan_id, _), each in groupby(terms, key=lambda each: (each.plan_id, each.feature_id)):
+        versions = list(each)
+        begun = [version for version in versions if version.valid_from <= now] or versions[:1]
+        last = max(begun, key=lambda version: (version.valid_from, version.version))
         if not last.removed:
             newest.setdefault(plan_id, []).append(last)
     return newest

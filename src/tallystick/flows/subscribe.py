@@ -114,14 +114,20 @@ async def _price(conn: Conn, organization: Organization, plan: Plan, wish: Wish)
 async def activate(
     conn: Conn, *, organization: Organization, subscription: Subscription, now: datetime
 ) -> Subscription:
-    """Period 0 begins now. The caller moves the version when all else is written (`db.bump`): from that commit
-    on the customer's events are accepted."""
-    zone = subscription.timezone
+    """Period 0 begins now, where the customer lives now. The caller moves the version when all else is written
+    (`db.bump`): from that commit on the customer's events are accepted."""
+    customer = await customers.find(
+        conn, organization_id=organization.id, reference=ids.show(ids.CUSTOMER, subscription.customer_id)
+    )
+    must(customer is not None, "a subscription has a customer", subscription=subscription.id)
+    assert customer is not None
+    zone = customer.timezone or organization.timezone
     anchor = Anchor(now, local_day(now, zone), subscription.billing_interval == "weekly")
     first = period(anchor, 0, zone)
     active = replace(
         subscription,
         status=move(subscription.state, Step.ACTIVATE),
+        timezone=zone,
         anchor_at=anchor.at,
         anchor_day=anchor.day,
         period_index=0,
@@ -186,6 +192,8 @@ async def _held_price(conn: Conn, subscription: Subscription) -> PlanPrice | Non
 
 def grace_of(organization: Organization) -> timedelta:
     """Between a period's end and its invoice (ruling 2)."""
+    if organization.grace_s is not None:
+        return timedelta(seconds=organization.grace_s)
     return GRACE_LIVE if organization.live else timedelta(0)
 
 

@@ -14,7 +14,7 @@ from uuid import UUID
 
 from tallystick.core import limits
 from tallystick.core.catalog import Feature, FeatureType
-from tallystick.core.meters import NO_USAGE, Aggregation, Meter, Usage
+from tallystick.core.meters import NOTHING, Aggregation, Meter, Total
 from tallystick.core.money import ZERO
 from tallystick.core.subscriptions import Life
 from tallystick.core.times import Period, show_instant
@@ -44,8 +44,8 @@ class Piece:
     """One window, with the groups that were used in it."""
 
     window: Period
-    usage: Usage
-    groups: list[tuple[Group, Usage]]
+    usage: Total
+    groups: list[tuple[Group, Total]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +54,8 @@ class Summary:
     aggregation: Aggregation
     zone: str
     span: Period
-    total: Usage
-    groups: list[tuple[Group, Usage]]  # the largest first
+    total: Total
+    groups: list[tuple[Group, Total]]  # the largest first
     series: list[Piece]
 
 
@@ -83,8 +83,8 @@ async def summarize_usage(
     windowed = question.window is not None
     async with one_moment(conn):
         total, pieces = await _measure(conn, standing.customer_id, aggregation, parts, windowed=windowed)
-        groups: dict[Group, Usage] = {}
-        groups_of: Mapping[int, Mapping[Group, Usage]] = {}
+        groups: dict[Group, Total] = {}
+        groups_of: Mapping[int, Mapping[Group, Total]] = {}
         if question.group_by:
             groups, groups_of = await _measure_groups(
                 conn, standing.customer_id, aggregation, parts, question.group_by, windowed=windowed
@@ -94,7 +94,7 @@ async def summarize_usage(
     series = [
         Piece(
             each,
-            pieces.get(numbers[each.start], NO_USAGE),
+            pieces.get(numbers[each.start], NOTHING),
             sorted(groups_of.get(numbers[each.start], {}).items(), key=lambda found: ranks[found[0]]),
         )
         for each in shown
@@ -152,17 +152,17 @@ def _comparable(parts: list[tuple[Meter, Period]]) -> list[tuple[Meter, Period]]
 
 async def _measure(
     conn: Conn, customer_id: UUID, aggregation: Aggregation, parts: Sequence[Ruled], *, windowed: bool
-) -> tuple[Usage, dict[int, Usage]]:
+) -> tuple[Total, dict[int, Total]]:
     """The whole, and each piece that has events."""
     pieces = await measuring.usage_of_pieces(conn, customer_id=customer_id, parts=parts)
     total = _merged(aggregation, pieces.values())
     if aggregation is Aggregation.UNIQUE and total.events:
         uncut = [Ruled(part.meter, (part.span.start, part.span.end)) for part in parts]
         (count,) = (await measuring.distinct_counts(conn, customer_id=customer_id, parts=uncut)).values()
-        total = Usage(total.events, Decimal(count))
+        total = Total(total.events, Decimal(count))
         if windowed:
             counts = await measuring.distinct_counts(conn, customer_id=customer_id, parts=parts)
-            pieces = {number: Usage(each.events, Decimal(counts[number])) for number, each in pieces.items()}
+            pieces = {number: Total(each.events, Decimal(counts[number])) for number, each in pieces.items()}
     return total, pieces
 
 
@@ -174,7 +174,7 @@ async def _measure_groups(
     properties: Sequence[str],
     *,
     windowed: bool,
-) -> tuple[dict[Group, Usage], Mapping[int, Mapping[Group, Usage]]]:
+) -> tuple[dict[Group, Total], Mapping[int, Mapping[Group, Total]]]:
     """Each group of the whole, and each group of each piece that has it."""
     rows_max = limits.SUMMARY_CELLS_MAX + limits.SUMMARY_GROUPS_MAX
     read = measuring.distinct_in_groups if aggregation is Aggregation.UNIQUE else measuring.usage_of_groups
@@ -186,8 +186,8 @@ async def _measure_groups(
         by_piece=windowed,
         rows_max=rows_max + 1,
     )
-    wholes: defaultdict[Group, list[Usage]] = defaultdict(list)
-    pieces: defaultdict[int, dict[Group, Usage]] = defaultdict(dict)
+    wholes: defaultdict[Group, list[Total]] = defaultdict(list)
+    pieces: defaultdict[int, dict[Group, Total]] = defaultdict(dict)
     for (piece, group), usage in found.items():
         if piece is not None:
             pieces[piece][group] = usage
@@ -205,15 +205,21 @@ async def _measure_groups(
     return {group: _merged(aggregation, usages) for group, usages in wholes.items()}, pieces
 
 
-def _merged(aggregation: Aggregation, usages: Iterable[Usage]) -> Usage:
+def _merged(aggregation: Aggregation, usages: Iterable[Total]) -> Total:
     """Of aggregations whose pieces merge without knowing more than their quantities."""
     found = list(usages)
-    quantities = [each.quantity for each in found]
-    merged = max(quantities, default=ZERO) if aggregation is Aggregation.MAX else sum(quantities, ZERO)
-    return Usage(sum(each.events for each in found), merged)
+    events, quantities = sum(each.events for each in found), [each.quantity for each in found]
+    match aggregation:
+        case Aggregation.MAX:
+            return Total(events, max(quantities, default=ZERO))
+        case Aggregation.LATEST:
+            dated = [(each.at, each.quantity) for each in found if each.at is not None]
+            at, quantity = max(dated, default=(None, ZERO))
+            return Total(events, quantity, at)
+    return Total(events, sum(quantities, ZERO))
 
 
-def _largest_first(groups: Iterable[tuple[Group, Usage]]) -> list[tuple[Group, Usage]]:
+def _largest_first(groups: Iterable[tuple[Group, Total]]) -> list[tuple[Group, Total]]:
     """By quantity; equals by their values, what has none last."""
     return sorted(
         groups, key=lambda found: (-found[1].quantity, [(value is None, value or "") for value in found[0]])

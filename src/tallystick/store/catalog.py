@@ -2,14 +2,15 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
 from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
-from tallystick.core import pricing
-from tallystick.core.catalog import Feature, FeatureType, Terms
+from tallystick.core import price_shapes
+from tallystick.core.catalog import Feature, FeatureType, Minimum, Terms
 from tallystick.core.meters import Aggregation, Filter, LatePolicy, Meter, Operator
 from tallystick.store.db import Conn, rows
 
@@ -325,8 +326,8 @@ async def archive_price(conn: Conn, *, organization_id: UUID, price_id: UUID, no
 async def insert_terms(conn: Conn, *, organization_id: UUID, terms: Terms) -> None:
     await conn.execute(
         """INSERT INTO plan_features (id, organization_id, plan_id, feature_id, version, enabled, included, unlimited,
-                                      overage_enabled, price, removed, valid_from)
-           VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)""",
+                                      overage_enabled, price, minimum, maximum, pinned, removed, valid_from)
+           VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)""",
         (
             terms.id,
             organization_id,
@@ -337,7 +338,10 @@ async def insert_terms(conn: Conn, *, organization_id: UUID, terms: Terms) -> No
             terms.included,
             terms.unlimited,
             terms.overage_enabled,
-            Jsonb(pricing.to_json(terms.price)),
+            Jsonb(price_shapes.to_json(terms.price)),
+            terms.minimum,
+            terms.maximum,
+            terms.pinned,
             terms.removed,
             terms.valid_from,
         ),
@@ -349,7 +353,7 @@ async def terms(conn: Conn, *, organization_id: UUID, plan_ids: list[UUID] | Non
     found = await rows(
         conn,
         """SELECT id, plan_id, feature_id, version, enabled, included, unlimited, overage_enabled, price,
-                  valid_from, removed
+                  valid_from, removed, minimum, maximum, pinned
              FROM plan_features
             WHERE organization_id = %(organization)s AND (%(plans)s::uuid[] IS NULL OR plan_id = ANY(%(plans)s))
             ORDER BY plan_id, feature_id, version""",
@@ -365,12 +369,38 @@ async def terms(conn: Conn, *, organization_id: UUID, plan_ids: list[UUID] | Non
             included=each[5],
             unlimited=each[6],
             overage_enabled=each[7],
-            price=pricing.from_json(each[8]),
+            price=price_shapes.from_json(each[8]),
             valid_from=each[9],
             removed=each[10],
+            minimum=each[11],
+            maximum=each[12],
+            pinned=each[13],
         )
         for each in found
     ]
+
+
+async def insert_minimum(
+    conn: Conn, *, organization_id: UUID, plan_id: UUID, amount: Decimal | None, valid_from: datetime
+) -> None:
+    """A new version; the caller holds the plan."""
+    await conn.execute(
+        """INSERT INTO plan_minimums (plan_id, version, organization_id, amount, valid_from)
+           SELECT %(plan)s, count(*) + 1, %(organization)s, %(amount)s, %(from)s FROM plan_minimums WHERE plan_id = %(plan)s""",
+        {"plan": plan_id, "organization": organization_id, "amount": amount, "from": valid_from},
+    )
+
+
+async def minimums(conn: Conn, *, organization_id: UUID) -> dict[UUID, tuple[Minimum, ...]]:
+    """By plan, every version in order."""
+    found: dict[UUID, tuple[Minimum, ...]] = {}
+    for plan_id, valid_from, amount in await rows(
+        conn,
+        "SELECT plan_id, valid_from, amount FROM plan_minimums WHERE organization_id = %s ORDER BY plan_id, version",
+        (organization_id,),
+    ):
+        found[plan_id] = (*found.get(plan_id, ()), Minimum(valid_from, amount))
+    return found
 
 
 async def lock_plan(conn: Conn, *, organization_id: UUID, plan_id: UUID) -> None:

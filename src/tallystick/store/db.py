@@ -159,6 +159,15 @@ async def head_position(conn: Conn, *, organization_id: UUID) -> int:
     return int((await the(cursor))[0])
 
 
+async def head(conn: Conn, *, organization_id: UUID) -> tuple[int, bytes]:
+    """Where the chain stands, and its digest there."""
+    cursor = await conn.execute(
+        "SELECT position, digest FROM organization_heads WHERE organization_id = %s", (organization_id,)
+    )
+    position, digest = await the(cursor)
+    return int(position), bytes(digest)
+
+
 async def changed_since(conn: Conn, *, organization_id: UUID, version: int) -> list[tuple[int, UUID | None]]:
     """What moved the version after `version`, oldest first."""
     return [

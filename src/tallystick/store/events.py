@@ -10,13 +10,18 @@ from uuid import UUID
 import psycopg
 
 from tallystick.core.events import StoredEvent
-from tallystick.core.proof import leaf
+from tallystick.core.meters import Aggregation, Meter
+from tallystick.core.proof import LEAF_BYTES, leaf
 from tallystick.core.times import Period
 from tallystick.store import columns
 from tallystick.store.db import Conn, rows, the
 
 _EVENT: Final = """e.id, e.customer_id, e.feature_code, e.value, e.occurred_at, e.received_at, e.event_key, e.timed,
-    e.properties, e.adjusts, e.reason"""
+    e.properties, e.adjusts, e.reason, e.voids, e.voided"""
+
+
+_COUNTS: Final = """(e.voided IS NULL OR EXISTS (
+    SELECT FROM ingest_batches v WHERE v.batch = e.voided AND v.position > %(position)s))"""
 
 
 def _event(found: Sequence[Any]) -> StoredEvent:
@@ -32,6 +37,8 @@ def _event(found: Sequence[Any]) -> StoredEvent:
         properties=found[8] or {},
         adjusts=found[9],
         reason=found[10],
+        voids=found[11],
+        voided=found[12],
     )
 
 
@@ -84,9 +91,21 @@ async def insert(
     StaleVersion. The digest is `core.proof.link`, computed where the row is locked; a test proves they agree.
     """
     stored, key_hashes, header_hashes = zip(*batch, strict=True)
-    identities, customers, features, values, occurred, _, keys, timed, properties, adjusts, reasons = zip(
-        *stored, strict=True
-    )
+    (
+        identities,
+        customers,
+        features,
+        values,
+        occurred,
+        _,
+        keys,
+        timed,
+        properties,
+        adjusts,
+        reasons,
+        voids,
+        _,
+    ) = zip(*stored, strict=True)
     counted, hour_customers, meters, hours, quantities = zip(*shares, strict=True) if shares else ((),) * 5
     try:
         cursor = await conn.execute(
@@ -104,6 +123,7 @@ async def insert(
                 "properties": columns.objects(properties),
                 "adjusts": columns.uuids(adjusts),
                 "reasons": columns.texts(reasons),
+                "voids": columns.uuids(voids),
                 "leaves": columns.hashes(map(leaf, stored)),
                 "hour_events": columns.uuids(counted),
                 "hour_customers": columns.uuids(hour_customers),
@@ -132,9 +152,9 @@ _INSERT: Final = """
             %(ids)s::uuid[], %(customers)s::uuid[], %(key_hashes)s::bytea[], %(header_hashes)s::bytea[],
             %(occurred)s::timestamptz[], %(features)s::text[], %(values)s::text[], %(keys)s::text[],
             %(timed)s::bool[], %(properties)s::text[], %(adjusts)s::uuid[], %(reasons)s::text[],
-            %(leaves)s::bytea[])
+            %(voids)s::uuid[], %(leaves)s::bytea[])
         AS t (id, customer_id, key_hash, header_hash, occurred_at, feature_code, value,
-              event_key, timed, properties, adjusts, reason, leaf)
+              event_key, timed, properties, adjusts, reason, voids, leaf)
     ), fresh AS (
         INSERT INTO event_keys (customer_id, key_hash, event_id, occurred_at, header_hash)
         SELECT customer_id, key_hash, id, occurred_at, header_hash FROM sent
@@ -142,9 +162,9 @@ _INSERT: Final = """
         ON CONFLICT DO NOTHING RETURNING event_id
     ), stored AS (
         INSERT INTO events (customer_id, occurred_at, id, organization_id, received_at, batch, feature_code,
-                            value, event_key, timed, adjusts, properties, reason)
+                            value, event_key, timed, adjusts, properties, reason, voids, leaf)
         SELECT customer_id, occurred_at, id, %(organization)s, %(received)s, batch, feature_code,
-               value::numeric, event_key, timed, adjusts, properties::jsonb, reason
+               value::numeric, event_key, timed, adjusts, properties::jsonb, reason, voids, leaf
           FROM sent, numbered WHERE key_hash IS NULL OR id IN (SELECT event_id FROM fresh)
         RETURNING id
     ), counted AS (
@@ -217,6 +237,32 @@ async def get(conn: Conn, *, organization_id: UUID, event_id: UUID) -> StoredEve
     return _event(found[0]) if found else None
 
 
+async def mark_voided(conn: Conn, *, places: Sequence[StoredEvent], number: int) -> None:
+    """Mark events that batch `number` took back."""
+    await conn.execute(
+        """UPDATE events e SET voided = %s
+             FROM unnest(%s::uuid[], %s::timestamptz[], %s::uuid[]) AS t (customer_id, occurred_at, id)
+            WHERE e.customer_id = t.customer_id AND e.occurred_at = t.occurred_at AND e.id = t.id""",
+        (
+            number,
+            [each.customer_id for each in places],
+            [each.occurred_at for each in places],
+            [each.id for each in places],
+        ),
+    )
+
+
+async def of_ids(conn: Conn, *, customer_id: UUID, places: list[tuple[datetime, UUID]]) -> list[StoredEvent]:
+    """A customer's events by (occurred_at, id)."""
+    found = await rows(
+        conn,
+        f"""SELECT {_EVENT} FROM unnest(%s::timestamptz[], %s::uuid[]) AS t (occurred_at, id)
+              JOIN events e ON e.customer_id = %s AND e.occurred_at = t.occurred_at AND e.id = t.id""",
+        ([at for at, _ in places], [event_id for _, event_id in places], customer_id),
+    )
+    return [_event(each) for each in found]
+
+
 async def window(
     conn: Conn, *, organization_id: UUID, before: UUID | None, events_min: int
 ) -> tuple[UUID, bool] | None:
@@ -280,12 +326,14 @@ async def in_span(
     feature: str,
     span: Period,
     at_position: int | None = None,
+    after_position: int = 0,
     after: tuple[datetime, UUID] | None = None,
     limit: int | None = None,
 ) -> list[StoredEvent]:
-    """A customer's events of one code that happened in `span`, in order of (occurred_at, id).
+    """A customer's events of one code that happened in `span` and count, in order of (occurred_at, id).
 
-    With `at_position`, only those the chain had by then.
+    With `at_position`, those the chain had by then, as it had them. With `after_position` too, only what is new
+    since: events, and the voids that took events back.
     """
     found = await rows(
         conn,
@@ -294,7 +342,8 @@ async def in_span(
                AND e.feature_code = %(feature)s
                AND (%(after_at)s::timestamptz IS NULL OR (e.occurred_at, e.id) > (%(after_at)s, %(after_id)s::uuid))
                AND (%(position)s::bigint IS NULL OR EXISTS (
-                       SELECT FROM ingest_batches b WHERE b.batch = e.batch AND b.position <= %(position)s))
+                       SELECT FROM ingest_batches b WHERE b.batch = e.batch AND b.position <= %(position)s AND b.position > %(after_position)s))
+               AND (CASE WHEN e.voids IS NULL THEN {_COUNTS} ELSE %(after_position)s > 0 END)
              ORDER BY e.occurred_at, e.id LIMIT %(limit)s""",
         {
             "customer": customer_id,
@@ -304,20 +353,184 @@ async def in_span(
             "after_at": after[0] if after else None,
             "after_id": after[1] if after else None,
             "position": at_position,
+            "after_position": after_position,
             "limit": limit,
         },
     )
     return [_event(each) for each in found]
 
 
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """A record of the chain: the leaves of the events that were stored together, in order of id."""
+
+    batch: int
+    position: int
+    first_event_id: UUID
+    leaves: tuple[bytes, ...]
+    digest: bytes
+
+
+async def batches(conn: Conn, *, organization_id: UUID, after: int, limit: int) -> list[Batch]:
+    """The chain's records from position `after` on, in order."""
+    found = await rows(
+        conn,
+        """SELECT batch, position, first_event_id, leaves, digest FROM ingest_batches
+            WHERE organization_id = %s AND position > %s ORDER BY position LIMIT %s""",
+        (organization_id, after, limit),
+    )
+    return [
+        Batch(
+            each[0],
+            each[1],
+            each[2],
+            tuple(bytes(each[3][at : at + LEAF_BYTES]) for at in range(0, len(each[3]), LEAF_BYTES)),
+            bytes(each[4]),
+        )
+        for each in found
+    ]
+
+
+async def of_batches(
+    conn: Conn, *, organization_id: UUID, numbers: list[int], lowest: UUID
+) -> dict[int, list[StoredEvent]]:
+    """The stored events of some batches, none of which is older than `lowest`, in order of id."""
+    found = await rows(
+        conn,
+        f"""SELECT e.batch, {_EVENT} FROM events e
+             WHERE e.organization_id = %s AND e.id >= %s AND e.batch = ANY(%s) ORDER BY e.id""",
+        (organization_id, lowest, numbers),
+    )
+    kept: dict[int, list[StoredEvent]] = {}
+    for each in found:
+        kept.setdefault(each[0], []).append(_event(each[1:]))
+    return kept
+
+
+async def lost(conn: Conn, *, organization_id: UUID, customers: Sequence[UUID] | None) -> list[UUID]:
+    """Events whose key is kept and whose row is gone; of all customers, or of some."""
+    found = await rows(
+        conn,
+        """SELECT k.event_id FROM event_keys k JOIN customers c ON c.id = k.customer_id
+            WHERE c.organization_id = %(organization)s
+              AND (%(customers)s::uuid[] IS NULL OR k.customer_id = ANY(%(customers)s))
+              AND NOT EXISTS (SELECT FROM events e WHERE e.customer_id = k.customer_id
+                                 AND e.occurred_at = k.occurred_at AND e.id = k.event_id)
+            ORDER BY k.event_id LIMIT 100""",
+        {"organization": organization_id, "customers": None if customers is None else list(customers)},
+    )
+    return [each[0] for each in found]
+
+
+async def unchained(conn: Conn, *, organization_id: UUID) -> list[UUID]:
+    """Events that no batch of the chain brought."""
+    found = await rows(
+        conn,
+        """SELECT e.id FROM events e
+            WHERE e.organization_id = %s
+              AND NOT EXISTS (SELECT FROM ingest_batches b WHERE b.organization_id = e.organization_id AND b.batch = e.batch)
+            ORDER BY e.id LIMIT 100""",
+        (organization_id,),
+    )
+    return [each[0] for each in found]
+
+
+@dataclass(frozen=True, slots=True)
+class Digested:
+    """What a set of events is, without reading it here: how many, what they add up to, the digest of their leaves."""
+
+    count: int
+    quantity: Decimal
+    digest: str
+
+
+async def digest(
+    conn: Conn, *, customer_id: UUID, meter: Meter, span: Period, at_position: int, after_position: int
+) -> Digested | None:
+    """Of the events a meter counts, all of its code: for meters that read no property (`reads_all`).
+
+    None where a row from before leaves were kept is among them.
+    """
+    found = await rows(
+        conn,
+        f"""SELECT count(*), count(leaf),
+                   coalesce(sum(CASE WHEN e.voids IS NOT NULL THEN 0
+                                     WHEN %(counts)s AND e.adjusts IS NULL THEN 1 ELSE e.value END), 0),
+                   sha256(coalesce(string_agg(e.leaf, ''::bytea ORDER BY e.occurred_at, e.id), ''::bytea))
+              FROM events e
+             WHERE e.customer_id = %(customer)s AND e.occurred_at >= %(start)s AND e.occurred_at < %(end)s
+               AND e.feature_code = %(code)s AND (e.adjusts IS NULL OR e.adjusts = %(feature)s)
+               AND EXISTS (SELECT FROM ingest_batches b WHERE b.batch = e.batch
+                              AND b.position <= %(position)s AND b.position > %(after)s)
+               AND (CASE WHEN e.voids IS NULL THEN {_COUNTS} ELSE %(after)s > 0 END)""",
+        {
+            "counts": meter.aggregation is Aggregation.COUNT,
+            "customer": customer_id,
+            "start": span.start,
+            "end": span.end,
+            "code": meter.event_code,
+            "feature": meter.feature_id,
+            "position": at_position,
+            "after": after_position,
+        },
+    )
+    count, with_leaf, quantity, digested = found[0]
+    return Digested(count, Decimal(quantity), bytes(digested).hex()) if count == with_leaf else None
+
+
+async def stream_positions(
+    conn: Conn, *, customer_id: UUID, feature: str, span: Period, at_position: int, page: int = 5_000
+) -> AsyncIterator[tuple[StoredEvent, int]]:
+    """All events of a span that the chain had by a position, each with its own; in order of (occurred_at, id)."""
+    after_at, after_id = span.start, UUID(int=0)
+    while True:
+        found = await rows(
+            conn,
+            f"""SELECT b.position, {_EVENT} FROM events e JOIN ingest_batches b ON b.batch = e.batch
+                 WHERE e.customer_id = %(customer)s AND e.occurred_at < %(end)s
+                   AND (e.occurred_at, e.id) > (%(after_at)s, %(after_id)s)
+                   AND e.feature_code = %(feature)s AND b.position <= %(position)s
+                   AND (e.voids IS NOT NULL OR {_COUNTS})
+                 ORDER BY e.occurred_at, e.id LIMIT %(limit)s""",
+            {
+                "customer": customer_id,
+                "end": span.end,
+                "after_at": after_at,
+                "after_id": after_id,
+                "feature": feature,
+                "position": at_position,
+                "limit": page,
+            },
+        )
+        for each in found:
+            yield _event(each[1:]), each[0]
+        if len(found) < page:
+            return
+        after_at, after_id = found[-1][5], found[-1][1]
+
+
 async def stream_span(
-    conn: Conn, *, customer_id: UUID, feature: str, span: Period, page: int = 5_000
+    conn: Conn,
+    *,
+    customer_id: UUID,
+    feature: str,
+    span: Period,
+    at_position: int,
+    after_position: int = 0,
+    page: int = 5_000,
 ) -> AsyncIterator[StoredEvent]:
     """All of `in_span`, a page at a time, so that a busy month does not fill the memory."""
     after: tuple[datetime, UUID] | None = None
     while True:
         found = await in_span(
-            conn, customer_id=customer_id, feature=feature, span=span, after=after, limit=page
+            conn,
+            customer_id=customer_id,
+            feature=feature,
+            span=span,
+            at_position=at_position,
+            after_position=after_position,
+            after=after,
+            limit=page,
         )
         for each in found:
             yield each
@@ -329,12 +542,13 @@ async def stream_span(
 async def of_code(
     conn: Conn, *, organization_id: UUID, feature: str, page: int = 5_000
 ) -> AsyncIterator[StoredEvent]:
-    """Every event of one code in an organization, customer by customer; needs an open transaction."""
+    """Every event of one code in an organization that counts, customer by customer; needs an open transaction."""
     async with conn.cursor(name="events_of_code") as cursor:
         cursor.itersize = page
         await cursor.execute(
             f"""SELECT {_EVENT} FROM events e
-                 WHERE e.organization_id = %s AND e.feature_code = %s ORDER BY e.customer_id, e.occurred_at, e.id""",
+                 WHERE e.organization_id = %s AND e.feature_code = %s AND e.voids IS NULL AND e.voided IS NULL
+                 ORDER BY e.customer_id, e.occurred_at, e.id""",
             (organization_id, feature),
         )
         async for found in cursor:

@@ -65,6 +65,9 @@ class InvoiceLine:
     used: Decimal | None
     overage: Decimal | None
     evidence: dict[str, Any] | None
+    subscription_id: UUID | None
+    usage_period: int | None
+    part: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,11 +134,12 @@ async def issue(conn: Conn, draft: Draft, lines: Sequence[Line]) -> int:
     async with conn.cursor() as many:
         await many.executemany(
             """INSERT INTO invoice_lines (id, invoice_id, position, line_type, charge_type, feature_id, feature_name,
-                      description, quantity, unit_amount, amount, included, used, overage, evidence)
-               VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)""",
+                      description, quantity, unit_amount, amount, included, used, overage, evidence,
+                      subscription_id, usage_period, part)
+               VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)""",
             [
                 (
-                    line_id,
+                    line.id or line_id,
                     draft.id,
                     position,
                     line.line_type,
@@ -150,6 +154,9 @@ async def issue(conn: Conn, draft: Draft, lines: Sequence[Line]) -> int:
                     line.used,
                     line.overage,
                     Jsonb(line.evidence) if line.evidence is not None else None,
+                    line.subscription_id,
+                    line.usage_period,
+                    line.part,
                 )
                 for position, (line_id, line) in enumerate(zip(new_ids(len(lines)), lines, strict=True))
             ],
@@ -171,9 +178,24 @@ async def lines(conn: Conn, *, invoice_id: UUID) -> list[InvoiceLine]:
     async with conn.cursor(row_factory=class_row(InvoiceLine)) as cursor:
         await cursor.execute(
             """SELECT id, invoice_id, position, line_type, charge_type, feature_id, feature_name, description,
-                      quantity, unit_amount, amount, included, used, overage, evidence
+                      quantity, unit_amount, amount, included, used, overage, evidence,
+                      subscription_id, usage_period, part
                  FROM invoice_lines WHERE invoice_id = %s ORDER BY position""",
             (invoice_id,),
+        )
+        return await cursor.fetchall()
+
+
+async def lines_of_period(conn: Conn, *, subscription_id: UUID, index: int) -> list[InvoiceLine]:
+    """Every line that speaks of one usage period, in the order they were made."""
+    async with conn.cursor(row_factory=class_row(InvoiceLine)) as cursor:
+        await cursor.execute(
+            """SELECT l.id, l.invoice_id, l.position, l.line_type, l.charge_type, l.feature_id, l.feature_name,
+                      l.description, l.quantity, l.unit_amount, l.amount, l.included, l.used, l.overage, l.evidence,
+                      l.subscription_id, l.usage_period, l.part
+                 FROM invoice_lines l JOIN invoices i ON i.id = l.invoice_id
+                WHERE l.subscription_id = %s AND l.usage_period = %s ORDER BY i.number, l.position""",
+            (subscription_id, index),
         )
         return await cursor.fetchall()
 

@@ -1,4 +1,4 @@
-"""Usage read back: of spans and the pieces they are cut into, from rollups where an hour is whole and from raw
+"""Total read back: of spans and the pieces they are cut into, from rollups where an hour is whole and from raw
 events where it is cut. One statement, however many pieces there are and however many versions measured them.
 """
 
@@ -6,11 +6,11 @@ from collections.abc import Container, Iterable, Sequence
 from typing import Any, Final
 from uuid import UUID
 
-from tallystick.core.meters import Meter, Usage
+from tallystick.core.meters import Meter, Total
 from tallystick.core.times import whole_hours
 from tallystick.core.windows import Ruled, with_whole_hours
 from tallystick.store.db import Conn, rows
-from tallystick.store.meter_sql import Contributions, aggregate, contributions
+from tallystick.store.meter_sql import Contributions, contributions, latest_at, merged
 from tallystick.store.usage import MEMBERS, member
 
 Group = tuple[str | None, ...]
@@ -19,7 +19,7 @@ Group = tuple[str | None, ...]
 _BEFORE_NEXT_HOUR: Final = "interval '59 minutes 59.999999 seconds'"
 
 
-async def usage_of_pieces(conn: Conn, *, customer_id: UUID, parts: Sequence[Ruled]) -> dict[int, Usage]:
+async def usage_of_pieces(conn: Conn, *, customer_id: UUID, parts: Sequence[Ruled]) -> dict[int, Total]:
     """What each piece amounts to; pieces without events are absent. UNIQUE amounts to 0 here: `distinct_counts`."""
     said = _Statement(customer_id)
     sources: list[str] = []
@@ -27,22 +27,23 @@ async def usage_of_pieces(conn: Conn, *, customer_id: UUID, parts: Sequence[Rule
         hours, edges, counts = said.hours(part), said.edges(part), contributions(part.meter, said.name())
         if hours is not None:
             sources.append(
-                f"""SELECT {said.piece(part, "h.hour")} AS piece, h.events, h.quantity
+                f"""SELECT {said.piece(part, "h.hour")} AS piece, h.events, h.quantity, h.latest_at AS at
                       FROM usage_hours h
-                     WHERE h.customer_id = %(customer)s AND h.meter_id = {said.of(part.meter.id)} AND {hours}"""
+                     WHERE h.customer_id = %(customer)s AND h.meter_id = {said.of(part.meter.id)}
+                       AND {hours} AND h.events > 0"""
             )
         if edges is not None:
             sources.append(
                 f"""SELECT {said.piece(part, "e.occurred_at")} AS piece, 1::bigint AS events,
-                           {counts.quantity} AS quantity
+                           {counts.quantity} AS quantity, e.occurred_at AS at
                       FROM {said.events_of(edges, counts)}"""
             )
     found = await said.ask(
         conn,
-        f"""SELECT piece, sum(events)::bigint, {aggregate(parts[0].meter)}(quantity)
+        f"""SELECT piece, sum(events)::bigint, {merged(parts[0].meter)}, {latest_at(parts[0].meter)}
               FROM ({_union(sources)}) AS measured GROUP BY piece""",
     )
-    return {piece: Usage(events, quantity) for piece, events, quantity in found}
+    return {piece: Total(*total) for piece, *total in found}
 
 
 async def distinct_counts(conn: Conn, *, customer_id: UUID, parts: Sequence[Ruled]) -> dict[int, int]:
@@ -104,7 +105,7 @@ async def usage_of_groups(
     properties: Sequence[str],
     by_piece: bool,
     rows_max: int,
-) -> dict[tuple[int | None, Group], Usage]:
+) -> dict[tuple[int | None, Group], Total]:
     """What the raw events of each group amount to, in each piece or (None) in the whole span; not for UNIQUE.
 
     At most `rows_max` rows are read: a caller that finds so many knows that there may be more.
@@ -114,10 +115,10 @@ async def usage_of_groups(
     piece = "piece" if by_piece else "NULL::int"
     found = await said.ask(
         conn,
-        f"""SELECT {piece} AS piece, count(*), {aggregate(parts[0].meter)}(quantity), {names}
+        f"""SELECT {piece} AS piece, count(*), {merged(parts[0].meter)}, {latest_at(parts[0].meter)}, {names}
               FROM ({said.grouped(parts, properties)}) AS measured GROUP BY 1, {names} LIMIT {rows_max}""",
     )
-    return {(each[0], tuple(each[3:])): Usage(each[1], each[2]) for each in found}
+    return {(each[0], tuple(each[4:])): Total(*each[1:4]) for each in found}
 
 
 async def distinct_in_groups(
@@ -128,7 +129,7 @@ async def distinct_in_groups(
     properties: Sequence[str],
     by_piece: bool,
     rows_max: int,
-) -> dict[tuple[int | None, Group], Usage]:
+) -> dict[tuple[int | None, Group], Total]:
     """The same for UNIQUE; always with the whole span, for distinct values do not add up."""
     said = _Statement(customer_id)
     names = _names(properties)
@@ -142,7 +143,7 @@ async def distinct_in_groups(
     else:
         statement = _distinct_in_whole(names, events, "count(*)")
     found = await said.ask(conn, f"{statement} LIMIT {rows_max}")
-    return {(each[0], tuple(each[3:])): Usage(each[1], each[2]) for each in found}
+    return {(each[0], tuple(each[3:])): Total(each[1], each[2]) for each in found}
 
 
 def _distinct_in_whole(names: str, source: str, events: str) -> str:
@@ -262,7 +263,7 @@ class _Statement:
             )
             sources.append(
                 f"""SELECT {self.piece(part, "e.occurred_at")} AS piece, {groups},
-                           {counts.quantity} AS quantity, {counts.value or "NULL::text"} AS value
+                           {counts.quantity} AS quantity, e.occurred_at AS at, {counts.value or "NULL::text"} AS value
                       FROM events e
                      WHERE e.customer_id = %(customer)s AND e.occurred_at >= {self.of(part.span.start)}
                        AND e.occurred_at < {self.of(part.span.end)} AND {counts.matches}"""

@@ -48,13 +48,24 @@ def contributions(meter: Meter, name: str = "") -> Contributions:
     if meter.adds_up:
         matches = f"({matches} OR e.adjusts = {said.of(meter.feature_id)}::uuid)"
         quantity = f"CASE WHEN {adjusting} THEN {quantity} ELSE e.value END"
-    matches = f"e.feature_code = {said.text(meter.event_code)} AND {matches}"
+    counts = "e.voids IS NULL AND e.voided IS NULL"
+    matches = f"e.feature_code = {said.text(meter.event_code)} AND {counts} AND {matches}"
     return Contributions(matches, quantity, value, said.params)
 
 
-def aggregate(meter: Meter) -> str:
-    """How quantities of this meter merge; those of UNIQUE are all 0, its sets are elsewhere."""
-    return "max" if meter.aggregation is Aggregation.MAX else "sum"
+def merged(meter: Meter) -> str:
+    """How the `quantity` and `at` of events or hours make one; those of UNIQUE are all 0, its sets are elsewhere."""
+    match meter.aggregation:
+        case Aggregation.MAX:
+            return "max(quantity)"
+        case Aggregation.LATEST:  # of one instant the larger, as `core.meters.merge` says
+            return "(array_agg(quantity ORDER BY at DESC, quantity DESC))[1]"
+    return "sum(quantity)"
+
+
+def latest_at(meter: Meter) -> str:
+    """When the quantity of LATEST was so; nobody else needs to know."""
+    return "max(at)" if meter.aggregation is Aggregation.LATEST else "NULL::timestamptz"
 
 
 class _Said:

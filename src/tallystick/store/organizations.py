@@ -22,6 +22,7 @@ class Organization:
     simulated_time: datetime | None
     invoice_prefix: str
     created_at: datetime
+    grace_s: int | None = None  # between a period's end and its invoice; None: the mode's default
 
     @property
     def live(self) -> bool:
@@ -41,7 +42,9 @@ class ApiKey:
     created_at: datetime
 
 
-_ORGANIZATION = "id, name, mode, timezone, currency, api_version, simulated_time, invoice_prefix, created_at"
+_ORGANIZATION = (
+    "id, name, mode, timezone, currency, api_version, simulated_time, invoice_prefix, created_at, grace_s"
+)
 _KEY = "id, organization_id, name, prefix, permissions, expires_at, revoked_at, last_used_at, created_at"
 
 
@@ -49,9 +52,9 @@ async def insert(conn: Conn, organization: Organization) -> None:
     await conn.execute(
         """WITH head AS (INSERT INTO organization_heads (organization_id, digest) VALUES (%(id)s, %(genesis)s))
            INSERT INTO organizations
-                  (id, name, mode, timezone, currency, api_version, simulated_time, invoice_prefix, created_at)
+                  (id, name, mode, timezone, currency, api_version, simulated_time, invoice_prefix, created_at, grace_s)
            VALUES (%(id)s, %(name)s, %(mode)s, %(timezone)s, %(currency)s, %(api_version)s,
-                   %(simulated_time)s, %(invoice_prefix)s, %(created_at)s)""",
+                   %(simulated_time)s, %(invoice_prefix)s, %(created_at)s, %(grace_s)s)""",
         {
             "id": organization.id,
             "name": organization.name,
@@ -62,14 +65,19 @@ async def insert(conn: Conn, organization: Organization) -> None:
             "simulated_time": organization.simulated_time,
             "invoice_prefix": organization.invoice_prefix,
             "created_at": organization.created_at,
+            "grace_s": organization.grace_s,
             "genesis": GENESIS,
         },
     )
 
 
-async def get(conn: Conn, *, organization_id: UUID) -> Organization | None:
+async def get(conn: Conn, *, organization_id: UUID, lock: bool = False) -> Organization | None:
     async with conn.cursor(row_factory=class_row(Organization)) as cursor:
-        await cursor.execute(f"SELECT {_ORGANIZATION} FROM organizations WHERE id = %s", (organization_id,))
+        await cursor.execute(
+            f"SELECT {_ORGANIZATION} FROM organizations WHERE id = %s"
+            + (" FOR NO KEY UPDATE" if lock else ""),
+            (organization_id,),
+        )
         return await cursor.fetchone()
 
 
@@ -77,6 +85,14 @@ async def every(conn: Conn) -> list[Organization]:
     async with conn.cursor(row_factory=class_row(Organization)) as cursor:
         await cursor.execute(f"SELECT {_ORGANIZATION} FROM organizations ORDER BY id")
         return await cursor.fetchall()
+
+
+async def update(conn: Conn, organization: Organization) -> None:
+    """Its name, its time zone and its pinned version; nothing else of it ever changes this way."""
+    await conn.execute(
+        "UPDATE organizations SET name = %s, timezone = %s, api_version = %s WHERE id = %s",
+        (organization.name, organization.timezone, organization.api_version, organization.id),
+    )
 
 
 async def set_clock(conn: Conn, *, organization_id: UUID, to: datetime) -> datetime:

@@ -40,6 +40,31 @@ CREATE TABLE clock_runs (
     created_at timestamp with time zone NOT NULL,
     CONSTRAINT clock_runs_status_check CHECK ((status = ANY (ARRAY['pending'::text, 'running'::text, 'completed'::text, 'failed'::text])))
 );
+CREATE TABLE closed_periods (
+    subscription_id uuid NOT NULL,
+    period_index integer NOT NULL,
+    organization_id uuid NOT NULL,
+    customer_id uuid NOT NULL,
+    plan_id uuid NOT NULL,
+    timezone text NOT NULL,
+    period_start timestamp with time zone NOT NULL,
+    period_end timestamp with time zone NOT NULL,
+    "position" bigint NOT NULL,
+    closed_at timestamp with time zone NOT NULL
+);
+CREATE TABLE corrections (
+    id uuid NOT NULL,
+    organization_id uuid NOT NULL,
+    customer_id uuid NOT NULL,
+    event_code text NOT NULL,
+    span_start timestamp with time zone NOT NULL,
+    span_end timestamp with time zone NOT NULL,
+    reason text,
+    voided jsonb NOT NULL,
+    added jsonb NOT NULL,
+    reverts uuid,
+    created_at timestamp with time zone NOT NULL
+);
 CREATE TABLE customers (
     id uuid NOT NULL,
     organization_id uuid NOT NULL,
@@ -80,7 +105,10 @@ CREATE TABLE events (
     timed boolean NOT NULL,
     adjusts uuid,
     properties jsonb,
-    reason text
+    reason text,
+    voids uuid,
+    voided bigint,
+    leaf bytea
 )
 PARTITION BY RANGE (occurred_at);
 CREATE TABLE events_any (
@@ -96,7 +124,10 @@ CREATE TABLE events_any (
     timed boolean CONSTRAINT events_timed_not_null NOT NULL,
     adjusts uuid,
     properties jsonb,
-    reason text
+    reason text,
+    voids uuid,
+    voided bigint,
+    leaf bytea
 );
 CREATE TABLE features (
     id uuid NOT NULL,
@@ -148,7 +179,11 @@ CREATE TABLE invoice_lines (
     included numeric,
     used numeric,
     overage numeric,
-    evidence jsonb
+    evidence jsonb,
+    subscription_id uuid,
+    usage_period integer,
+    part text,
+    CONSTRAINT invoice_lines_part_check CHECK ((part = ANY (ARRAY['usage'::text, 'minimum'::text, 'plan_minimum'::text, 'difference'::text])))
 );
 CREATE TABLE invoices (
     id uuid NOT NULL,
@@ -178,6 +213,15 @@ CREATE TABLE invoices (
     CONSTRAINT invoices_check CHECK ((total = (((subtotal - discount) - credit_applied) + tax))),
     CONSTRAINT invoices_status_check CHECK ((status = ANY (ARRAY['draft'::text, 'outstanding'::text, 'paid'::text, 'void'::text, 'uncollectible'::text])))
 );
+CREATE TABLE late_events (
+    customer_id uuid NOT NULL,
+    event_id uuid NOT NULL,
+    organization_id uuid NOT NULL,
+    occurred_at timestamp with time zone NOT NULL,
+    received_at timestamp with time zone NOT NULL,
+    due_at timestamp with time zone,
+    decisions jsonb DEFAULT '[]'::jsonb NOT NULL
+);
 CREATE TABLE limit_counters (
     customer_id uuid NOT NULL,
     subscription_id uuid NOT NULL,
@@ -196,7 +240,7 @@ CREATE TABLE meters (
     filters jsonb DEFAULT '[]'::jsonb NOT NULL,
     late_event_policy text NOT NULL,
     valid_from timestamp with time zone NOT NULL,
-    CONSTRAINT meters_aggregation_check CHECK ((aggregation = ANY (ARRAY['sum'::text, 'count'::text, 'unique'::text, 'max'::text]))),
+    CONSTRAINT meters_aggregation_check CHECK ((aggregation = ANY (ARRAY['sum'::text, 'count'::text, 'unique'::text, 'max'::text, 'latest'::text]))),
     CONSTRAINT meters_check CHECK (((aggregation <> 'unique'::text) OR (aggregation_property IS NOT NULL))),
     CONSTRAINT meters_late_event_policy_check CHECK ((late_event_policy = ANY (ARRAY['next_period'::text, 'current_period'::text, 'ignore'::text])))
 );
@@ -223,7 +267,9 @@ CREATE TABLE organizations (
     invoice_prefix text NOT NULL,
     invoices_issued bigint DEFAULT 0 NOT NULL,
     created_at timestamp with time zone NOT NULL,
+    grace_s integer,
     CONSTRAINT organizations_check CHECK (((simulated_time IS NULL) OR (mode = 'sandbox'::text))),
+    CONSTRAINT organizations_grace_s_check CHECK ((grace_s >= 0)),
     CONSTRAINT organizations_mode_check CHECK ((mode = ANY (ARRAY['sandbox'::text, 'live'::text])))
 );
 CREATE TABLE payment_methods (
@@ -255,8 +301,21 @@ CREATE TABLE plan_features (
     margin_bps integer,
     removed boolean DEFAULT false NOT NULL,
     valid_from timestamp with time zone NOT NULL,
+    minimum numeric,
+    maximum numeric,
+    pinned boolean DEFAULT false NOT NULL,
     CONSTRAINT plan_features_included_check CHECK ((included >= (0)::numeric)),
+    CONSTRAINT plan_features_maximum_check CHECK ((maximum >= (0)::numeric)),
+    CONSTRAINT plan_features_minimum_check CHECK ((minimum >= (0)::numeric)),
     CONSTRAINT plan_features_pricing_mode_check CHECK ((pricing_mode = ANY (ARRAY['fixed'::text, 'ai_model'::text])))
+);
+CREATE TABLE plan_minimums (
+    plan_id uuid NOT NULL,
+    version integer NOT NULL,
+    organization_id uuid NOT NULL,
+    amount numeric,
+    valid_from timestamp with time zone NOT NULL,
+    CONSTRAINT plan_minimums_amount_check CHECK ((amount >= (0)::numeric))
 );
 CREATE TABLE plan_prices (
     id uuid NOT NULL,
@@ -348,7 +407,8 @@ CREATE TABLE usage_hours (
     hour timestamp with time zone NOT NULL,
     events bigint NOT NULL,
     quantity numeric NOT NULL,
-    batch bigint NOT NULL
+    batch bigint NOT NULL,
+    latest_at timestamp with time zone
 );
 CREATE TABLE usage_sets (
     customer_id uuid NOT NULL,
@@ -369,6 +429,10 @@ ALTER TABLE ONLY clock_run_items
     ADD CONSTRAINT clock_run_items_pkey PRIMARY KEY (run_id, "position");
 ALTER TABLE ONLY clock_runs
     ADD CONSTRAINT clock_runs_pkey PRIMARY KEY (id);
+ALTER TABLE ONLY closed_periods
+    ADD CONSTRAINT closed_periods_pkey PRIMARY KEY (subscription_id, period_index);
+ALTER TABLE ONLY corrections
+    ADD CONSTRAINT corrections_pkey PRIMARY KEY (id);
 ALTER TABLE ONLY customers
     ADD CONSTRAINT customers_pkey PRIMARY KEY (id);
 ALTER TABLE ONLY distinct_values
@@ -397,6 +461,8 @@ ALTER TABLE ONLY invoices
     ADD CONSTRAINT invoices_organization_id_number_key UNIQUE (organization_id, number);
 ALTER TABLE ONLY invoices
     ADD CONSTRAINT invoices_pkey PRIMARY KEY (id);
+ALTER TABLE ONLY late_events
+    ADD CONSTRAINT late_events_pkey PRIMARY KEY (customer_id, event_id);
 ALTER TABLE ONLY limit_counters
     ADD CONSTRAINT limit_counters_pkey PRIMARY KEY (customer_id, subscription_id, feature_id, period_start);
 ALTER TABLE ONLY meters
@@ -415,6 +481,8 @@ ALTER TABLE ONLY plan_features
     ADD CONSTRAINT plan_features_pkey PRIMARY KEY (id);
 ALTER TABLE ONLY plan_features
     ADD CONSTRAINT plan_features_plan_id_feature_id_version_key UNIQUE (plan_id, feature_id, version);
+ALTER TABLE ONLY plan_minimums
+    ADD CONSTRAINT plan_minimums_pkey PRIMARY KEY (plan_id, version);
 ALTER TABLE ONLY plan_prices
     ADD CONSTRAINT plan_prices_pkey PRIMARY KEY (id);
 ALTER TABLE ONLY plans
@@ -434,15 +502,21 @@ ALTER TABLE ONLY usage_sets
 CREATE INDEX api_keys_of_organization ON api_keys USING btree (organization_id, id);
 CREATE INDEX clock_runs_of_organization ON clock_runs USING btree (organization_id, id);
 CREATE UNIQUE INDEX clock_runs_one_at_a_time ON clock_runs USING btree (organization_id) WHERE (status = ANY (ARRAY['pending'::text, 'running'::text]));
+CREATE INDEX closed_periods_of_customer ON closed_periods USING btree (customer_id, period_end);
+CREATE INDEX corrections_of_organization ON corrections USING btree (organization_id, id);
+CREATE UNIQUE INDEX corrections_reverted_once ON corrections USING btree (reverts) WHERE (reverts IS NOT NULL);
 CREATE UNIQUE INDEX customers_external_id ON customers USING btree (organization_id, external_id);
 CREATE INDEX customers_of_organization ON customers USING btree (organization_id, id);
 CREATE INDEX events_arrival ON ONLY events USING brin (id, batch) WITH (pages_per_range='32', autosummarize='on');
 CREATE INDEX events_any_id_batch_idx ON events_any USING brin (id, batch) WITH (pages_per_range='32', autosummarize='on');
 CREATE INDEX idempotency_keys_by_age ON idempotency_keys USING btree (created_at);
 CREATE UNIQUE INDEX ingest_batches_by_number ON ingest_batches USING btree (batch);
+CREATE INDEX invoice_lines_of_period ON invoice_lines USING btree (subscription_id, usage_period) WHERE (usage_period IS NOT NULL);
 CREATE INDEX invoices_of_customer ON invoices USING btree (customer_id, id);
-CREATE UNIQUE INDEX invoices_once ON invoices USING btree (subscription_id, period_index, invoice_type);
+CREATE UNIQUE INDEX invoices_once ON invoices USING btree (subscription_id, period_index, invoice_type) WHERE (invoice_type <> 'adjustment'::text);
 CREATE INDEX invoices_to_collect ON invoices USING btree (collect_at) WHERE (collect_at IS NOT NULL);
+CREATE INDEX late_events_of_organization ON late_events USING btree (organization_id, event_id);
+CREATE INDEX late_events_undecided ON late_events USING btree (due_at) WHERE (due_at IS NOT NULL);
 CREATE INDEX meters_of_organization ON meters USING btree (organization_id);
 CREATE INDEX payment_methods_of_customer ON payment_methods USING btree (customer_id, id);
 CREATE INDEX plan_features_of_feature ON plan_features USING btree (feature_id);
@@ -465,6 +539,14 @@ ALTER TABLE ONLY clock_run_items
     ADD CONSTRAINT clock_run_items_run_id_fkey FOREIGN KEY (run_id) REFERENCES clock_runs(id);
 ALTER TABLE ONLY clock_runs
     ADD CONSTRAINT clock_runs_organization_id_fkey FOREIGN KEY (organization_id) REFERENCES organizations(id);
+ALTER TABLE ONLY closed_periods
+    ADD CONSTRAINT closed_periods_organization_id_fkey FOREIGN KEY (organization_id) REFERENCES organizations(id);
+ALTER TABLE ONLY closed_periods
+    ADD CONSTRAINT closed_periods_subscription_id_fkey FOREIGN KEY (subscription_id) REFERENCES subscriptions(id);
+ALTER TABLE ONLY corrections
+    ADD CONSTRAINT corrections_organization_id_fkey FOREIGN KEY (organization_id) REFERENCES organizations(id);
+ALTER TABLE ONLY corrections
+    ADD CONSTRAINT corrections_reverts_fkey FOREIGN KEY (reverts) REFERENCES corrections(id);
 ALTER TABLE ONLY customers
     ADD CONSTRAINT customers_organization_id_fkey FOREIGN KEY (organization_id) REFERENCES organizations(id);
 ALTER TABLE ONLY features
@@ -497,6 +579,10 @@ ALTER TABLE ONLY plan_features
     ADD CONSTRAINT plan_features_organization_id_fkey FOREIGN KEY (organization_id) REFERENCES organizations(id);
 ALTER TABLE ONLY plan_features
     ADD CONSTRAINT plan_features_plan_id_fkey FOREIGN KEY (plan_id) REFERENCES plans(id);
+ALTER TABLE ONLY plan_minimums
+    ADD CONSTRAINT plan_minimums_organization_id_fkey FOREIGN KEY (organization_id) REFERENCES organizations(id);
+ALTER TABLE ONLY plan_minimums
+    ADD CONSTRAINT plan_minimums_plan_id_fkey FOREIGN KEY (plan_id) REFERENCES plans(id);
 ALTER TABLE ONLY plan_prices
     ADD CONSTRAINT plan_prices_organization_id_fkey FOREIGN KEY (organization_id) REFERENCES organizations(id);
 ALTER TABLE ONLY plan_prices

@@ -6,10 +6,11 @@ from decimal import Decimal
 from typing import Final
 from uuid import UUID
 
-from tallystick.core.meters import Meter
+from tallystick.core.meters import Aggregation, Fold, Meter
+from tallystick.core.money import ZERO
 from tallystick.store import columns
 from tallystick.store.db import Conn, rows
-from tallystick.store.meter_sql import aggregate, contributions
+from tallystick.store.meter_sql import contributions, latest_at, merged
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +22,8 @@ class Addition:
     meter_id: UUID
     hour: datetime
     quantity: Decimal
-    distinct: bytes | None
+    distinct: bytes | None = None
+    at: datetime | None = None
 
 
 async def raise_maxima(conn: Conn, additions: list[Addition], *, number: int) -> None:
@@ -32,14 +34,41 @@ async def raise_maxima(conn: Conn, additions: list[Addition], *, number: int) ->
                AS c (customer_id, meter_id, hour, quantity)
             GROUP BY customer_id, meter_id, hour ORDER BY customer_id, meter_id, hour
            ON CONFLICT (customer_id, meter_id, hour) DO UPDATE
-              SET events = u.events + excluded.events, quantity = greatest(u.quantity, excluded.quantity),
-                  batch = excluded.batch""",
+              SET events = u.events + excluded.events, batch = excluded.batch,
+                  quantity = CASE WHEN u.events = 0 THEN excluded.quantity
+                                  ELSE greatest(u.quantity, excluded.quantity) END""",
         (
             number,
             [each.customer_id for each in additions],
             [each.meter_id for each in additions],
             [each.hour for each in additions],
             [each.quantity for each in additions],
+        ),
+    )
+
+
+async def renew_latest(conn: Conn, additions: list[Addition], *, number: int) -> None:
+    """Of two events at one instant the larger counts, as `core.meters.merge` says."""
+    await conn.execute(
+        """INSERT INTO usage_hours AS u (customer_id, meter_id, hour, events, quantity, latest_at, batch)
+           SELECT customer_id, meter_id, hour, count(*), (array_agg(quantity ORDER BY at DESC, quantity DESC))[1],
+                  max(at), %s
+             FROM unnest(%s::uuid[], %s::uuid[], %s::timestamptz[], %s::numeric[], %s::timestamptz[])
+               AS c (customer_id, meter_id, hour, quantity, at)
+            GROUP BY customer_id, meter_id, hour ORDER BY customer_id, meter_id, hour
+           ON CONFLICT (customer_id, meter_id, hour) DO UPDATE
+              SET events = u.events + excluded.events, batch = excluded.batch,
+                  quantity = CASE WHEN u.latest_at IS NULL
+                                    OR (excluded.latest_at, excluded.quantity) > (u.latest_at, u.quantity)
+                                  THEN excluded.quantity ELSE u.quantity END,
+                  latest_at = greatest(u.latest_at, excluded.latest_at)""",
+        (
+            number,
+            [each.customer_id for each in additions],
+            [each.meter_id for each in additions],
+            [each.hour for each in additions],
+            [each.quantity for each in additions],
+            [each.at for each in additions],
         ),
     )
 
@@ -108,6 +137,54 @@ _NUMBER_AND_COUNT: Final = f""", met AS (
 
 
 @dataclass(frozen=True, slots=True, order=True)
+class HourPlace:
+    """One hourly rollup."""
+
+    customer_id: UUID
+    meter_id: UUID
+    hour: datetime
+
+
+async def lock_hours(conn: Conn, places: list[HourPlace]) -> None:
+    """Hold rollups, in one order: until this transaction ends nothing is counted there."""
+    for each in sorted(places):
+        await conn.execute(
+            "SELECT FROM usage_hours WHERE customer_id = %s AND meter_id = %s AND hour = %s FOR UPDATE",
+            (each.customer_id, each.meter_id, each.hour),
+        )
+
+
+async def rewrite_hour(conn: Conn, place: HourPlace, counted: Fold, *, meter: Meter, number: int) -> None:
+    """Make a held rollup what its events now say. The head row must be locked, as for whatever writes sets."""
+    where = (place.customer_id, place.meter_id, place.hour)
+    unique = meter.aggregation is Aggregation.UNIQUE
+    await conn.execute(
+        """UPDATE usage_hours SET events = %s, quantity = %s, latest_at = %s, batch = %s
+            WHERE customer_id = %s AND meter_id = %s AND hour = %s""",
+        (counted.events, ZERO if unique else counted.quantity, counted.at, number, *where),
+    )
+    if unique:
+        await conn.execute(
+            "DELETE FROM usage_sets WHERE customer_id = %s AND meter_id = %s AND hour = %s", where
+        )
+        await add_values(
+            conn,
+            [
+                Addition(place.customer_id, meter.feature_id, meter.id, place.hour, ZERO, value)
+                for value in counted.values
+            ],
+        )
+
+
+async def forget_counters(conn: Conn, *, customer_id: UUID, feature_ids: list[UUID]) -> None:
+    """Counters of hard limits that are to be counted anew when next asked."""
+    await conn.execute(
+        "DELETE FROM limit_counters WHERE customer_id = %s AND feature_id = ANY(%s)",
+        (customer_id, feature_ids),
+    )
+
+
+@dataclass(frozen=True, slots=True, order=True)
 class CounterKey:
     customer_id: UUID
     subscription_id: UUID
@@ -163,11 +240,12 @@ async def backfill(conn: Conn, *, organization_id: UUID, meter: Meter) -> None:
         **counts.params,
     }
     await conn.execute(
-        f"""INSERT INTO usage_hours (customer_id, meter_id, hour, events, quantity, batch)
-            SELECT e.customer_id, %(meter)s, date_trunc('hour', e.occurred_at, 'UTC'), count(*),
-                   {aggregate(meter)}({counts.quantity}), 0
-              FROM events e WHERE e.organization_id = %(organization)s AND {counts.matches}
-             GROUP BY 1, 3 ORDER BY 1, 3""",
+        f"""INSERT INTO usage_hours (customer_id, meter_id, hour, events, quantity, latest_at, batch)
+            SELECT customer_id, %(meter)s, hour, count(*), {merged(meter)}, {latest_at(meter)}, 0
+              FROM (SELECT e.customer_id, date_trunc('hour', e.occurred_at, 'UTC') AS hour,
+                           {counts.quantity} AS quantity, e.occurred_at AS at
+                      FROM events e WHERE e.organization_id = %(organization)s AND {counts.matches}) AS measured
+             GROUP BY customer_id, hour ORDER BY customer_id, hour""",
         params,
     )
     if counts.value is not None:

@@ -1,6 +1,7 @@
 """The recurring acts, on one page.
 
     every few seconds   close periods that are due by the wall clock   a customer should not wait for an invoice
+    every few seconds   bill what arrived after its period was billed   by each meter's policy
     every few seconds   charge what is to be collected                 after a crash, too
     every few seconds   go on with test-clock runs a crash cut short
     every few seconds   note when keys were last used
@@ -24,6 +25,7 @@ from tallystick.core.limits import CHANGES_KEPT, CLOSES_PER_CLAIM, IDEMPOTENCY_K
 from tallystick.flows.close_period import close_period
 from tallystick.flows.collect_payment import collect_payment
 from tallystick.flows.move_clock import perform_run
+from tallystick.flows.settle_late import settle_due
 from tallystick.providers.payments import Payments
 from tallystick.store import clock, db, invoices, organizations, subscriptions
 from tallystick.store.db import Database
@@ -79,6 +81,7 @@ class Sweeper:
                 return
             try:
                 await self._close_what_is_due()
+                await self._settle_what_is_late()
                 await self._collect_what_is_owed()
                 await self._finish_clock_runs()
                 await self._forget()
@@ -117,6 +120,14 @@ class Sweeper:
                         )
             if len(due) < CLOSES_PER_CLAIM:
                 return
+
+    async def _settle_what_is_late(self) -> None:
+        try:
+            await settle_due(self._database, wall=self._wall())
+        except (psycopg.OperationalError, PoolTimeout):
+            raise
+        except Exception as error:  # the rest of the sweep goes on
+            log.exception("late usage could not be settled", exc_info=error)
 
     async def _collect_what_is_owed(self) -> None:
         async with self._database.reading() as conn:

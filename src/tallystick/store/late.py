@@ -1,0 +1,187 @@
+"""Closed periods, and the events that happened before the period that was open when they arrived."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from psycopg.rows import class_row
+from psycopg.types.json import Jsonb
+
+from tallystick.core.times import Period
+from tallystick.store.db import Conn, rows
+
+_CLOSED = """subscription_id, period_index, organization_id, customer_id, plan_id, timezone, period_start, period_end,
+    position, closed_at"""
+
+
+@dataclass(frozen=True, slots=True)
+class ClosedPeriod:
+    subscription_id: UUID
+    period_index: int
+    organization_id: UUID
+    customer_id: UUID
+    plan_id: UUID
+    timezone: str
+    period_start: datetime
+    period_end: datetime
+    position: int  # of the chain, when it was last rated
+    closed_at: datetime
+
+    @property
+    def span(self) -> Period:
+        return Period(self.period_start, self.period_end)
+
+
+@dataclass(frozen=True, slots=True)
+class LateEvent:
+    customer_id: UUID
+    event_id: UUID
+    occurred_at: datetime
+    received_at: datetime
+    due_at: datetime | None
+    decisions: list[dict[str, Any]]
+
+
+async def mark(
+    conn: Conn,
+    *,
+    organization_id: UUID,
+    customers: list[UUID],
+    events: list[UUID],
+    occurred: list[datetime],
+    received_at: datetime,
+    due_at: datetime,
+) -> None:
+    await conn.execute(
+        """INSERT INTO late_events (customer_id, event_id, organization_id, occurred_at, received_at, due_at)
+           SELECT customer_id, event_id, %s, occurred_at, %s, %s
+             FROM unnest(%s::uuid[], %s::uuid[], %s::timestamptz[]) AS t (customer_id, event_id, occurred_at)""",
+        (organization_id, received_at, due_at, customers, events, occurred),
+    )
+
+
+async def close(conn: Conn, closed: ClosedPeriod) -> None:
+    await conn.execute(
+        f"INSERT INTO closed_periods ({_CLOSED}) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
+        (
+            closed.subscription_id,
+            closed.period_index,
+            closed.organization_id,
+            closed.customer_id,
+            closed.plan_id,
+            closed.timezone,
+            closed.period_start,
+            closed.period_end,
+            closed.position,
+            closed.closed_at,
+        ),
+    )
+
+
+async def touched(conn: Conn, *, customer_id: UUID) -> list[ClosedPeriod]:
+    """Closed periods of a customer in which something happened that they were not rated with, oldest first.
+
+    Undecided late events name them. An event that was judged while its period was still open, and committed just
+    after the close had looked, is not marked: the newest closed period's rollups tell of it.
+    """
+    async with conn.cursor(row_factory=class_row(ClosedPeriod)) as cursor:
+        await cursor.execute(
+            f"""SELECT {_CLOSED} FROM closed_periods p
+                 WHERE p.customer_id = %(customer)s
+                   AND (EXISTS (SELECT FROM late_events l
+                                 WHERE l.customer_id = %(customer)s AND l.due_at IS NOT NULL
+                                   AND l.occurred_at >= p.period_start AND l.occurred_at < p.period_end)
+                        OR (p.period_end = (SELECT max(period_end) FROM closed_periods WHERE customer_id = %(customer)s)
+                            AND EXISTS (SELECT FROM usage_hours u JOIN ingest_batches b ON b.batch = u.batch
+                                         WHERE u.customer_id = %(customer)s
+                                           AND u.hour >= date_trunc('hour', p.period_start) AND u.hour < p.period_end
+                                           AND b.position > p.position)))
+                 ORDER BY p.period_end""",
+            {"customer": customer_id},
+        )
+        return await cursor.fetchall()
+
+
+async def lock_closed(conn: Conn, periods: list[ClosedPeriod]) -> bool:
+    """Lock closed periods that are to be rated again; False when one of them has moved on meanwhile."""
+    for each in periods:
+        found = await rows(
+            conn,
+            "SELECT position FROM closed_periods WHERE subscription_id = %s AND period_index = %s FOR UPDATE",
+            (each.subscription_id, each.period_index),
+        )
+        if not found or found[0][0] != each.position:
+            return False
+    return True
+
+
+async def rated_again(conn: Conn, period: ClosedPeriod, *, position: int) -> None:
+    await conn.execute(
+        "UPDATE closed_periods SET position = %s WHERE subscription_id = %s AND period_index = %s",
+        (position, period.subscription_id, period.period_index),
+    )
+
+
+async def undecided(conn: Conn, *, customer_id: UUID) -> list[LateEvent]:
+    async with conn.cursor(row_factory=class_row(LateEvent)) as cursor:
+        await cursor.execute(
+            """SELECT customer_id, event_id, occurred_at, received_at, due_at, decisions FROM late_events
+                WHERE customer_id = %s AND due_at IS NOT NULL ORDER BY occurred_at, event_id""",
+            (customer_id,),
+        )
+        return await cursor.fetchall()
+
+
+async def decide(
+    conn: Conn, *, customer_id: UUID, event_id: UUID, decisions: list[dict[str, Any]], until: datetime | None
+) -> None:
+    """Record what was decided; `until`: when to look again, None when all is said."""
+    await conn.execute(
+        "UPDATE late_events SET decisions = %s, due_at = %s WHERE customer_id = %s AND event_id = %s",
+        (Jsonb(decisions), until, customer_id, event_id),
+    )
+
+
+async def forget(conn: Conn, *, customer_id: UUID, event_ids: list[UUID]) -> None:
+    """Not late after all: the close of their own period still counted them."""
+    await conn.execute(
+        "DELETE FROM late_events WHERE customer_id = %s AND event_id = ANY(%s)", (customer_id, event_ids)
+    )
+
+
+async def due(
+    conn: Conn, *, now: datetime, limit: int, organization_id: UUID | None = None
+) -> list[tuple[UUID, UUID, datetime]]:
+    """(organization, customer, its time) of those whose late events are to be looked at, by their own clock."""
+    found = await rows(
+        conn,
+        """SELECT l.organization_id, l.customer_id, max(coalesce(o.simulated_time, %(now)s))
+             FROM late_events l JOIN organizations o ON o.id = l.organization_id
+            WHERE l.due_at <= coalesce(o.simulated_time, %(now)s)
+              AND (%(organization)s::uuid IS NULL OR l.organization_id = %(organization)s)
+            GROUP BY 1, 2 ORDER BY min(l.due_at) LIMIT %(limit)s""",
+        {"now": now, "limit": limit, "organization": organization_id},
+    )
+    return [(each[0], each[1], each[2]) for each in found]
+
+
+async def page(
+    conn: Conn,
+    *,
+    organization_id: UUID,
+    customer_id: UUID | None,
+    before: UUID | None,
+    limit: int,
+) -> list[LateEvent]:
+    """Newest arrival first."""
+    async with conn.cursor(row_factory=class_row(LateEvent)) as cursor:
+        await cursor.execute(
+            """SELECT customer_id, event_id, occurred_at, received_at, due_at, decisions FROM late_events
+                WHERE organization_id = %(organization)s
+                  AND (%(customer)s::uuid IS NULL OR customer_id = %(customer)s)
+                  AND (%(before)s::uuid IS NULL OR event_id < %(before)s)
+                ORDER BY event_id DESC LIMIT %(limit)s""",
+            {"organization": organization_id, "customer": customer_id, "before": before, "limit": limit},
+        )
+        return await cursor.fetchall()
