@@ -1,7 +1,9 @@
 """Meters: what an event contributes, and folds that may be made in any order."""
 
 from collections.abc import Mapping
+from datetime import datetime, timedelta
 from decimal import Decimal
+from random import Random
 
 import pytest
 from hypothesis import given
@@ -260,6 +262,55 @@ def test_which_texts_are_numbers(text: str, expected: str | None) -> None:
 def test_no_text_breaks_the_reading_of_numbers(text: str) -> None:
     found = number(text)
     assert found is None or found.is_finite()
+
+
+@pytest.mark.parametrize(
+    ("readings", "expected"),
+    [
+        ([], "0"),
+        ([("5", "10:00")], "5"),
+        ([("5", "10:00"), ("3", "11:00")], "3"),  # what happened last, larger or not
+        ([("3", "11:00"), ("5", "10:00")], "3"),  # whatever came in last
+        ([("3", "11:00"), ("5", "11:00")], "5"),  # of one instant, the larger
+        ([("5", "11:00"), ("3", "11:00")], "5"),
+        ([("5", "10:00"), ("0", "11:00")], "0"),
+        ([("-7", "10:00")], "-7"),
+        ([("5", "10:00"), ("9", "10:00:00.000001")], "9"),
+    ],
+)
+def test_the_latest_value_is_the_one_that_happened_last(
+    readings: list[tuple[str, str]], expected: str
+) -> None:
+    level = meter("latest", "level")
+    measured = [
+        measure(level, D(1), {"level": value}, at(f"2026-02-01T{moment}+00:00")) for value, moment in readings
+    ]
+    found = fold(level, [each for each in measured if each is not None])
+    assert (found.events, found.quantity) == (len(readings), D(expected))
+
+
+moments = st.integers(0, 20).map(lambda minutes: at("2026-02-01") + timedelta(minutes=minutes))
+
+
+@given(st.lists(st.lists(st.tuples(quantities, moments), max_size=5), max_size=5), st.randoms())
+def test_the_latest_value_is_found_by_hours_in_any_order_as_at_once(
+    hours: list[list[tuple[Decimal, datetime]]], chance: Random
+) -> None:
+    level = meter("latest")
+    whole = fold(level, [Measured(value, at=moment) for hour in hours for value, moment in hour])
+    parts = [fold(level, [Measured(value, at=moment) for value, moment in hour]) for hour in hours]
+    chance.shuffle(parts)
+    assert merge(level, parts) == whole
+    assert merge(level, [*parts, Fold()]) == whole
+
+
+def test_when_a_value_was_so_is_kept_only_where_the_latest_counts() -> None:
+    noon = at("2026-02-01T12:00Z")
+    assert measure(meter("latest"), D(5), {}, noon) == Measured(D(5), at=noon)
+    for each in ("sum", "count", "max"):
+        found = measure(meter(each), D(5), {}, noon)
+        assert found is not None
+        assert found.at is None
 
 
 @given(st.from_regex(NUMBER, fullmatch=True))

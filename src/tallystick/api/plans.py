@@ -366,6 +366,7 @@ def _spec(body: AddPlanFeature | UpdatePlanFeature) -> TermsSpec:
         unlimited=body.unlimited,
         overage_enabled=charges,
         price=price,
+        price_field="overage.unitPrice" if body.price is None else "price",
         minimum=_amount("minimumAmount", body.minimum_amount),
         maximum=_amount("maximumAmount", body.maximum_amount),
         valid_from=_instant("validFrom", body.valid_from),

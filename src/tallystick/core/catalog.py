@@ -106,7 +106,7 @@ def stretches(versions: Sequence[Terms], period: Period) -> tuple[Stretch, ...]:
         if version.valid_from <= period.start:
             current = None if version.removed else version
         elif version.pinned:
-            if current is not None:
+            if current is not None and start < version.valid_from:
                 found.append((Period(start, version.valid_from), current))
             start, current = version.valid_from, None if version.removed else version
         elif not version.removed:
@@ -127,12 +127,15 @@ def terms_at(versions: Sequence[Terms], period: Period, at: datetime) -> Terms |
 def _bettered(current: Terms, newer: Terms) -> Terms:
     """`current` with everything in which `newer` is kinder."""
     cheaper = newer.overage_enabled and is_kinder(newer.price, current.price)
+    takes_all = current.overage_enabled and isinstance(
+        current.price, Percentage
+    )  # nothing is included (ruling 19)
     return replace(
         current,
         id=newer.id if cheaper else current.id,
         version=newer.version if cheaper else current.version,
         enabled=current.enabled or newer.enabled,
-        included=max(current.included, newer.included),
+        included=current.included if takes_all else max(current.included, newer.included),
         unlimited=current.unlimited or newer.unlimited,
         price=newer.price if cheaper else current.price,
         minimum=_least(current.minimum, newer.minimum, none_is=ZERO),

@@ -25,7 +25,7 @@ from tallystick.core.proof import void_hash
 from tallystick.core.times import Period, hour_of
 from tallystick.errors import FieldError, InvalidRequest, Problem
 from tallystick.flows.books import Books, load_catalogue
-from tallystick.flows.close_period import prepare
+from tallystick.flows.close_period import prepare, read_for
 from tallystick.flows.ingest import Accepted, Draft, ingest
 from tallystick.flows.measure_usage import contribution
 from tallystick.flows.settle_late import look
@@ -355,5 +355,6 @@ async def _upcoming(
     held = await subscriptions.of_customer(conn, organization_id=organization.id, customer_id=customer_id)
     for subscription in reversed(held):
         if subscription.closes_at is not None:
-            return (await prepare(conn, organization, subscription, now)).total, subscription.currency
+            reads = await read_for(conn, organization, [subscription])
+            return (await prepare(conn, reads, subscription, now)).total, subscription.currency
     return None

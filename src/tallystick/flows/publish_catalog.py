@@ -180,6 +180,7 @@ class TermsSpec:
     unlimited: bool | None = None
     overage_enabled: bool | None = None
     price: Price | None = None
+    price_field: str = "price"  # what the caller calls it
     minimum: Decimal | None = None  # major units a period
     maximum: Decimal | None = None
     valid_from: datetime | None = (
@@ -253,11 +254,13 @@ async def _check_terms(
     """What a plan cannot promise, whatever it promised before."""
     if plan.is_free and terms.overage_enabled:
         raise InvalidRequest(
-            FieldError("price" if asked.price else "overage.enabled", "a free plan cannot have overage")
+            FieldError(
+                asked.price_field if asked.price else "overage.enabled", "a free plan cannot have overage"
+            )
         )
     if feature.type is not FeatureType.USAGE:
         for name, given in (
-            ("price", asked.price),
+            (asked.price_field, asked.price),
             ("minimumAmount", asked.minimum),
             ("maximumAmount", asked.maximum),
         ):

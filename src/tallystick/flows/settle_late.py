@@ -24,7 +24,7 @@ from tallystick.core.money import ZERO
 from tallystick.core.times import show_instant
 from tallystick.flows.books import load_catalogue
 from tallystick.flows.measure_usage import contribution
-from tallystick.flows.rate_period import RatedFeature, UsagePeriod, digest_events, rate_features
+from tallystick.flows.rate_period import Listed, RatedFeature, UsagePeriod, digest_events, rate_features
 from tallystick.store import db, events, invoices, late, organizations, subscriptions
 from tallystick.store.db import Conn, Database, new_id
 from tallystick.store.invoices import InvoiceLine
@@ -154,9 +154,8 @@ async def _difference(
     )
     if line is None:
         return None
-    behind = await digest_events(
-        conn, customer_id=period.customer_id, basis=again.basis, span=period.span, after=billed.position
-    )
+    listed = Listed(period.customer_id, again.basis, period.span, billed.position)
+    (behind,) = await digest_events(conn, [listed])
     proof = {**(line.evidence or {}), "events": {"count": behind.count, "digest": behind.digest}}
     return replace(line, id=new_id(), subscription_id=period.subscription_id, evidence=proof)
 

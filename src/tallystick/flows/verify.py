@@ -16,7 +16,7 @@ from tallystick.core import ids
 from tallystick.core.adjustments import Rated, Usage, rate_period
 from tallystick.core.events import StoredEvent
 from tallystick.core.evidence import Basis, frozen_basis, frozen_span
-from tallystick.core.invoicing import Part, in_money, number
+from tallystick.core.invoicing import Part, charges_in_money, in_money, number, true_up_in_money
 from tallystick.core.meters import Fold, Measured, fold, merge
 from tallystick.core.money import from_minor, text, to_minor
 from tallystick.core.proof import GENESIS, leaf, link, set_digest
@@ -157,7 +157,7 @@ def _compare(
         amount = rated.true_up.amount if rated.true_up else None
         return [
             *_differ("the true-up", text(amount) if amount is not None else "none", proof["exact"]),
-            *_differ("the amount", to_minor(amount, currency) if amount is not None else 0, line.amount),
+            *_differ("the amount", true_up_in_money(rated, currency), line.amount),
         ]
     listed = proof["events"]
     found = [
@@ -166,7 +166,8 @@ def _compare(
     ]
     if line.part == Part.USAGE:
         span = frozen_span(proof["span"])
-        charge = next((each for each in rated.charges if each.span == span), None)
+        amounts = zip(rated.charges, charges_in_money(rated, currency), strict=True)
+        charge, minor = next((each for each in amounts if each[0].span == span), (None, 0))
         if charge is None:
             return [*found, "the line's span is none of the period's stretches"]
         return [
@@ -176,7 +177,7 @@ def _compare(
             *_differ("the billed units", text(charge.billable), text(line.quantity)),
             *_differ("the components", [part.to_json() for part in charge.components], proof["components"]),
             *_differ("the exact amount", text(charge.exact), proof["exact"]),
-            *_differ("the amount", to_minor(charge.exact, currency), line.amount),
+            *_differ("the amount", minor, line.amount),
         ]
     return [
         *found,

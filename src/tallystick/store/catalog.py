@@ -220,6 +220,16 @@ async def plan(
         return await cursor.fetchone()
 
 
+async def plans_of_ids(conn: Conn, *, organization_id: UUID, plan_ids: set[UUID]) -> dict[UUID, Plan]:
+    """Deleted ones too: subscriptions go on."""
+    async with conn.cursor(row_factory=class_row(Plan)) as cursor:
+        await cursor.execute(
+            f"SELECT {_PLAN} FROM plans WHERE organization_id = %s AND id = ANY(%s)",
+            (organization_id, list(plan_ids)),
+        )
+        return {each.id: each for each in await cursor.fetchall()}
+
+
 async def plan_is_deleted(conn: Conn, *, plan_id: UUID) -> bool:
     found = await rows(conn, "SELECT deleted_at IS NOT NULL FROM plans WHERE id = %s", (plan_id,))
     return bool(found and found[0][0])
@@ -291,6 +301,16 @@ async def price(conn: Conn, *, organization_id: UUID, price_id: UUID) -> PlanPri
             (price_id, organization_id),
         )
         return await cursor.fetchone()
+
+
+async def prices_of_ids(conn: Conn, *, organization_id: UUID, price_ids: set[UUID]) -> dict[UUID, PlanPrice]:
+    """Archived ones too: who holds one keeps it."""
+    async with conn.cursor(row_factory=class_row(PlanPrice)) as cursor:
+        await cursor.execute(
+            f"SELECT {_PRICE} FROM plan_prices WHERE organization_id = %s AND id = ANY(%s)",
+            (organization_id, list(price_ids)),
+        )
+        return {each.id: each for each in await cursor.fetchall()}
 
 
 async def update_price(conn: Conn, *, organization_id: UUID, price: PlanPrice) -> None:

@@ -64,14 +64,14 @@ class Database:
 
     @asynccontextmanager
     async def transaction(self, *, snapshot: bool = False) -> AsyncIterator[Conn]:
-        """All or nothing. With `snapshot`, every statement sees one moment."""
+        """All or nothing. With `snapshot`, every statement sees one moment (REPEATABLE READ)."""
         async with self._pool.connection() as conn, one_moment(conn) if snapshot else conn.transaction():
             yield conn
 
 
 @asynccontextmanager
 async def one_moment(conn: Conn) -> AsyncIterator[None]:
-    """A transaction in which every statement sees the same moment (REPEATABLE READ)."""
+    """On a connection where each statement stands alone: those inside all see one moment (REPEATABLE READ)."""
     await conn.set_isolation_level(IsolationLevel.REPEATABLE_READ)
     try:
         async with conn.transaction():

@@ -444,38 +444,57 @@ class Digested:
     digest: str
 
 
-async def digest(
-    conn: Conn, *, customer_id: UUID, meter: Meter, span: Period, at_position: int, after_position: int
-) -> Digested | None:
-    """Of the events a meter counts, all of its code: for meters that read no property (`reads_all`).
+@dataclass(frozen=True, slots=True)
+class ToDigest:
+    """A set of events to digest: what a meter counts in a span, as the chain had it at one position since another."""
 
-    None where a row from before leaves were kept is among them.
+    customer_id: UUID
+    meter: Meter
+    span: Period
+    position: int
+    after: int = 0
+
+
+async def digests(conn: Conn, asked: Sequence[ToDigest]) -> list[Digested | None]:
+    """Many at once, in the order asked: of meters that read no property (`reads_all`).
+
+    None where a row from before leaves were kept is among the events.
     """
     found = await rows(
         conn,
-        f"""SELECT count(*), count(leaf),
-                   coalesce(sum(CASE WHEN e.voids IS NOT NULL THEN 0
-                                     WHEN %(counts)s AND e.adjusts IS NULL THEN 1 ELSE e.value END), 0),
-                   sha256(coalesce(string_agg(e.leaf, ''::bytea ORDER BY e.occurred_at, e.id), ''::bytea))
-              FROM events e
-             WHERE e.customer_id = %(customer)s AND e.occurred_at >= %(start)s AND e.occurred_at < %(end)s
-               AND e.feature_code = %(code)s AND (e.adjusts IS NULL OR e.adjusts = %(feature)s)
-               AND EXISTS (SELECT FROM ingest_batches b WHERE b.batch = e.batch
-                              AND b.position <= %(position)s AND b.position > %(after)s)
-               AND (CASE WHEN e.voids IS NULL THEN {_COUNTS} ELSE %(after)s > 0 END)""",
-        {
-            "counts": meter.aggregation is Aggregation.COUNT,
-            "customer": customer_id,
-            "start": span.start,
-            "end": span.end,
-            "code": meter.event_code,
-            "feature": meter.feature_id,
-            "position": at_position,
-            "after": after_position,
-        },
+        """SELECT d.events = d.leaves, d.events, d.quantity, d.digest
+             FROM unnest(%s::uuid[], %s::text[], %s::uuid[], %s::bool[], %s::timestamptz[], %s::timestamptz[],
+                         %s::bigint[], %s::bigint[]) WITH ORDINALITY
+               AS t (customer_id, code, feature_id, counts, start_at, end_at, position, after, place)
+            CROSS JOIN LATERAL (
+                  SELECT count(*) AS events, count(e.leaf) AS leaves,
+                         coalesce(sum(CASE WHEN e.voids IS NOT NULL THEN 0
+                                           WHEN t.counts AND e.adjusts IS NULL THEN 1 ELSE e.value END), 0) AS quantity,
+                         sha256(coalesce(string_agg(e.leaf, ''::bytea ORDER BY e.occurred_at, e.id), ''::bytea)) AS digest
+                    FROM events e JOIN ingest_batches b ON b.batch = e.batch
+                   WHERE e.customer_id = t.customer_id AND e.occurred_at >= t.start_at AND e.occurred_at < t.end_at
+                     AND e.feature_code = t.code AND (e.adjusts IS NULL OR e.adjusts = t.feature_id)
+                     AND b.position <= t.position AND b.position > t.after
+                     AND (CASE WHEN e.voids IS NOT NULL THEN t.after > 0
+                               ELSE e.voided IS NULL OR EXISTS (
+                                    SELECT FROM ingest_batches v WHERE v.batch = e.voided AND v.position > t.position)
+                          END) OFFSET 0) d
+            ORDER BY t.place""",
+        (
+            [each.customer_id for each in asked],
+            [each.meter.event_code for each in asked],
+            [each.meter.feature_id for each in asked],
+            [each.meter.aggregation is Aggregation.COUNT for each in asked],
+            [each.span.start for each in asked],
+            [each.span.end for each in asked],
+            [each.position for each in asked],
+            [each.after for each in asked],
+        ),
     )
-    count, with_leaf, quantity, digested = found[0]
-    return Digested(count, Decimal(quantity), bytes(digested).hex()) if count == with_leaf else None
+    return [
+        Digested(count, Decimal(quantity), bytes(digested).hex()) if whole else None
+        for whole, count, quantity, digested in found
+    ]
 
 
 async def stream_positions(

@@ -1,13 +1,15 @@
 """Usage: partial folds by hour, sets of distinct values, and the counters of hard limits."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from typing import Final
 from uuid import UUID
 
-from tallystick.core.meters import Aggregation, Fold, Meter
+from tallystick.core.meters import NOTHING, Aggregation, Fold, Meter, Total
 from tallystick.core.money import ZERO
+from tallystick.core.times import Period
 from tallystick.store import columns
 from tallystick.store.db import Conn, rows
 from tallystick.store.meter_sql import contributions, latest_at, merged
@@ -134,6 +136,68 @@ _NUMBER_AND_COUNT: Final = f""", met AS (
      GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4
     ON CONFLICT (customer_id, meter_id, hour, block) DO UPDATE SET members = u.members | excluded.members
      WHERE (u.members | excluded.members) <> u.members"""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A fold that is asked for: whole hours of one meter, and the ragged edges beside them."""
+
+    customer_id: UUID
+    meter: Meter
+    hours: Period | None
+    edges: tuple[Period, ...]
+
+
+async def folds(conn: Conn, asked: Sequence[Asked]) -> list[Total]:
+    """Many folds at once, in the order asked: of sums and counts that read no property (`reads_all`)."""
+    whole = [(place, each.hours) for place, each in enumerate(asked) if each.hours is not None]
+    ragged = [(place, edge) for place, each in enumerate(asked) for edge in each.edges]
+    found = [NOTHING] * len(asked)
+    for place, events, quantity in await rows(
+        conn,
+        """SELECT t.place, u.events, u.quantity
+             FROM unnest(%s::int[], %s::uuid[], %s::uuid[], %s::timestamptz[], %s::timestamptz[])
+               AS t (place, customer_id, meter_id, start_at, end_at)
+            CROSS JOIN LATERAL (
+                  SELECT sum(events)::bigint AS events, sum(quantity) AS quantity FROM usage_hours h
+                   WHERE h.customer_id = t.customer_id AND h.meter_id = t.meter_id
+                     AND h.hour >= t.start_at AND h.hour < t.end_at OFFSET 0) u
+            WHERE u.events > 0""",
+        (
+            [place for place, _ in whole],
+            [asked[place].customer_id for place, _ in whole],
+            [asked[place].meter.id for place, _ in whole],
+            [span.start for _, span in whole],
+            [span.end for _, span in whole],
+        ),
+    ):
+        found[place] = Total(events, quantity)
+    for place, events, quantity in await rows(
+        conn,
+        """SELECT t.place, e.events, e.quantity
+             FROM unnest(%s::int[], %s::uuid[], %s::text[], %s::uuid[], %s::bool[], %s::timestamptz[], %s::timestamptz[])
+               AS t (place, customer_id, code, feature_id, counts, start_at, end_at)
+            CROSS JOIN LATERAL (
+                  SELECT count(*) AS events,
+                         sum(CASE WHEN t.counts AND e.adjusts IS NULL THEN 1 ELSE e.value END) AS quantity
+                    FROM events e
+                   WHERE e.customer_id = t.customer_id AND e.feature_code = t.code
+                     AND e.occurred_at >= t.start_at AND e.occurred_at < t.end_at
+                     AND e.voids IS NULL AND e.voided IS NULL
+                     AND (e.adjusts IS NULL OR e.adjusts = t.feature_id) OFFSET 0) e
+            WHERE e.events > 0""",
+        (
+            [place for place, _ in ragged],
+            [asked[place].customer_id for place, _ in ragged],
+            [asked[place].meter.event_code for place, _ in ragged],
+            [asked[place].meter.feature_id for place, _ in ragged],
+            [asked[place].meter.aggregation is Aggregation.COUNT for place, _ in ragged],
+            [span.start for _, span in ragged],
+            [span.end for _, span in ragged],
+        ),
+    ):
+        found[place] = Total(found[place].events + events, found[place].quantity + quantity)
+    return found
 
 
 @dataclass(frozen=True, slots=True, order=True)
