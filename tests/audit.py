@@ -103,10 +103,10 @@ async def _rollups_equal_events(conn: Conn, organization: UUID) -> None:
                 f"""SELECT customer_id, date_trunc('hour', occurred_at), count(*),
                            {_FOLDS.get(meter.aggregation.value, "sum(value)")}
                       FROM events
-                     WHERE organization_id = %s AND feature_code = %s AND (adjusts IS NULL OR adjusts = %s)
+                     WHERE organization_id = %s AND feature_code = %s AND (adjusts IS NULL OR (adjusts = %s AND %s))
                        AND voids IS NULL AND voided IS NULL
                      GROUP BY 1, 2""",
-                (organization, code, meter.feature_id),
+                (organization, code, meter.feature_id, meter.adds_up),
             )
             expected.update({(each[0], meter.id, each[1]): (each[2], each[3]) for each in found})
     kept = await rows(
@@ -119,11 +119,21 @@ async def _rollups_equal_events(conn: Conn, organization: UUID) -> None:
     assert {(each[0], each[1], each[2]): (each[3], each[4]) for each in kept} == expected
     distinct = await rows(
         conn,
-        """SELECT u.customer_id, u.meter_id, u.hour, u.value_hash
-             FROM usage_values u JOIN meters m ON m.id = u.meter_id WHERE m.organization_id = %s""",
+        """SELECT u.customer_id, u.meter_id, u.hour, d.value_hash
+             FROM usage_sets u JOIN meters m ON m.id = u.meter_id
+             JOIN distinct_values d ON d.customer_id = u.customer_id AND d.feature_id = m.feature_id
+                                   AND d.number / 2048 = u.block
+            WHERE m.organization_id = %s AND get_bit(u.members, mod(d.number, 2048)) = 1""",
         (organization,),
     )
     assert {(each[0], each[1], each[2], bytes(each[3])) for each in distinct} == values
+    members = await rows(
+        conn,
+        """SELECT coalesce(sum(bit_count(u.members)), 0)
+             FROM usage_sets u JOIN meters m ON m.id = u.meter_id WHERE m.organization_id = %s""",
+        (organization,),
+    )
+    assert members[0][0] == len(distinct), "every member has a value"
 
 
 async def _fold_one_by_one(
@@ -139,7 +149,7 @@ async def _fold_one_by_one(
         place = (event.customer_id, meter.id, hour)
         count, quantity = expected.get(place, (0, Decimal(0)))
         if event.adjusts is not None:
-            if event.adjusts == meter.feature_id:
+            if event.adjusts == meter.feature_id and meter.adds_up:
                 expected[place] = (count + 1, quantity + event.value)
             continue
         measured = measure(meter, event.value, event.properties, event.occurred_at)
@@ -149,7 +159,10 @@ async def _fold_one_by_one(
             values.add((*place, measured.distinct))
             expected[place] = (count + 1, quantity)
         elif meter.aggregation == "max":
-            expected[place] = (count + 1, max(quantity, measured.quantity))
+            expected[place] = (
+                count + 1,
+                max(quantity, measured.quantity) if count else measured.quantity,
+            )
         elif meter.aggregation == "latest":  # events come in order of time; of one instant the larger counts
             expected[place] = (count + 1, measured.quantity)
         else:

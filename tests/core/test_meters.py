@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tallystick.core.meters import (
+    NUMBER,
     Aggregation,
     Filter,
     Fold,
@@ -24,6 +25,7 @@ from tallystick.core.meters import (
     merge,
     number,
 )
+from tallystick.core.money import fits
 from tests.literals import D, U, at
 
 
@@ -142,7 +144,9 @@ def test_distinct_values_are_told_apart_by_their_exact_text() -> None:
     assert len({each.distinct for each in seen if each}) == 4
 
 
-@pytest.mark.parametrize("blank", [{}, {"user_id": ""}, {"user_id": "  "}, {"user_id": "\t\n"}])
+@pytest.mark.parametrize(
+    "blank", [{}, {"user_id": ""}, {"user_id": "  "}, {"user_id": "\t\n"}, {"user_id": "\xa0\u3000"}]
+)
 def test_a_blank_property_is_nobody(blank: Mapping[str, str]) -> None:
     assert measure(meter("unique", "user_id"), D(1), blank) is None
 
@@ -240,6 +244,10 @@ def test_a_distinct_value_seen_in_two_hours_counts_once() -> None:
         ("sNaN", None),
         ("Infinity", None),
         ("1E+999999999999999999999", None),
+        ("0e9999", "0"),
+        ("0e10000", None),  # nobody writes such an exponent, and PostgreSQL reads no larger one
+        ("1e00000000000005", "100000"),
+        ("\x1c 5\t", "5"),
         ("123456789012345678901", None),  # 21 digits
         ("0.0000000000001", None),  # 13 places
         ("0x10", None),
@@ -303,6 +311,17 @@ def test_when_a_value_was_so_is_kept_only_where_the_latest_counts() -> None:
         found = measure(meter(each), D(5), {}, noon)
         assert found is not None
         assert found.at is None
+
+
+@given(st.from_regex(NUMBER, fullmatch=True))
+def test_what_looks_like_a_number_is_one_to_python(text: str) -> None:
+    value = Decimal(text)
+    assert number(text) == (value if fits(value) else None)
+
+
+def test_a_long_text_that_is_no_number_is_told_so_quickly() -> None:
+    for text in ("1" * 1000 + "x", "1." + "1" * 1000 + "x", "1e" + "0" * 1000 + "x", "." * 1000, " " * 1000):
+        assert number(text) is None
 
 
 @given(st.text(max_size=20), st.text(max_size=20))

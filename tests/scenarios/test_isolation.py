@@ -117,6 +117,11 @@ CASES: dict[str, Case] = {
     "usage.set": Case(
         "/usage", "customer_not_found", body={"customerId": "{customer}", "featureCode": "api_calls", "value": 0}
     ),
+    "usage.summary": Case(
+        "/usage/summary",
+        "customer_not_found",
+        query={"customerId": "{customer}", "featureCode": "api_calls", "window": "day", "groupBy": "region"},
+    ),
     "usage.list": Case("/usage/events", "customer_not_found", query={"customerId": "{customer}"}),
     "usage.get": Case("/usage/events/{event}", "not_found"),
     "usage.listLateEvents": Case("/usage/late-events", "customer_not_found", query={"customerId": "{customer}"}),

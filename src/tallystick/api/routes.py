@@ -18,6 +18,7 @@ from tallystick.api import (
     transactions,
     upcoming,
     usage,
+    usage_summary,
 )
 from tallystick.api.operations import Operation
 
@@ -31,6 +32,7 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
     *late_events.OPERATIONS,
     *corrections.OPERATIONS,
     *usage.OPERATIONS,
+    *usage_summary.OPERATIONS,
     *access.OPERATIONS,
     *invoices.OPERATIONS,
     *proofs.OPERATIONS,

@@ -35,6 +35,16 @@ BASIS_POINTS_MAX: Final = 10_000
 FUTURE_MAX: Final = timedelta(hours=1)
 """How far ahead of our clock an event may say it happened: clients' clocks differ (ruling 5)."""
 
+SUMMARY_WINDOWS_MAX: Final = 1_000
+SUMMARY_GROUPS_MAX: Final = 1_000
+SUMMARY_CELLS_MAX: Final = 20_000
+"""Groups over all windows of one usage summary."""
+SUMMARY_GROUP_BY_MAX: Final = 3
+SUMMARY_DEFAULT: Final = timedelta(days=30)
+"""What a usage summary covers when nobody says and the customer has no usage period."""
+YEAR_MAX: Final = 9000
+"""Of an instant in a query: beyond it calendars run out."""
+
 RATE_LIMIT_MAX: Final = 1_000_000
 """Requests a second per API key: what an operator may set, far beyond what a machine answers."""
 RATE_BURST_MAX: Final = 2 * RATE_LIMIT_MAX

@@ -20,7 +20,7 @@ from tallystick.core.catalog import Catalogue
 from tallystick.core.events import StoredEvent, UsageEvent
 from tallystick.core.invoicing import Line
 from tallystick.core.limits import CORRECTED_EVENTS_MAX
-from tallystick.core.meters import Aggregation, LatePolicy, Meter, fold
+from tallystick.core.meters import LatePolicy, Meter, fold
 from tallystick.core.proof import void_hash
 from tallystick.core.times import Period, hour_of
 from tallystick.errors import FieldError, InvalidRequest, Problem
@@ -311,9 +311,7 @@ async def _fold_anew(conn: Conn, place: HourPlace, meter: Meter, number: int) ->
         span=Period(place.hour, place.hour + _HOUR),
     )
     measured = [each for event in found if (each := contribution(meter, event)) is not None]
-    await usage.rewrite_hour(
-        conn, place, fold(meter, measured), unique=meter.aggregation is Aggregation.UNIQUE, number=number
-    )
+    await usage.rewrite_hour(conn, place, fold(meter, measured), meter=meter, number=number)
 
 
 async def _recount_limits(conn: Conn, old: Sequence[StoredEvent], hours: dict[HourPlace, Meter]) -> None:

@@ -8,7 +8,7 @@ from uuid import UUID
 from tallystick.core.adjustments import Rated, Usage, rate_period
 from tallystick.core.catalog import Catalogue, Feature, FeatureType, stretches
 from tallystick.core.evidence import Basis
-from tallystick.core.meters import Fold, Measured, fold, in_force
+from tallystick.core.meters import Measured, Total, fold, in_force
 from tallystick.core.pricing import Percentage
 from tallystick.core.proof import leaf, set_digest
 from tallystick.core.times import Period, whole_hours
@@ -37,7 +37,7 @@ class RatedFeature:
     rated: Rated
 
 
-Known = dict[tuple[UUID, UUID, Period], Fold]
+Known = dict[tuple[UUID, UUID, Period], Total]
 """Folds that were read ahead, by customer, meter and span."""
 
 

@@ -78,6 +78,13 @@ CREATE TABLE customers (
     created_at timestamp with time zone NOT NULL,
     updated_at timestamp with time zone NOT NULL
 );
+CREATE TABLE distinct_values (
+    customer_id uuid NOT NULL,
+    feature_id uuid NOT NULL,
+    value_hash bytea NOT NULL,
+    number integer NOT NULL,
+    CONSTRAINT distinct_values_number_check CHECK ((number >= 0))
+);
 CREATE TABLE event_keys (
     customer_id uuid NOT NULL,
     key_hash bytea NOT NULL,
@@ -403,12 +410,14 @@ CREATE TABLE usage_hours (
     batch bigint NOT NULL,
     latest_at timestamp with time zone
 );
-CREATE TABLE usage_values (
+CREATE TABLE usage_sets (
     customer_id uuid NOT NULL,
     meter_id uuid NOT NULL,
     hour timestamp with time zone NOT NULL,
-    value_hash bytea NOT NULL
-);
+    block integer NOT NULL,
+    members bit(2048) NOT NULL
+)
+WITH (fillfactor='75');
 ALTER TABLE ONLY events ATTACH PARTITION events_any DEFAULT;
 ALTER TABLE ONLY api_keys
     ADD CONSTRAINT api_keys_pkey PRIMARY KEY (id);
@@ -426,6 +435,10 @@ ALTER TABLE ONLY corrections
     ADD CONSTRAINT corrections_pkey PRIMARY KEY (id);
 ALTER TABLE ONLY customers
     ADD CONSTRAINT customers_pkey PRIMARY KEY (id);
+ALTER TABLE ONLY distinct_values
+    ADD CONSTRAINT distinct_values_customer_id_feature_id_number_key UNIQUE (customer_id, feature_id, number);
+ALTER TABLE ONLY distinct_values
+    ADD CONSTRAINT distinct_values_pkey PRIMARY KEY (customer_id, feature_id, value_hash);
 ALTER TABLE ONLY event_keys
     ADD CONSTRAINT event_keys_pkey PRIMARY KEY (customer_id, key_hash);
 ALTER TABLE ONLY events
@@ -484,8 +497,8 @@ ALTER TABLE ONLY transactions
     ADD CONSTRAINT transactions_pkey PRIMARY KEY (id);
 ALTER TABLE ONLY usage_hours
     ADD CONSTRAINT usage_hours_pkey PRIMARY KEY (customer_id, meter_id, hour);
-ALTER TABLE ONLY usage_values
-    ADD CONSTRAINT usage_values_pkey PRIMARY KEY (customer_id, meter_id, hour, value_hash);
+ALTER TABLE ONLY usage_sets
+    ADD CONSTRAINT usage_sets_pkey PRIMARY KEY (customer_id, meter_id, hour, block);
 CREATE INDEX api_keys_of_organization ON api_keys USING btree (organization_id, id);
 CREATE INDEX clock_runs_of_organization ON clock_runs USING btree (organization_id, id);
 CREATE UNIQUE INDEX clock_runs_one_at_a_time ON clock_runs USING btree (organization_id) WHERE (status = ANY (ARRAY['pending'::text, 'running'::text]));
