@@ -1,23 +1,20 @@
 """Closing periods: invoices per second of what the sweep does, where the time goes, and this machine's ceilings.
 
-python -m bench.close [--subscriptions 1000] [--features 5] [--events-per-feature 100] [--concurrency 1] [--json]
+python -m bench.close [--subscriptions 1000] [--features 5] [--events-per-feature 100] [--json]
 python -m bench.close --growth    # and once more with ten times as many subscriptions
 """
 
 import argparse
-import asyncio
 import gc
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime
 from pathlib import Path
 from typing import Final
-from uuid import UUID
 
 import msgspec
 import psycopg
@@ -28,9 +25,7 @@ from bench import close_ceilings, memory, server
 from bench.close_report import Options, Report, as_json, show
 from bench.portfolio import CLOSES_AT, Size, subscribe_everybody, use_everything
 from bench.stages import Stages, Watched
-from tallystick.core.limits import CLOSES_PER_CLAIM
-from tallystick.flows.close_period import close_period
-from tallystick.store import subscriptions
+from tallystick.flows.close_due import close_due
 from tallystick.store.db import Database
 from tallystick.store.embedded import EmbeddedError, embedded_postgres
 from tallystick.store.migrate import migrate
@@ -38,29 +33,6 @@ from tallystick.store.migrate import migrate
 GROWTH: Final = 10
 QUARTERS: Final = 4
 console: Final = Console(stderr=True)
-
-
-async def close_what_is_due(
-    database: Database, *, now: datetime, concurrency: int, closed: Callable[[int], None]
-) -> None:
-    """As `worker.sweep` does it, with so many in flight: whatever comes to replace that loop is called here."""
-    room = asyncio.Semaphore(concurrency)
-
-    async def close(organization_id: UUID, subscription_id: UUID) -> None:
-        async with room:
-            await close_period(
-                database, organization_id=organization_id, subscription_id=subscription_id, now=now
-            )
-        closed(1)
-
-    while True:
-        async with database.reading() as conn:
-            due = await subscriptions.due(conn, now=now, limit=CLOSES_PER_CLAIM)
-        async with asyncio.TaskGroup() as group:
-            for organization_id, subscription_id, _ in due:
-                group.create_task(close(organization_id, subscription_id))
-        if len(due) < CLOSES_PER_CLAIM:
-            return
 
 
 def main() -> int:
@@ -83,7 +55,7 @@ def _grown(given: argparse.Namespace) -> list[Report]:
     reports = []
     for count in (given.subscriptions, given.subscriptions * GROWTH):
         command = [sys.executable, "-m", "bench.close", "--json", "--subscriptions", str(count)]
-        command += ["--features", str(given.features), "--concurrency", str(given.concurrency)]
+        command += ["--features", str(given.features)]
         command += ["--events-per-feature", str(given.events_per_feature)]
         command += ["--percentage"] if given.percentage else []
         done = subprocess.run(command, stdout=subprocess.PIPE, cwd=server.REPOSITORY, check=True)
@@ -98,14 +70,12 @@ def _measured(given: argparse.Namespace) -> Report:
         uvloop.run(_load(conninfo, size))
         loaded_s = time.perf_counter() - began
         _settle(conninfo)
-        stages, resident = uvloop.run(_close(conninfo, size, given.concurrency))
+        stages, resident = uvloop.run(_close(conninfo, size))
         _say("checking, and the ceilings")
         return Report(
             machine=server.machine(),
             postgres=server.postgres(conninfo),
-            options=Options(
-                size.subscriptions, size.features, size.events_per_feature, size.percentage, given.concurrency
-            ),
+            options=Options(size.subscriptions, size.features, size.events_per_feature, size.percentage),
             loaded_s=loaded_s,
             closed_s=stages.seconds,
             cpu_s=stages.cpu_s,
@@ -143,9 +113,9 @@ def _settle(conninfo: str) -> None:
         conn.execute("CHECKPOINT")
 
 
-async def _close(conninfo: str, size: Size, concurrency: int) -> tuple[Stages, memory.Resident]:
+async def _close(conninfo: str, size: Size) -> tuple[Stages, memory.Resident]:
     stages, progress = Stages(), _Progress("periods closed", size.subscriptions)
-    database = Watched(conninfo, stages, size=max(16, concurrency + 1))
+    database = Watched(conninfo, stages, size=16)
     await database.open()
     gc.collect()
     gc.freeze()
@@ -153,7 +123,7 @@ async def _close(conninfo: str, size: Size, concurrency: int) -> tuple[Stages, m
     memory.forget_peak()
     before = memory.resident()
     with stages:
-        await close_what_is_due(database, now=CLOSES_AT, concurrency=concurrency, closed=progress.more)
+        await close_due(database, now=CLOSES_AT, closed=progress.more)
     await database.close()
     return stages, memory.Resident(before, progress.resident, memory.peak())
 
@@ -189,14 +159,13 @@ def _arguments() -> argparse.Namespace:
         "--features", type=int, default=5, help="usage features of the plan, each with overage"
     )
     parser.add_argument("--events-per-feature", type=int, default=100, help="of each subscription")
-    parser.add_argument("--concurrency", type=int, default=1, help="closes in flight; the sweep has one")
     parser.add_argument(
         "--percentage", action="store_true", help="every fifth price is a percentage of each event's amount"
     )
     parser.add_argument("--growth", action="store_true", help=f"and once more with {GROWTH} times as many")
     parser.add_argument("--json", action="store_true", help="JSON on stdout: a list of runs")
     given = parser.parse_args()
-    for name in ("subscriptions", "features", "events_per_feature", "concurrency"):
+    for name in ("subscriptions", "features", "events_per_feature"):
         if getattr(given, name) < 1:
             parser.error(f"--{name.replace('_', '-')} must be at least 1")
     return given

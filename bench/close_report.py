@@ -16,7 +16,6 @@ class Options(msgspec.Struct, frozen=True, rename="camel"):
     features: int
     events_per_feature: int
     percentage: bool
-    concurrency: int
 
 
 class Report(msgspec.Struct, frozen=True, rename="camel"):
@@ -56,8 +55,7 @@ def _facts(report: Report) -> str:
         [
             f"{machine['cores']} cores, {machine['processor']}, Python {machine['python']}",
             f"PostgreSQL {report.postgres['server_version']}: {settings}",
-            f"a month of {options.features} features, {options.events_per_feature:,} events each; "
-            f"closes in flight: {options.concurrency}",
+            f"a month of {options.features} features, {options.events_per_feature:,} events each; ",
         ]
     )
 

@@ -116,10 +116,13 @@ class Listed:
 
 
 async def digest_events(conn: Conn, listed: Sequence[Listed]) -> list[Digested]:
-    """What the evidence of lines keeps of their events; digested where they lie if the meter allows it."""
+    """What the evidence of lines keeps of their events; digested where they lie if the meter allows it.
+
+    The snapshot of `conn` stands at the position of every basis.
+    """
     in_place = [place for place, each in enumerate(listed) if each.basis.meter.reads_all]
     asked = [
-        events.ToDigest(each.customer_id, each.basis.meter, each.span, each.basis.position, each.after)
+        events.ToDigest(each.customer_id, each.basis.meter, each.span, each.after)
         for each in (listed[place] for place in in_place)
     ]
     found: dict[int, Digested | None] = dict(

@@ -446,55 +446,67 @@ class Digested:
 
 @dataclass(frozen=True, slots=True)
 class ToDigest:
-    """A set of events to digest: what a meter counts in a span, as the chain had it at one position since another."""
+    """A set of events to digest: what a meter counts in a span, of all there is now or of what is new since."""
 
     customer_id: UUID
     meter: Meter
     span: Period
-    position: int
-    after: int = 0
+    after: int = 0  # a position of the chain; 0: from the beginning
 
 
 async def digests(conn: Conn, asked: Sequence[ToDigest]) -> list[Digested | None]:
-    """Many at once, in the order asked: of meters that read no property (`reads_all`).
+    """Many at once, in the order asked, as the snapshot of `conn` has them: of meters that read no property.
 
-    None where a row from before leaves were kept is among the events.
+    What is new since a position is both the events and the voids that came later. None where a row from before
+    leaves were kept is among the events.
     """
-    found = await rows(
+    found: list[Digested | None] = [None] * len(asked)
+    for condition, places in (
+        (
+            "e.voids IS NULL AND e.voided IS NULL",
+            [place for place, each in enumerate(asked) if not each.after],
+        ),
+        (
+            """(e.voids IS NOT NULL OR e.voided IS NULL)
+               AND EXISTS (SELECT FROM ingest_batches b WHERE b.batch = e.batch AND b.position > t.after)""",
+            [place for place, each in enumerate(asked) if each.after],
+        ),
+    ):
+        for place, whole, count, quantity, digested in await _digests(conn, condition, asked, places):
+            found[place] = Digested(count, Decimal(quantity), bytes(digested).hex()) if whole else None
+    return found
+
+
+async def _digests(
+    conn: Conn, condition: str, asked: Sequence[ToDigest], places: list[int]
+) -> list[tuple[Any, ...]]:
+    chosen = [asked[place] for place in places]
+    return await rows(
         conn,
-        """SELECT d.events = d.leaves, d.events, d.quantity, d.digest
-             FROM unnest(%s::uuid[], %s::text[], %s::uuid[], %s::bool[], %s::timestamptz[], %s::timestamptz[],
-                         %s::bigint[], %s::bigint[]) WITH ORDINALITY
-               AS t (customer_id, code, feature_id, counts, start_at, end_at, position, after, place)
+        f"""SELECT t.place, d.events = d.leaves, d.events, d.quantity, d.digest
+             FROM unnest(%s::int[], %s::uuid[], %s::text[], %s::uuid[], %s::bool[], %s::timestamptz[],
+                         %s::timestamptz[], %s::bigint[])
+               AS t (place, customer_id, code, feature_id, counts, start_at, end_at, after)
             CROSS JOIN LATERAL (
                   SELECT count(*) AS events, count(e.leaf) AS leaves,
                          coalesce(sum(CASE WHEN e.voids IS NOT NULL THEN 0
                                            WHEN t.counts AND e.adjusts IS NULL THEN 1 ELSE e.value END), 0) AS quantity,
                          sha256(coalesce(string_agg(e.leaf, ''::bytea ORDER BY e.occurred_at, e.id), ''::bytea)) AS digest
-                    FROM events e JOIN ingest_batches b ON b.batch = e.batch
+                    FROM events e
                    WHERE e.customer_id = t.customer_id AND e.occurred_at >= t.start_at AND e.occurred_at < t.end_at
                      AND e.feature_code = t.code AND (e.adjusts IS NULL OR e.adjusts = t.feature_id)
-                     AND b.position <= t.position AND b.position > t.after
-                     AND (CASE WHEN e.voids IS NOT NULL THEN t.after > 0
-                               ELSE e.voided IS NULL OR EXISTS (
-                                    SELECT FROM ingest_batches v WHERE v.batch = e.voided AND v.position > t.position)
-                          END) OFFSET 0) d
-            ORDER BY t.place""",
+                     AND {condition} OFFSET 0) d""",
         (
-            [each.customer_id for each in asked],
-            [each.meter.event_code for each in asked],
-            [each.meter.feature_id for each in asked],
-            [each.meter.aggregation is Aggregation.COUNT for each in asked],
-            [each.span.start for each in asked],
-            [each.span.end for each in asked],
-            [each.position for each in asked],
-            [each.after for each in asked],
+            places,
+            [each.customer_id for each in chosen],
+            [each.meter.event_code for each in chosen],
+            [each.meter.feature_id for each in chosen],
+            [each.meter.aggregation is Aggregation.COUNT for each in chosen],
+            [each.span.start for each in chosen],
+            [each.span.end for each in chosen],
+            [each.after for each in chosen],
         ),
     )
-    return [
-        Digested(count, Decimal(quantity), bytes(digested).hex()) if whole else None
-        for whole, count, quantity, digested in found
-    ]
 
 
 async def stream_positions(
