@@ -1,0 +1,409 @@
+"""Proof where the events are: leaves, sums and whole batches computed by SQL, so that no event crosses the wire.
+
+`LEAF` gives the bytes of `core.proof.leaf`, which stays the reference: a test holds the two together over odd
+values, and everything here has a readable twin in Python that must say the same of the same events.
+"""
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from itertools import pairwise
+from typing import Final, LiteralString, NamedTuple
+from uuid import UUID
+
+from tallystick.core.meters import Aggregation, Meter
+from tallystick.core.proof import GENESIS, LEAF_BYTES, key_hash
+from tallystick.core.times import Period
+from tallystick.store.db import Conn, row, rows, the
+
+_ATTEMPTS: Final = 3
+RUNS_MAX: Final = 16
+"""So many stretches of batch numbers are asked for at once: each is a look at the index over (id, batch)."""
+
+_AS_ISO: Final = """to_char({0} AT TIME ZONE 'UTC', CASE WHEN date_trunc('second', {0}) = {0}
+        THEN 'YYYY-MM-DD"T"HH24:MI:SS' ELSE 'YYYY-MM-DD"T"HH24:MI:SS.US' END)"""
+_PROPERTIES: Final = """(SELECT CASE WHEN bool_and(jsonb_typeof(p.value) = 'string') OR count(*) = 0
+                THEN coalesce(string_agg('\\x00'::bytea || convert_to(p.key, 'UTF8')
+                                         || '\\x00'::bytea || convert_to(p.value #>> '{}', 'UTF8'),
+                                         ''::bytea ORDER BY p.key COLLATE "C"), ''::bytea) END
+           FROM jsonb_each(e.properties) p)"""
+
+# A NUL cannot be in text, so the pieces are bytes. What holds only digits and letters of our own making is joined
+# as text and unescaped in one go. Properties that are no text were never stored so: they have no leaf at all.
+LEAF: Final[LiteralString] = f"""substr(sha256(
+       decode(concat(replace(e.id::text, '-', ''), '\\000', replace(e.customer_id::text, '-', ''), '\\000'), 'escape')
+    || convert_to(e.feature_code, 'UTF8')
+    || decode(concat('\\000', trim_scale(e.value), '\\000', {_AS_ISO.format("e.occurred_at")}, '+00:00\\000',
+                     {_AS_ISO.format("e.received_at")}, '+00:00\\000'), 'escape')
+    || convert_to(coalesce(e.event_key, ''), 'UTF8')
+    || decode(concat('\\000', CASE WHEN e.timed THEN 't' END, '\\000', replace(e.adjusts::text, '-', ''), '\\000'), 'escape')
+    || convert_to(coalesce(e.reason, ''), 'UTF8')
+    || CASE WHEN e.properties IS NULL THEN ''::bytea
+            WHEN jsonb_typeof(e.properties) = 'object' THEN {_PROPERTIES}
+            WHEN jsonb_typeof(e.properties) = 'null' THEN ''::bytea END), 1, {LEAF_BYTES})"""
+"""The leaf of the event `e`; NULL where its properties are none an event can have."""
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Some events of a customer under one code: in a span, as an organization's chain had them at a position.
+
+    Leaves are wanted of those that came after `after`; None: of none.
+    """
+
+    organization_id: UUID
+    customer_id: UUID
+    feature: str
+    span: Period
+    position: int
+    after: int | None
+
+
+_OF_SPAN: Final = """events e JOIN ingest_batches b ON b.batch = e.batch
+         WHERE e.customer_id = %(customer)s AND e.occurred_at >= %(start)s AND e.occurred_at < %(end)s
+           AND e.feature_code = %(feature)s AND e.organization_id = %(organization)s
+           AND b.organization_id = %(organization)s AND b.position <= %(position)s"""
+
+
+def _params(span: Span) -> dict[str, object]:
+    return {
+        "organization": span.organization_id,
+        "customer": span.customer_id,
+        "feature": span.feature,
+        "start": span.span.start,
+        "end": span.span.end,
+        "position": span.position,
+        "after": span.after,
+    }
+
+
+class Summed(NamedTuple):
+    """What the events of a span come to, and the leaves that were wanted, in order of (occurred_at, id)."""
+
+    events: int
+    quantity: Decimal
+    at: datetime | None
+    amounts: list[Decimal]
+    leaves: bytes
+
+
+def sums(meter: Meter) -> bool:
+    """Whether SQL folds this meter: each event counts, for its own value or for one."""
+    by_value = meter.property_name is None or meter.aggregation is Aggregation.COUNT
+    return by_value and not meter.filters and meter.aggregation is not Aggregation.UNIQUE
+
+
+_QUANTITY: Final[dict[Aggregation, LiteralString]] = {
+    Aggregation.SUM: "sum(value)",
+    Aggregation.COUNT: "sum(CASE WHEN adjusts IS NULL THEN 1 ELSE value END)",
+    Aggregation.MAX: "max(value)",
+    Aggregation.LATEST: "(array_agg(value ORDER BY occurred_at DESC, value DESC))[1]",
+}
+
+
+async def sum_span(conn: Conn, span: Span, meter: Meter, *, amounts: bool) -> Summed:
+    """`core.meters.fold` over a span, for a meter that `sums`; with `amounts`, also what each event contributed."""
+    counts: LiteralString = (
+        "(e.adjusts IS NULL OR e.adjusts = %(own)s)" if meter.adds_up else "e.adjusts IS NULL"
+    )
+    leaf: LiteralString = "NULL::bytea" if span.after is None else LEAF
+    each: LiteralString = "array_agg(value ORDER BY occurred_at, value)" if amounts else "NULL::numeric[]"
+    cursor = await conn.execute(
+        f"""SELECT count(*), coalesce({_QUANTITY[meter.aggregation]}, 0), max(occurred_at), {each},
+                   string_agg(coalesce(leaf, ''::bytea), ''::bytea ORDER BY occurred_at, id) FILTER (WHERE listed)
+              FROM (SELECT e.occurred_at, e.id, e.value, e.adjusts, b.position > %(after)s AS listed, {leaf} AS leaf
+                      FROM {_OF_SPAN} AND {counts}
+                     ORDER BY e.occurred_at, e.id) AS found""",
+        {**_params(span), "own": meter.feature_id},
+        binary=True,
+    )
+    events, quantity, at, contributed, leaves = await the(cursor)
+    return Summed(events, quantity, at, contributed or [], bytes(leaves or b""))
+
+
+class Read(NamedTuple):
+    """What a meter must know of an event, and its leaf if that was wanted."""
+
+    occurred_at: datetime
+    value: Decimal
+    properties: dict[str, str] | None
+    adjusts: UUID | None
+    leaf: bytes | None
+
+
+async def read_span(conn: Conn, span: Span, *, page: int = 5_000) -> AsyncIterator[Read]:
+    """The events of a span one by one, in order of (occurred_at, id)."""
+    leaf: LiteralString = (
+        "NULL::bytea"
+        if span.after is None
+        else f"CASE WHEN b.position > %(after)s THEN coalesce({LEAF}, ''::bytea) END"
+    )
+    params = {**_params(span), "after_at": span.span.start, "after_id": UUID(int=0), "limit": page}
+    while True:
+        found = await rows(
+            conn,
+            f"""SELECT e.occurred_at, e.value, e.properties, e.adjusts, {leaf}, e.id
+                  FROM {_OF_SPAN} AND (e.occurred_at, e.id) > (%(after_at)s, %(after_id)s)
+                 ORDER BY e.occurred_at, e.id LIMIT %(limit)s""",
+            params,
+        )
+        for each in found:
+            yield Read(*each[:5])
+        if len(found) < page:
+            return
+        params |= {"after_at": found[-1][0], "after_id": found[-1][5]}
+
+
+# The chain ------------------------------------------------------------------------------------------------
+
+
+class Record(NamedTuple):
+    """How a record of the chain fares: whether its digest follows, and whether its events give its leaves."""
+
+    position: int
+    batch: int
+    follows: bool | None  # None: the record before it is missing
+    events_agree: bool
+    events: int  # that are there
+
+
+async def cuts(conn: Conn, *, organization_id: UUID, events: int, until: int) -> list[int]:
+    """Positions that part the chain into stretches of about so many events, by what its records say they hold."""
+    found = await rows(
+        conn,
+        """SELECT max(position)
+             FROM (SELECT position,
+                          sum(least(greatest(events, 0), 10000) + 4) OVER (ORDER BY position) / %s AS stretch
+                     FROM ingest_batches WHERE organization_id = %s AND position <= %s) AS parts
+            GROUP BY stretch ORDER BY 1""",
+        (events, organization_id, until),
+    )
+    return [each[0] for each in found]
+
+
+async def check_records(conn: Conn, *, organization_id: UUID, after: int, until: int) -> list[Record]:
+    """Every record after a position and up to another, each judged where it lies.
+
+    A record's own columns count as its leaves do: how many events it says, and which is the first.
+    """
+    numbers = [
+        each[0]
+        for each in await rows(
+            conn,
+            """SELECT batch FROM ingest_batches
+                WHERE organization_id = %s AND position > %s AND position <= %s ORDER BY batch""",
+            (organization_id, after, until),
+        )
+    ]
+    cursor = await conn.execute(
+        f"""WITH stored AS (
+                SELECT batch, count(*) AS events, (array_agg(id ORDER BY id))[1] AS first_id,
+                       string_agg(coalesce(leaf, ''::bytea), ''::bytea ORDER BY id) AS leaves
+                  FROM (SELECT e.batch, e.id, {LEAF} AS leaf FROM {_OF_RUNS}) AS found
+                 GROUP BY batch
+            ), records AS (
+                SELECT position, batch, first_event_id, events, leaves, digest,
+                       lag(digest) OVER (ORDER BY position) AS before, lag(position) OVER (ORDER BY position) AS previous
+                  FROM ingest_batches
+                 WHERE organization_id = %(organization)s AND position >= %(after)s AND position <= %(until)s
+            )
+            SELECT r.position, r.batch,
+                   CASE WHEN r.position = 1 THEN r.digest = sha256(%(genesis)s || int8send(1) || r.leaves)
+                        WHEN r.previous = r.position - 1
+                        THEN r.digest = sha256(r.before || int8send(r.position) || r.leaves) END,
+                   coalesce(s.leaves = r.leaves AND s.first_id = r.first_event_id AND s.events = r.events, false),
+                   coalesce(s.events, 0)
+              FROM records r LEFT JOIN stored s ON s.batch = r.batch
+             WHERE r.position > %(after)s ORDER BY r.position""",
+        {
+            "organization": organization_id,
+            "after": after,
+            "until": until,
+            "genesis": GENESIS,
+            **_runs(numbers),
+        },
+        binary=True,
+    )
+    return [Record(*each) for each in await cursor.fetchall()]
+
+
+_OF_RUNS: Final = """unnest(%(lows)s::bigint[], %(highs)s::bigint[]) AS r (low, high) CROSS JOIN LATERAL (
+        SELECT * FROM events e
+         WHERE e.batch >= r.low AND e.batch <= r.high AND e.organization_id = %(organization)s OFFSET 0) e"""
+
+
+def _runs(numbers: Sequence[int]) -> dict[str, list[int]]:
+    """Sorted batch numbers as a few runs that hold them all, parted where the gaps are widest.
+
+    The index over (id, batch) knows ranges of pages: one look at it for each number would read it all each time,
+    one look for all of them would read what other organizations stored in between.
+    """
+    gaps = sorted(
+        (place for place in range(1, len(numbers)) if numbers[place] - numbers[place - 1] > 1),
+        key=lambda place: numbers[place - 1] - numbers[place],
+    )
+    cuts = [0, *sorted(gaps[: RUNS_MAX - 1]), len(numbers)]
+    parts = [(numbers[low], numbers[high - 1]) for low, high in pairwise(cuts) if low < high]
+    return {"lows": [low for low, _ in parts], "highs": [high for _, high in parts]}
+
+
+class Stored(NamedTuple):
+    """A stored event as the chain sees it."""
+
+    id: UUID
+    customer_id: UUID
+    organization_id: UUID
+    batch: int
+    leaf: bytes
+
+
+def _stored(found: Sequence[tuple[UUID, UUID, UUID, int, bytes | None]]) -> list[Stored]:
+    return [Stored(*each[:4], bytes(each[4] or b"")) for each in found]
+
+
+async def stored_in(conn: Conn, *, numbers: Sequence[int]) -> list[Stored]:
+    """What is stored under some batch numbers, whosever it says it is, in order of id."""
+    found = await rows(
+        conn,
+        f"""SELECT e.id, e.customer_id, e.organization_id, e.batch, {LEAF}
+              FROM unnest(%(lows)s::bigint[], %(highs)s::bigint[]) AS r (low, high) CROSS JOIN LATERAL (
+                   SELECT * FROM events e
+                    WHERE e.batch >= r.low AND e.batch <= r.high AND e.batch = ANY(%(numbers)s) OFFSET 0) e
+             ORDER BY e.id""",
+        {"numbers": list(numbers), **_runs(sorted(numbers))},
+    )
+    return _stored(found)
+
+
+async def unchained(conn: Conn, *, organization_id: UUID, limit: int) -> list[Stored]:
+    """Events whose batch is none of their organization's chain."""
+    found = await rows(
+        conn,
+        f"""SELECT e.id, e.customer_id, e.organization_id, e.batch, {LEAF} FROM events e
+             WHERE e.organization_id = %(organization)s
+               AND NOT EXISTS (SELECT FROM ingest_batches b
+                                WHERE b.batch = e.batch AND b.organization_id = e.organization_id)
+             ORDER BY e.batch, e.id LIMIT %(limit)s""",
+        {"organization": organization_id, "limit": limit},
+    )
+    return _stored(found)
+
+
+class End(NamedTuple):
+    """Where the chain ends: by its head (None: there is none), and by its last record."""
+
+    head: int | None
+    head_digest: bytes | None
+    last: int
+    last_digest: bytes
+
+
+async def end_of_chain(conn: Conn, *, organization_id: UUID) -> End:
+    """In one statement, so that a server that goes on storing does not come in between."""
+    found = await row(
+        conn,
+        """SELECT h.position, h.digest, coalesce(b.position, 0), coalesce(b.digest, %(genesis)s)
+             FROM (SELECT 1) AS one
+             LEFT JOIN organization_heads h ON h.organization_id = %(organization)s
+             LEFT JOIN LATERAL (
+                  SELECT position, digest FROM ingest_batches WHERE organization_id = %(organization)s
+                   ORDER BY position DESC LIMIT 1) b ON true""",
+        {"organization": organization_id, "genesis": GENESIS},
+    )
+    assert found is not None
+    head, digest, last, last_digest = found
+    return End(head, None if digest is None else bytes(digest), last, bytes(last_digest))
+
+
+# Keys -----------------------------------------------------------------------------------------------------
+
+
+class Keyed(NamedTuple):
+    """An event of which the key row or the row itself is not where the other says."""
+
+    event_id: UUID
+    customer_id: UUID
+
+
+async def lost(
+    conn: Conn, *, organization_id: UUID, customers: Sequence[UUID] | None, limit: int
+) -> list[Keyed]:
+    """Key rows whose event is not where they say; of all customers, or of some."""
+    found = await rows(
+        conn,
+        """SELECT k.event_id, k.customer_id FROM event_keys k JOIN customers c ON c.id = k.customer_id
+            WHERE c.organization_id = %(organization)s
+              AND (%(customers)s::uuid[] IS NULL OR k.customer_id = ANY(%(customers)s))
+              AND NOT EXISTS (SELECT FROM events e WHERE e.customer_id = k.customer_id
+                                 AND e.occurred_at = k.occurred_at AND e.id = k.event_id)
+            ORDER BY k.event_id LIMIT %(limit)s""",
+        {
+            "organization": organization_id,
+            "customers": None if customers is None else list(customers),
+            "limit": limit,
+        },
+    )
+    return [Keyed(*each) for each in found]
+
+
+async def unkeyed(
+    conn: Conn, *, organization_id: UUID, after: int, until: int, customers: Sequence[UUID] | None, limit: int
+) -> list[Keyed]:
+    """Events of the chain after a position and up to another that have a key nobody guards any more.
+
+    A key lives at the hash of its text (`core.proof.key_hash`), and at the next one only where another key of that
+    hash was there first: so what is missed is looked for there, too.
+    """
+    numbers = [
+        each[0]
+        for each in await rows(
+            conn,
+            """SELECT batch FROM ingest_batches
+                WHERE organization_id = %s AND position > %s AND position <= %s ORDER BY batch""",
+            (organization_id, after, until),
+        )
+    ]
+    suspects = await rows(
+        conn,
+        f"""SELECT e.id, e.customer_id, e.event_key
+              FROM {_OF_RUNS}
+              LEFT JOIN LATERAL (
+                   SELECT k.event_id FROM event_keys k
+                    WHERE k.customer_id = e.customer_id
+                      AND k.key_hash = substr(sha256('\\x6b6579000000'::bytea || convert_to(e.event_key, 'UTF8')), 1, 16)
+                   OFFSET 0) k ON true
+             WHERE e.event_key IS NOT NULL AND k.event_id IS DISTINCT FROM e.id
+               AND (%(customers)s::uuid[] IS NULL OR e.customer_id = ANY(%(customers)s))
+             ORDER BY e.id LIMIT %(limit)s""",
+        {
+            "organization": organization_id,
+            "customers": None if customers is None else list(customers),
+            "limit": limit,
+            **_runs(numbers),
+        },
+    )
+    further = [
+        (event_id, customer_id, key_hash(key, attempt))
+        for event_id, customer_id, key in suspects
+        for attempt in range(1, _ATTEMPTS)
+    ]
+    guarded = await rows(
+        conn,
+        """SELECT s.event_id FROM unnest(%s::uuid[], %s::uuid[], %s::bytea[]) AS s (event_id, customer_id, key_hash)
+             JOIN event_keys k ON k.customer_id = s.customer_id AND k.key_hash = s.key_hash
+                              AND k.event_id = s.event_id""",
+        tuple(map(list, zip(*further, strict=True))) or ([], [], []),
+    )
+    there = {each[0] for each in guarded}
+    return [Keyed(*each[:2]) for each in suspects if each[0] not in there]
+
+
+async def refresh_index(conn: Conn) -> None:
+    """Let the index over (id, batch) know the newest pages too, which autovacuum may not have told it yet."""
+    await conn.execute(
+        """SELECT brin_summarize_new_values(i.indexrelid)
+             FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am a ON a.oid = c.relam
+             JOIN pg_inherits h ON h.inhrelid = i.indrelid
+            WHERE a.amname = 'brin' AND h.inhparent = 'events'::regclass"""
+    )
