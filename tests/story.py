@@ -89,8 +89,14 @@ def live(shop: Organization) -> None:
     set_clock(shop, "2025-02-20T00:00:00Z")
     for customer in ("ada", "bob"):
         for code in ("api_calls", "tokens", "level"):
-            done(track(shop, customer, f"late_{code}", feature=code, value=40, timestamp="2025-02-01T00:00:00Z"))
-        sent = [event(customer, "api_calls", at("2025-02-19T00:00:00Z"), 1000 + number) for number in range(3)]
+            done(
+                track(
+                    shop, customer, f"late_{code}", feature=code, value=40, timestamp="2025-02-01T00:00:00Z"
+                )
+            )
+        sent = [
+            event(customer, "api_calls", at("2025-02-19T00:00:00Z"), 1000 + number) for number in range(3)
+        ]
         assert track_batch(shop, sent)["failed"] == []
     set_clock(shop, "2025-03-20T00:00:00Z")
 

@@ -18,7 +18,25 @@ from tallystick.store.db import new_id, new_ids
 from tallystick.store.proving import LEAF
 
 MOMENT = at("2026-02-28T23:59:59.999999Z")
-TEXTS = ["a", "", "\\", "\\000", "\\\\x00", "'", "é", "e\u0301", "ß", "\u2028", "𝄞", "\u007f", "\x01", "\n", " ", "%s", "{}"]
+TEXTS = [
+    "a",
+    "",
+    "\\",
+    "\\000",
+    "\\\\x00",
+    "'",
+    "é",
+    "e\u0301",
+    "ß",
+    "\u2028",
+    "𝄞",
+    "\u007f",
+    "\x01",
+    "\n",
+    " ",
+    "%s",
+    "{}",
+]
 ODD: dict[str, list[Any]] = {
     "feature": ["api_calls", "A\\b", "ü"],
     "value": [
@@ -44,7 +62,18 @@ ODD: dict[str, list[Any]] = {
     "properties": [
         NO_PROPERTIES,
         *({each: other} for each in TEXTS for other in TEXTS[:6]),
-        {"b": "1", "a": "2", "B": "3", "é": "4", "z": "5", "ﬀ": "6", "𝄞": "7", "": "8", "aa": "9", "a b": "10"},
+        {
+            "b": "1",
+            "a": "2",
+            "B": "3",
+            "é": "4",
+            "z": "5",
+            "ﬀ": "6",
+            "𝄞": "7",
+            "": "8",
+            "aa": "9",
+            "a b": "10",
+        },
         {"\U0001f600": "x", "\uffff": "y", "\ue000": "z"},  # in UTF-16 they would sort otherwise
         {f"property_{number}": "v" * number for number in range(50)},
     ],
@@ -116,7 +145,9 @@ def test_properties_that_are_no_text_have_no_leaf(
 def test_an_instant_is_told_from_the_next(make_organization: MakeOrganization, database_url: str) -> None:
     event = odd_events()[0]
     others = [
-        event._replace(id=new_id(), occurred_at=event.occurred_at - timedelta(microseconds=number), value=Decimal(1))
+        event._replace(
+            id=new_id(), occurred_at=event.occurred_at - timedelta(microseconds=number), value=Decimal(1)
+        )
         for number in range(50)
     ]
     store(database_url, organization_id(make_organization()), others, -99)

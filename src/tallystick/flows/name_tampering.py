@@ -50,7 +50,7 @@ class Naming:
 
         `loose` are events of batches that the chain does not have, `lost` keys without their event.
         """
-        suspects = await self._suspects(conn, wrong)
+        suspects, unmarked = await self._suspects(conn, wrong)
         loose = self._moved(suspects, loose)
         owners = {each.event_id: each.customer_id for each in lost}
         for suspect in suspects:
@@ -62,12 +62,16 @@ class Naming:
                 self._say(row, f"was added to {suspect.where}, which has no place for it")
         for row in loose:
             self._say(row, f"was added: it says batch {row.batch}, which the chain does not have")
+        for row in unmarked:
+            self._marks(row)
 
-    async def _suspects(self, conn: Conn, wrong: Sequence[Record]) -> list[_Suspect]:
+    async def _suspects(self, conn: Conn, wrong: Sequence[Record]) -> tuple[list[_Suspect], list[Stored]]:
+        """The wrong records with what they have, and the rows whose marks are wrong."""
         stored: dict[int, list[Stored]] = {each.batch: [] for each in wrong}
         for row in await proving.stored_in(conn, numbers=sorted(stored)):
             stored[row.batch].append(row)
         suspects: list[_Suspect] = []
+        unmarked: list[Stored] = []
         derived: dict[int, bytes] = {}
         for record in wrong:
             before, batch = await self._record(conn, record.position)
@@ -82,7 +86,8 @@ class Naming:
             strange.update(enumerate(foreign, start=len(ours)))
             suspects.append(_Suspect(batch, ours, found, set(found.places), strange))
             self._columns_changed(batch, ours, found)
-        return suspects
+            unmarked += [row for row in ours if not (row.carries_leaf and row.marks_agree)]
+        return suspects, unmarked
 
     async def _record(self, conn: Conn, position: int) -> tuple[bytes, Batch]:
         """A record, and the digest before it."""
@@ -161,6 +166,16 @@ class Naming:
                 self.differences.append(f"an event that had no key is gone: {suspect.place(place)}")
                 continue
             self._name(identity, f"is gone: {suspect.place(place)}", {owners.get(identity)})
+
+    def _marks(self, row: Stored) -> None:
+        """What is beside the facts of an event whose facts are as they were."""
+        if not row.carries_leaf:
+            self._say(row, "carries another leaf than its facts give")
+        elif row.voids is not None:
+            taken_back = ids.show(ids.EVENT, row.voids)
+            self._say(row, f"takes back the event {taken_back}, which is not there or not marked so")
+        else:
+            self._say(row, f"is marked as taken back by batch {row.voided}, which has no void of it")
 
     def _say(self, row: Stored, what: str, owner: UUID | None = None) -> None:
         self._name(row.id, what, {row.customer_id, owner or row.customer_id})

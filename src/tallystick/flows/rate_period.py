@@ -1,6 +1,6 @@
 """Rate one usage period of one subscription: every feature of its plan, from the rollups or from raw events."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
@@ -8,13 +8,14 @@ from uuid import UUID
 from tallystick.core.adjustments import Rated, Usage, rate_period
 from tallystick.core.catalog import Catalogue, Feature, FeatureType, stretches
 from tallystick.core.evidence import Basis
-from tallystick.core.meters import Measured, fold, in_force
+from tallystick.core.meters import Measured, Total, fold, in_force
 from tallystick.core.pricing import Percentage
-from tallystick.core.proof import leaf
-from tallystick.core.times import Period
+from tallystick.core.proof import leaf, set_digest
+from tallystick.core.times import Period, whole_hours
 from tallystick.flows.measure_usage import contribution, measure_usage
-from tallystick.store import events
+from tallystick.store import events, usage
 from tallystick.store.db import Conn
+from tallystick.store.events import Digested
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,42 +37,103 @@ class RatedFeature:
     rated: Rated
 
 
+Known = dict[tuple[UUID, UUID, Period], Total]
+"""Folds that were read ahead, by customer, meter and span."""
+
+
 async def rate_features(
-    conn: Conn, offered: Catalogue, lived: UsagePeriod, *, position: int, only: frozenset[UUID] | None = None
+    conn: Conn, offered: Catalogue, lived: UsagePeriod, *, position: int, known: Known | None = None
 ) -> list[RatedFeature]:
     """What each usage feature of the plan costs over the period, measured through the rollups."""
+    return [
+        RatedFeature(feature, basis, await rate_basis(conn, lived.customer_id, basis, known))
+        for feature, basis in bases(offered, lived, position=position)
+    ]
+
+
+def bases(offered: Catalogue, lived: UsagePeriod, *, position: int) -> list[tuple[Feature, Basis]]:
+    """What each usage feature of the plan is rated by."""
     features: Mapping[UUID, Feature] = {feature.id: feature for feature in offered.features.values()}
     found = []
     for feature_id, versions in offered.plans.get(lived.plan_id, {}).items():
         feature = features[feature_id]
-        if feature.type is not FeatureType.USAGE or (only is not None and feature_id not in only):
+        if feature.type is not FeatureType.USAGE:
             continue
         ruling = tuple(each for each in stretches(versions, lived.span) if each[1].enabled)
         if not ruling:
             continue
         meter = in_force(offered.versions[feature_id], lived.span.start)
-        basis = Basis(meter, ruling, lived.index, lived.span, lived.timezone, position)
-        found.append(RatedFeature(feature, basis, await rate_basis(conn, lived.customer_id, basis)))
+        found.append((feature, Basis(meter, ruling, lived.index, lived.span, lived.timezone, position)))
     return found
 
 
-async def rate_basis(conn: Conn, customer_id: UUID, basis: Basis) -> Rated:
+async def read_ahead(conn: Conn, wanted: Sequence[tuple[UUID, Basis]]) -> Known:
+    """The folds that rating these will ask for, in two statements; what they cannot say is asked one by one."""
+    asked = [
+        (customer_id, basis.meter, Period(basis.period.start, span.end))
+        for customer_id, basis in wanted
+        for span, terms in basis.stretches
+        if basis.meter.reads_all and not isinstance(terms.price, Percentage)
+    ]
+    found = await usage.folds(
+        conn, [usage.Asked(customer_id, meter, *whole_hours(span)) for customer_id, meter, span in asked]
+    )
+    return {
+        (customer_id, meter.id, span): each
+        for (customer_id, meter, span), each in zip(asked, found, strict=True)
+    }
+
+
+async def rate_basis(conn: Conn, customer_id: UUID, basis: Basis, known: Known | None = None) -> Rated:
     rows = []
     for span, terms in basis.stretches:
         until = Period(basis.period.start, span.end)
+        measured = (known or {}).get((customer_id, basis.meter.id, until))
         if isinstance(terms.price, Percentage):
-            usage = as_usage(
+            used = as_usage(
                 (await event_set(conn, customer_id=customer_id, basis=basis, span=until)).measured, basis
             )
         else:
-            measured = await measure_usage(conn, customer_id=customer_id, meter=basis.meter, span=until)
-            usage = Usage(measured.quantity)
-        rows.append((span, terms, usage))
+            if measured is None:
+                measured = await measure_usage(conn, customer_id=customer_id, meter=basis.meter, span=until)
+            used = Usage(measured.quantity)
+        rows.append((span, terms, used))
     return rate_period(rows)
 
 
 def as_usage(measured: tuple[Measured, ...], basis: Basis) -> Usage:
     return Usage(fold(basis.meter, measured).quantity, tuple(each.quantity for each in measured))
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """The events a line lists, of which it is to keep the digest."""
+
+    customer_id: UUID
+    basis: Basis
+    span: Period
+    after: int = 0
+
+
+async def digest_events(conn: Conn, listed: Sequence[Listed]) -> list[Digested]:
+    """What the evidence of lines keeps of their events; digested where they lie if the meter allows it."""
+    in_place = [place for place, each in enumerate(listed) if each.basis.meter.reads_all]
+    asked = [
+        events.ToDigest(each.customer_id, each.basis.meter, each.span, each.basis.position, each.after)
+        for each in (listed[place] for place in in_place)
+    ]
+    found: dict[int, Digested | None] = dict(
+        zip(in_place, await events.digests(conn, asked) if asked else (), strict=True)
+    )
+    return [found.get(place) or await _digest_one_by_one(conn, each) for place, each in enumerate(listed)]
+
+
+async def _digest_one_by_one(conn: Conn, listed: Listed) -> Digested:
+    behind = await event_set(
+        conn, customer_id=listed.customer_id, basis=listed.basis, span=listed.span, after=listed.after
+    )
+    quantity = fold(listed.basis.meter, behind.measured).quantity
+    return Digested(len(behind.leaves), quantity, set_digest(behind.leaves))
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +158,10 @@ async def event_set(conn: Conn, *, customer_id: UUID, basis: Basis, span: Period
     )
     async for event in found:
         measured = contribution(basis.meter, event)
-        if measured is not None:
-            leaves.append(leaf(event))
+        if measured is None:
+            continue
+        leaves.append(leaf(event))
+        if event.voids is None:
             parts.append((event.occurred_at, measured))
     parts.sort(
         key=lambda each: (each[0], each[1].quantity)

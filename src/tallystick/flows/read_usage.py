@@ -11,7 +11,7 @@ from decimal import Decimal
 from itertools import pairwise
 from typing import Final
 
-from tallystick.core.events import NO_PROPERTIES, StoredEvent
+from tallystick.core.events import StoredEvent
 from tallystick.core.meters import Aggregation, Fold, Measured, Meter, fold, merge
 from tallystick.core.proof import LEAF_BYTES, leaf
 from tallystick.core.times import Period
@@ -38,86 +38,65 @@ class Piece:
         return len(self.leaves) // LEAF_BYTES
 
 
-Reader = Callable[[Span, Meter, bool], Awaitable[Piece]]
-"""Reads a span by a meter; the flag asks for `amounts`."""
+Reader = Callable[[Span, bool], Awaitable[Piece]]
+"""Reads a span; the flag asks for `amounts`."""
 
 
 def reading(conn: Conn) -> Reader:
     """By SQL, on one connection."""
 
-    async def read(span: Span, meter: Meter, amounts: bool) -> Piece:
-        return await read_there(conn, span, meter, amounts=amounts)
+    async def read(span: Span, amounts: bool) -> Piece:
+        return await read_there(conn, span, amounts=amounts)
 
     return read
 
 
 def reading_one_by_one(conn: Conn) -> Reader:
-    async def read(span: Span, meter: Meter, amounts: bool) -> Piece:
-        return await read_here(conn, span, meter, amounts=amounts)
+    async def read(span: Span, amounts: bool) -> Piece:
+        return await read_here(conn, span, amounts=amounts)
 
     return read
 
 
-async def read_there(conn: Conn, span: Span, meter: Meter, *, amounts: bool) -> Piece:
-    """Leaves are computed by SQL always, folds where the meter takes every event as it is."""
-    if proving.sums(meter):
-        found = await proving.sum_span(conn, span, meter, amounts=amounts)
-        at = found.at if meter.aggregation is Aggregation.LATEST else None
-        return Piece(Fold(found.events, found.quantity, at=at), tuple(found.amounts), found.leaves)
-    folded, parts, leaves = Fold(), list[tuple[datetime, Measured]](), list[bytes]()
-    page = list[Measured]()
-    async for read in proving.read_span(conn, span):
-        measured = _measured(meter, _as_stored(span, read))
-        if measured is None:
-            continue
-        page.append(measured)
-        if len(page) == _PAGE:
-            folded, page = merge(meter, [folded, fold(meter, page)]), []
-        if amounts:
-            parts.append((read.occurred_at, measured))
-        if read.leaf is not None:
-            leaves.append(read.leaf)
-    return Piece(merge(meter, [folded, fold(meter, page)]), _in_order(parts), b"".join(leaves))
-
-
-_PAGE: Final = 1_000
-
-
-def _as_stored(span: Span, read: proving.Read) -> StoredEvent:
-    """As much of an event as a meter looks at."""
-    return StoredEvent(
-        span.customer_id,
-        span.customer_id,
-        span.feature,
-        read.value,
-        read.occurred_at,
-        read.occurred_at,
-        properties=NO_PROPERTIES if read.properties is None else read.properties,
-        adjusts=read.adjusts,
+async def read_there(conn: Conn, span: Span, *, amounts: bool) -> Piece:
+    found = await proving.sum_span(conn, span, amounts=amounts)
+    return Piece(
+        Fold(
+            found.events,
+            found.quantity,
+            frozenset(map(bytes, found.values)),
+            found.at if span.meter.aggregation is Aggregation.LATEST else None,
+        ),
+        tuple(found.amounts),
+        found.leaves,
     )
 
 
-async def read_here(conn: Conn, span: Span, meter: Meter, *, amounts: bool) -> Piece:
-    """Row by row, by `core` alone."""
+async def read_here(conn: Conn, span: Span, *, amounts: bool) -> Piece:
+    """Row by row, by `core` alone. A void contributes nothing, and is listed where news are."""
     parts: list[tuple[datetime, Measured]] = []
     leaves: list[bytes] = []
     async for event, position in events.stream_positions(conn, span):
-        measured = _measured(meter, event)
+        measured = contribution(span.meter, event) if can_be(event) else None
         if measured is None:
             continue
-        parts.append((event.occurred_at, measured))
-        if span.after is not None and position > span.after:
+        if event.voids is None:
+            parts.append((event.occurred_at, measured))
+        elif not span.after:
+            continue
+        if position > span.after:
             leaves.append(leaf_of(event))
-    contributed = _in_order(parts) if amounts else ()
-    return Piece(fold(meter, (each for _, each in parts)), contributed, b"".join(leaves))
+    parts.sort(key=lambda each: (each[0], each[1].quantity))  # of one instant, arrival decides nothing
+    contributed = tuple(measured.quantity for _, measured in parts) if amounts else ()
+    return Piece(fold(span.meter, (each for _, each in parts)), contributed, b"".join(leaves))
 
 
 def leaf_of(event: StoredEvent) -> bytes:
     """An event that cannot have been stored like this has no leaf."""
-    return leaf(event) if _can_be(event) else _NO_LEAF
+    return leaf(event) if can_be(event) else _NO_LEAF
 
 
-def _can_be(event: StoredEvent) -> bool:
+def can_be(event: StoredEvent) -> bool:
     """Whether an event can have been stored like this: finite, and with properties that are text."""
     properties: object = event.properties
     return (
@@ -125,16 +104,6 @@ def _can_be(event: StoredEvent) -> bool:
         and isinstance(properties, Mapping)
         and all(isinstance(each, str) for each in properties.values())
     )
-
-
-def _measured(meter: Meter, event: StoredEvent) -> Measured | None:
-    return contribution(meter, event) if _can_be(event) else None
-
-
-def _in_order(parts: list[tuple[datetime, Measured]]) -> tuple[Decimal, ...]:
-    """Of one instant, the order of arrival decides nothing."""
-    parts.sort(key=lambda each: (each[0], each[1].quantity))
-    return tuple(measured.quantity for _, measured in parts)
 
 
 def slices(span: Span, events_expected: int) -> list[Span]:

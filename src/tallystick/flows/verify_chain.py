@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Final
 from uuid import UUID
 
+from tallystick.core.events import StoredEvent
 from tallystick.core.proof import GENESIS, link
 from tallystick.flows.name_tampering import Naming, tell_keys
 from tallystick.flows.read_usage import leaf_of
@@ -84,7 +85,11 @@ async def check_stretch(
         stretch,
         batches=len(found),
         events=sum(record.events for record in found),
-        wrong=[each for each in found if each.follows is False or not each.events_agree],
+        wrong=[
+            each
+            for each in found
+            if not (each.follows is not False and each.events_agree and each.marks_agree)
+        ],
         missing=[position for position in range(after + 1, until + 1) if position not in there],
     )
 
@@ -99,17 +104,36 @@ async def _check_records(conn: Conn, *, organization_id: UUID, after: int, until
         previous, before[batch.position] = before.get(batch.position - 1), batch.digest
         if batch.position <= after:
             continue
-        stored = await events.of_batch(conn, organization_id=organization_id, number=batch.batch)
+        kept = await events.of_batches(
+            conn, organization_id=organization_id, numbers=[batch.batch], lowest=UUID(int=0)
+        )
+        stored = kept.get(batch.batch, [])
         agree = (
             tuple(map(leaf_of, stored)) == batch.leaves
             and len(stored) == batch.events
             and stored[0].id == batch.first_event_id
         )
+        marks = [await _marks_agree(conn, batch.batch, event) for event in stored]
         follows = None
         if previous is not None:
             follows = link(previous, batch.position, b"".join(batch.leaves)) == batch.digest
-        found.append(Record(batch.position, batch.batch, follows, agree, len(stored)))
+        found.append(Record(batch.position, batch.batch, follows, agree, all(marks), len(stored)))
     return found
+
+
+async def _marks_agree(conn: Conn, batch: int, event: StoredEvent) -> bool:
+    """An event carries its own leaf, and is marked as taken back exactly by the batch of its void."""
+    carried = await events.carried_leaf(conn, event)
+    taken_back = [number for _, number in await events.voids_of(conn, event)]
+    original = None
+    if event.voids is not None:
+        places = [(event.occurred_at, event.voids)]
+        original = next(iter(await events.of_ids(conn, customer_id=event.customer_id, places=places)), None)
+    return (
+        carried in (None, leaf_of(event))
+        and (event.voided is None or event.voided in taken_back)
+        and (event.voids is None or (original is not None and original.voided == batch))
+    )
 
 
 async def unchained(conn: Conn, organization_id: UUID) -> list[Stored]:

@@ -9,14 +9,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from enum import StrEnum
+from itertools import takewhile
 from typing import Any, Final
 from uuid import UUID
 
 from tallystick.core import ids
 from tallystick.core.adjustments import Rated, Usage, rate_period
-from tallystick.core.catalog import Terms
-from tallystick.core.evidence import Basis, frozen_basis, frozen_span
-from tallystick.core.invoicing import Line, Part, difference_line, usage_lines
+from tallystick.core.catalog import Terms, minimum_over
+from tallystick.core.evidence import Basis, PlanPeriod, frozen_basis, frozen_span
+from tallystick.core.invoicing import Line, Part, difference_line, plan_minimum_line, usage_lines
 from tallystick.core.meters import Fold, Meter, merge
 from tallystick.core.money import from_minor, text
 from tallystick.core.price_shapes import to_json
@@ -47,6 +48,7 @@ _UNREADABLE: Final = (
 _UNIT: Final = "\0"
 """Stands for the unit's name, which no line keeps: no text of the database holds a NUL."""
 
+_NOT_CLOSED: Final = "the period the line bills is none that was closed"
 _KEPT: Final = {
     "used": "the usage",
     "included": "the included units",
@@ -54,6 +56,7 @@ _KEPT: Final = {
     "components": "the components",
     "exact": "the exact amount",
     "amountNow": "what the period comes to",
+    "featuresAmount": "what the features come to",
     "amountBefore": "what its earlier lines said",
 }
 _COLUMNS: Final = (  # of the line; what the evidence says of the same
@@ -108,6 +111,10 @@ class Published:
             self._meters.update({each.id: each for _, each in found})
         return self._meters.get(meter_id)
 
+    async def minimum(self, conn: Conn, organization_id: UUID, closed: ClosedPeriod) -> Decimal | None:
+        found = await catalog.minimums(conn, organization_id=organization_id)
+        return minimum_over(found.get(closed.plan_id, ()), closed.span)
+
 
 @dataclass(slots=True)
 class Checking:
@@ -125,8 +132,12 @@ class Checking:
         try:
             if line.line_type == "plan_base":
                 report.differences += _base(line, self.invoice.currency)
-            elif line.part is None or line.feature_id is None or line.evidence is None:
+            elif line.part is None or line.evidence is None:
                 report.differences.append("the line holds no evidence it could be derived from")
+            elif line.part == Part.PLAN_MINIMUM:
+                report.differences += await self._plan_minimum(line, line.evidence)
+            elif line.feature_id is None:
+                report.differences.append("the line names no feature whose usage it bills")
             else:
                 await self._usage(report, line.feature_id, line.evidence)
         except _UNREADABLE as error:
@@ -163,12 +174,12 @@ class Checking:
                 wanted = Span(
                     self.organization.id,
                     self.invoice.customer_id,
-                    basis.meter.event_code,
+                    basis.meter,
                     span,
                     basis.position,
                     after,
                 )
-                parts = [self.read(each, basis.meter, amounts) for each in slices(wanted, expected)]
+                parts = [self.read(each, amounts) for each in slices(wanted, expected)]
                 pieces.append(joined(basis.meter, await asyncio.gather(*parts)))
             self.read_already[basis, after] = pieces
         return self.read_already[basis, after]
@@ -177,17 +188,9 @@ class Checking:
         self, line: InvoiceLine, proof: Mapping[str, Any], basis: Basis, rated: Rated
     ) -> Line | None:
         """Taken from what the period's earlier lines said, as it was when the line was made."""
-        assert line.subscription_id is not None and line.usage_period is not None
         assert line.feature_id is not None
-        earlier: list[InvoiceLine] = []
-        for each in await invoices.lines_of_period(
-            self.conn, subscription_id=line.subscription_id, index=line.usage_period
-        ):
-            if each.id == line.id:
-                break
-            if each.feature_id == line.feature_id:
-                earlier.append(each)
-        billed = billed_so_far(earlier)
+        earlier = await self._earlier(line)
+        billed = billed_so_far([each for each in earlier if each.feature_id == line.feature_id])
         return difference_line(
             basis,
             rated,
@@ -200,17 +203,51 @@ class Checking:
             policy=proof["policy"],
         )
 
+    async def _earlier(self, line: InvoiceLine) -> list[InvoiceLine]:
+        """The lines of the same period that were made before."""
+        assert line.subscription_id is not None and line.usage_period is not None
+        told = await invoices.lines_of_period(
+            self.conn, subscription_id=line.subscription_id, index=line.usage_period
+        )
+        return list(takewhile(lambda each: each.id != line.id, told))
+
+    async def _plan_minimum(self, line: InvoiceLine, proof: Mapping[str, Any]) -> list[str]:
+        """A plan's minimum lifts what the features' lines had said by then, and nothing else."""
+        closed = await self._closed(line)
+        if closed is None:
+            return [_NOT_CLOSED]
+        lived = PlanPeriod(
+            proof["period"]["index"],
+            frozen_span(proof["instants"]),
+            proof["period"]["timezone"],
+            proof["chainPosition"],
+        )
+        earlier = await self._earlier(line)
+        made = plan_minimum_line(
+            lived,
+            minimum=Decimal(proof["minimum"]),
+            features_minor=sum(each.amount for each in earlier if each.part != Part.PLAN_MINIMUM),
+            before_minor=sum(each.amount for each in earlier if each.part == Part.PLAN_MINIMUM),
+            currency=self.invoice.currency,
+        )
+        asked = await self.published.minimum(self.conn, self.organization.id, closed)
+        return [
+            *_other_period(closed, line, lived, self.invoice),
+            *_differ("the minimum", None if asked is None else text(asked), proof["minimum"]),
+            *_compare(line, proof, made, ()),
+        ]
+
+    async def _closed(self, line: InvoiceLine) -> ClosedPeriod | None:
+        if line.subscription_id is None or line.usage_period is None:
+            return None
+        return await late.closed(self.conn, subscription_id=line.subscription_id, index=line.usage_period)
+
     async def _unpublished(self, line: InvoiceLine, basis: Basis) -> list[str]:
         """Where the basis is none that the catalogue and the closed period can have given."""
-        found: list[str] = []
-        closed = None
-        if line.subscription_id is not None and line.usage_period is not None:
-            closed = await late.closed(
-                self.conn, subscription_id=line.subscription_id, index=line.usage_period
-            )
+        closed = await self._closed(line)
         if closed is None:
-            return ["the period the line bills is none that was closed"]
-        found += _other_period(closed, line, basis, self.invoice)
+            return [_NOT_CLOSED]
+        found = list(_other_period(closed, line, basis, self.invoice))
         wanted = {terms.id for _, terms in basis.stretches}
         versions = await self.published.terms(self.conn, self.organization.id, closed.plan_id, wanted)
         ours = [
@@ -260,15 +297,14 @@ def _made_again(
 def _compare(
     line: InvoiceLine, proof: Mapping[str, Any], made: Line | None, listed: Sequence[Piece]
 ) -> Iterator[str]:
-    if made is None:
-        yield from _events(proof, listed)
-        yield from _differ("the amount", "none", line.amount)
-        return
     told: set[str] = set()
-    expected = dict(made.evidence or {})
     if line.part in (Part.USAGE, Part.DIFFERENCE):
         yield from (differences := list(_events(proof, listed)))
         told.update(["events"] if differences else [])
+    if made is None:
+        yield from _differ("the amount", None, line.amount)
+        return
+    expected = made.evidence or {}
     for key in [*_KEPT, *sorted((expected.keys() | proof.keys()) - _KEPT.keys() - {"events"})]:
         if expected.get(key) != proof.get(key):
             told.add(key)
@@ -312,7 +348,9 @@ def _base(line: InvoiceLine, currency: str) -> Iterator[str]:
         yield f"the quantity: a base price is charged once, the line says {text(line.quantity)}"
 
 
-def _other_period(closed: ClosedPeriod, line: InvoiceLine, basis: Basis, invoice: Invoice) -> Iterator[str]:
+def _other_period(
+    closed: ClosedPeriod, line: InvoiceLine, basis: Basis | PlanPeriod, invoice: Invoice
+) -> Iterator[str]:
     said = (basis.period, basis.index, basis.timezone, invoice.customer_id)
     if said != (closed.span, line.usage_period, closed.timezone, closed.customer_id):
         yield (

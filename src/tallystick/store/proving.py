@@ -4,18 +4,19 @@
 values, and everything here has a readable twin in Python that must say the same of the same events.
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from itertools import pairwise
-from typing import Final, LiteralString, NamedTuple
+from typing import Any, Final, LiteralString, NamedTuple
 from uuid import UUID
 
 from tallystick.core.meters import Aggregation, Meter
 from tallystick.core.proof import GENESIS, LEAF_BYTES, key_hash
 from tallystick.core.times import Period
 from tallystick.store.db import Conn, row, rows, the
+from tallystick.store.meter_sql import contributions
 
 _ATTEMPTS: Final = 3
 RUNS_MAX: Final = 16
@@ -32,7 +33,8 @@ _PROPERTIES: Final = """(SELECT CASE WHEN bool_and(jsonb_typeof(p.value) = 'stri
 # A NUL cannot be in text, so the pieces are bytes. What holds only digits and letters of our own making is joined
 # as text and unescaped in one go. Properties that are no text were never stored so: they have no leaf at all.
 LEAF: Final[LiteralString] = f"""substr(sha256(
-       decode(concat(replace(e.id::text, '-', ''), '\\000', replace(e.customer_id::text, '-', ''), '\\000'), 'escape')
+       decode(concat('void of ' || replace(e.voids::text, '-', '') || '\\000',
+                     replace(e.id::text, '-', ''), '\\000', replace(e.customer_id::text, '-', ''), '\\000'), 'escape')
     || convert_to(e.feature_code, 'UTF8')
     || decode(concat('\\000', trim_scale(e.value), '\\000', {_AS_ISO.format("e.occurred_at")}, '+00:00\\000',
                      {_AS_ISO.format("e.received_at")}, '+00:00\\000'), 'escape')
@@ -47,35 +49,17 @@ LEAF: Final[LiteralString] = f"""substr(sha256(
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Some events of a customer under one code: in a span, as an organization's chain had them at a position.
+    """What a meter counts of a customer in a span, as an organization's chain had it at a position.
 
-    Leaves are wanted of those that came after `after`; None: of none.
+    Leaves are wanted of what came after `after`: of events, and where that is not the beginning, of voids.
     """
 
     organization_id: UUID
     customer_id: UUID
-    feature: str
+    meter: Meter
     span: Period
     position: int
-    after: int | None
-
-
-_OF_SPAN: Final = """events e JOIN ingest_batches b ON b.batch = e.batch
-         WHERE e.customer_id = %(customer)s AND e.occurred_at >= %(start)s AND e.occurred_at < %(end)s
-           AND e.feature_code = %(feature)s AND e.organization_id = %(organization)s
-           AND b.organization_id = %(organization)s AND b.position <= %(position)s"""
-
-
-def _params(span: Span) -> dict[str, object]:
-    return {
-        "organization": span.organization_id,
-        "customer": span.customer_id,
-        "feature": span.feature,
-        "start": span.span.start,
-        "end": span.span.end,
-        "position": span.position,
-        "after": span.after,
-    }
+    after: int
 
 
 class Summed(NamedTuple):
@@ -84,87 +68,69 @@ class Summed(NamedTuple):
     events: int
     quantity: Decimal
     at: datetime | None
+    values: list[bytes]  # of UNIQUE: the hashes of its distinct values
     amounts: list[Decimal]
     leaves: bytes
 
 
-def sums(meter: Meter) -> bool:
-    """Whether SQL folds this meter: each event counts, for its own value or for one."""
-    by_value = meter.property_name is None or meter.aggregation is Aggregation.COUNT
-    return by_value and not meter.filters and meter.aggregation is not Aggregation.UNIQUE
-
-
-_QUANTITY: Final[dict[Aggregation, LiteralString]] = {
-    Aggregation.SUM: "sum(value)",
-    Aggregation.COUNT: "sum(CASE WHEN adjusts IS NULL THEN 1 ELSE value END)",
-    Aggregation.MAX: "max(value)",
-    Aggregation.LATEST: "(array_agg(value ORDER BY occurred_at DESC, value DESC))[1]",
-}
-
-
-async def sum_span(conn: Conn, span: Span, meter: Meter, *, amounts: bool) -> Summed:
-    """`core.meters.fold` over a span, for a meter that `sums`; with `amounts`, also what each event contributed."""
-    counts: LiteralString = (
-        "(e.adjusts IS NULL OR e.adjusts = %(own)s)" if meter.adds_up else "e.adjusts IS NULL"
-    )
-    leaf: LiteralString = "NULL::bytea" if span.after is None else LEAF
-    each: LiteralString = "array_agg(value ORDER BY occurred_at, value)" if amounts else "NULL::numeric[]"
+async def sum_span(conn: Conn, wanted: Span, *, amounts: bool) -> Summed:
+    """`core.meters.fold` over a span; with `amounts`, also what each event contributed, in order."""
+    counts = contributions(wanted.meter)
+    value = "NULL::bytea" if counts.value is None else counts.value_hash
+    each = "array_agg(quantity ORDER BY at, quantity) FILTER (WHERE counts)" if amounts else "NULL::numeric[]"
+    values = "NULL::bytea[]" if counts.value is None else "array_agg(DISTINCT value) FILTER (WHERE counts)"
     cursor = await conn.execute(
-        f"""SELECT count(*), coalesce({_QUANTITY[meter.aggregation]}, 0), max(occurred_at), {each},
-                   string_agg(coalesce(leaf, ''::bytea), ''::bytea ORDER BY occurred_at, id) FILTER (WHERE listed)
-              FROM (SELECT e.occurred_at, e.id, e.value, e.adjusts, b.position > %(after)s AS listed, {leaf} AS leaf
-                      FROM {_OF_SPAN} AND {counts}
+        f"""SELECT count(*) FILTER (WHERE counts), coalesce({_merged(wanted.meter)}, 0),
+                   max(at) FILTER (WHERE counts), {values}, {each},
+                   string_agg(coalesce(leaf, ''::bytea), ''::bytea ORDER BY at, id) FILTER (WHERE listed)
+              FROM (SELECT e.occurred_at AS at, e.id, {counts.quantity} AS quantity, {value} AS value,
+                           e.voids IS NULL AS counts, b.position > %(after)s AS listed, {LEAF} AS leaf
+                      FROM events e JOIN ingest_batches b ON b.batch = e.batch
+                     WHERE e.customer_id = %(customer)s AND e.occurred_at >= %(start)s AND e.occurred_at < %(end)s
+                       AND e.organization_id = %(organization)s AND b.organization_id = %(organization)s
+                       AND b.position <= %(position)s AND {counts.alike}
+                       AND CASE WHEN e.voids IS NOT NULL THEN %(after)s > 0
+                                ELSE e.voided IS NULL OR EXISTS (
+                                     SELECT FROM ingest_batches v
+                                      WHERE v.batch = e.voided AND v.position > %(position)s) END
                      ORDER BY e.occurred_at, e.id) AS found""",
-        {**_params(span), "own": meter.feature_id},
+        {
+            "organization": wanted.organization_id,
+            "customer": wanted.customer_id,
+            "start": wanted.span.start,
+            "end": wanted.span.end,
+            "position": wanted.position,
+            "after": wanted.after,
+            **counts.params,
+        },
         binary=True,
     )
-    events, quantity, at, contributed, leaves = await the(cursor)
-    return Summed(events, quantity, at, contributed or [], bytes(leaves or b""))
+    events, quantity, at, distinct, contributed, leaves = await the(cursor)
+    return Summed(events, quantity, at, distinct or [], contributed or [], bytes(leaves or b""))
 
 
-class Read(NamedTuple):
-    """What a meter must know of an event, and its leaf if that was wanted."""
-
-    occurred_at: datetime
-    value: Decimal
-    properties: dict[str, str] | None
-    adjusts: UUID | None
-    leaf: bytes | None
-
-
-async def read_span(conn: Conn, span: Span, *, page: int = 5_000) -> AsyncIterator[Read]:
-    """The events of a span one by one, in order of (occurred_at, id)."""
-    leaf: LiteralString = (
-        "NULL::bytea"
-        if span.after is None
-        else f"CASE WHEN b.position > %(after)s THEN coalesce({LEAF}, ''::bytea) END"
-    )
-    params = {**_params(span), "after_at": span.span.start, "after_id": UUID(int=0), "limit": page}
-    while True:
-        found = await rows(
-            conn,
-            f"""SELECT e.occurred_at, e.value, e.properties, e.adjusts, {leaf}, e.id
-                  FROM {_OF_SPAN} AND (e.occurred_at, e.id) > (%(after_at)s, %(after_id)s)
-                 ORDER BY e.occurred_at, e.id LIMIT %(limit)s""",
-            params,
-        )
-        for each in found:
-            yield Read(*each[:5])
-        if len(found) < page:
-            return
-        params |= {"after_at": found[-1][0], "after_id": found[-1][5]}
+def _merged(meter: Meter) -> str:
+    match meter.aggregation:
+        case Aggregation.MAX:
+            return "max(quantity) FILTER (WHERE counts)"
+        case Aggregation.LATEST:  # of one instant the larger, as `core.meters.merge` says
+            return "(array_agg(quantity ORDER BY at DESC, quantity DESC) FILTER (WHERE counts))[1]"
+        case Aggregation.UNIQUE:
+            return "count(DISTINCT value) FILTER (WHERE counts)::numeric"
+    return "sum(quantity) FILTER (WHERE counts)"
 
 
 # The chain ------------------------------------------------------------------------------------------------
 
 
 class Record(NamedTuple):
-    """How a record of the chain fares: whether its digest follows, and whether its events give its leaves."""
+    """How a record of the chain fares."""
 
     position: int
     batch: int
-    follows: bool | None  # None: the record before it is missing
-    events_agree: bool
+    follows: bool | None  # its digest from the record before it; None: that one is missing
+    events_agree: bool  # and give its leaves
+    marks_agree: bool  # what is beside the events' facts: the leaf they carry, what took them back
     events: int  # that are there
 
 
@@ -199,8 +165,10 @@ async def check_records(conn: Conn, *, organization_id: UUID, after: int, until:
     cursor = await conn.execute(
         f"""WITH stored AS (
                 SELECT batch, count(*) AS events, (array_agg(id ORDER BY id))[1] AS first_id,
-                       string_agg(coalesce(leaf, ''::bytea), ''::bytea ORDER BY id) AS leaves
-                  FROM (SELECT e.batch, e.id, {LEAF} AS leaf FROM {_OF_RUNS}) AS found
+                       string_agg(coalesce(leaf, ''::bytea), ''::bytea ORDER BY id) AS leaves,
+                       bool_and((carried IS NULL OR carried = leaf) AND marks) AS marks
+                  FROM (SELECT e.batch, e.id, {LEAF} AS leaf, e.leaf AS carried, {_MARKS} AS marks
+                          FROM {_OF_RUNS}) AS found
                  GROUP BY batch
             ), records AS (
                 SELECT position, batch, first_event_id, events, leaves, digest,
@@ -213,7 +181,7 @@ async def check_records(conn: Conn, *, organization_id: UUID, after: int, until:
                         WHEN r.previous = r.position - 1
                         THEN r.digest = sha256(r.before || int8send(r.position) || r.leaves) END,
                    coalesce(s.leaves = r.leaves AND s.first_id = r.first_event_id AND s.events = r.events, false),
-                   coalesce(s.events, 0)
+                   coalesce(s.marks, true), coalesce(s.events, 0)
               FROM records r LEFT JOIN stored s ON s.batch = r.batch
              WHERE r.position > %(after)s ORDER BY r.position""",
         {
@@ -227,6 +195,15 @@ async def check_records(conn: Conn, *, organization_id: UUID, after: int, until:
     )
     return [Record(*each) for each in await cursor.fetchall()]
 
+
+_MARKS: Final = """(CASE WHEN e.voided IS NULL AND e.voids IS NULL THEN true ELSE
+        (e.voided IS NULL OR EXISTS (
+            SELECT FROM events v WHERE v.customer_id = e.customer_id AND v.occurred_at = e.occurred_at
+                                   AND v.voids = e.id AND v.batch = e.voided))
+        AND (e.voids IS NULL OR EXISTS (
+            SELECT FROM events o WHERE o.customer_id = e.customer_id AND o.occurred_at = e.occurred_at
+                                   AND o.id = e.voids AND o.voided = e.batch)) END)"""
+"""An event is marked as taken back exactly by the batch of its void."""
 
 _OF_RUNS: Final = """unnest(%(lows)s::bigint[], %(highs)s::bigint[]) AS r (low, high) CROSS JOIN LATERAL (
         SELECT * FROM events e
@@ -256,17 +233,25 @@ class Stored(NamedTuple):
     organization_id: UUID
     batch: int
     leaf: bytes
+    carries_leaf: bool  # the same one, or none
+    voids: UUID | None
+    voided: int | None
+    marks_agree: bool
 
 
-def _stored(found: Sequence[tuple[UUID, UUID, UUID, int, bytes | None]]) -> list[Stored]:
-    return [Stored(*each[:4], bytes(each[4] or b"")) for each in found]
+_STORED: Final = f"""e.id, e.customer_id, e.organization_id, e.batch, coalesce({LEAF}, ''::bytea),
+    coalesce(e.leaf = {LEAF}, e.leaf IS NULL), e.voids, e.voided, {_MARKS}"""
+
+
+def _stored(found: Sequence[tuple[Any, ...]]) -> list[Stored]:
+    return [Stored(*each)._replace(leaf=bytes(each[4])) for each in found]
 
 
 async def stored_in(conn: Conn, *, numbers: Sequence[int]) -> list[Stored]:
     """What is stored under some batch numbers, whosever it says it is, in order of id."""
     found = await rows(
         conn,
-        f"""SELECT e.id, e.customer_id, e.organization_id, e.batch, {LEAF}
+        f"""SELECT {_STORED}
               FROM unnest(%(lows)s::bigint[], %(highs)s::bigint[]) AS r (low, high) CROSS JOIN LATERAL (
                    SELECT * FROM events e
                     WHERE e.batch >= r.low AND e.batch <= r.high AND e.batch = ANY(%(numbers)s) OFFSET 0) e
@@ -280,7 +265,7 @@ async def unchained(conn: Conn, *, organization_id: UUID, limit: int) -> list[St
     """Events whose batch is none of their organization's chain."""
     found = await rows(
         conn,
-        f"""SELECT e.id, e.customer_id, e.organization_id, e.batch, {LEAF} FROM events e
+        f"""SELECT {_STORED} FROM events e
              WHERE e.organization_id = %(organization)s
                AND NOT EXISTS (SELECT FROM ingest_batches b
                                 WHERE b.batch = e.batch AND b.organization_id = e.organization_id)

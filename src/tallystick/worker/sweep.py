@@ -22,7 +22,7 @@ import psycopg
 from psycopg_pool import PoolTimeout
 
 from tallystick.core.limits import CHANGES_KEPT, CLOSES_PER_CLAIM, IDEMPOTENCY_KEEP
-from tallystick.flows.close_period import close_period
+from tallystick.flows.close_period import close_period, close_set
 from tallystick.flows.collect_payment import collect_payment
 from tallystick.flows.move_clock import perform_run
 from tallystick.flows.settle_late import settle_due
@@ -98,28 +98,44 @@ class Sweeper:
                 await organizations.note_used(conn, key_ids=used, now=self._wall())
 
     async def _close_what_is_due(self) -> None:
+        """In sets by organization; whatever a set leaves out, or cannot do, is closed one by one."""
         now = self._wall()
         while True:
             async with self._database.reading() as conn:
                 due = await subscriptions.due(conn, now=now, limit=CLOSES_PER_CLAIM)
-            for organization_id, subscription_id, _ in due:
-                try:
-                    await close_period(
-                        self._database,
-                        organization_id=organization_id,
-                        subscription_id=subscription_id,
-                        now=now,
-                    )
-                except (psycopg.OperationalError, PoolTimeout):
-                    raise
-                except Exception as error:  # one that cannot be closed does not stop the others
-                    log.exception("a period could not be closed", exc_info=error)
-                    async with self._database.reading() as conn:
-                        await subscriptions.note_failure(
-                            conn, subscription_id=subscription_id, failure=str(error)
-                        )
+            for organization_id, claimed in _by_organization(due).items():
+                closed: set[UUID] = set()
+                if len(claimed) > 1:
+                    closed = await self._close_together(organization_id, claimed, now)
+                for subscription_id in claimed:
+                    if subscription_id not in closed:
+                        await self._close_one(organization_id, subscription_id, now)
             if len(due) < CLOSES_PER_CLAIM:
                 return
+
+    async def _close_together(self, organization_id: UUID, claimed: list[UUID], now: datetime) -> set[UUID]:
+        try:
+            done = await close_set(
+                self._database, organization_id=organization_id, subscription_ids=claimed, now=now
+            )
+        except (psycopg.OperationalError, PoolTimeout):
+            raise
+        except Exception as error:  # one of them is guilty: alone, it shows which
+            log.warning("a set of periods could not be closed together: %s", error)
+            return set()
+        return {each.subscription_id for each in done}
+
+    async def _close_one(self, organization_id: UUID, subscription_id: UUID, now: datetime) -> None:
+        try:
+            await close_period(
+                self._database, organization_id=organization_id, subscription_id=subscription_id, now=now
+            )
+        except (psycopg.OperationalError, PoolTimeout):
+            raise
+        except Exception as error:  # one that cannot be closed does not stop the others
+            log.exception("a period could not be closed", exc_info=error)
+            async with self._database.reading() as conn:
+                await subscriptions.note_failure(conn, subscription_id=subscription_id, failure=str(error))
 
     async def _settle_what_is_late(self) -> None:
         try:
@@ -166,3 +182,10 @@ class Sweeper:
                 await organizations.forget_answers(conn, before=now - IDEMPOTENCY_KEEP)
                 await db.forget_changes(conn, keep=CHANGES_KEPT)
                 await subscriptions.forget_failures(conn)
+
+
+def _by_organization(due: list[tuple[UUID, UUID, datetime]]) -> dict[UUID, list[UUID]]:
+    claimed: dict[UUID, list[UUID]] = {}
+    for organization_id, subscription_id, _ in due:
+        claimed.setdefault(organization_id, []).append(subscription_id)
+    return claimed
