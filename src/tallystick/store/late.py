@@ -104,6 +104,15 @@ async def among(conn: Conn, *, customer_ids: list[UUID]) -> set[UUID]:
     return {each[0] for each in found}
 
 
+async def closed(conn: Conn, *, subscription_id: UUID, index: int) -> ClosedPeriod | None:
+    async with conn.cursor(row_factory=class_row(ClosedPeriod)) as cursor:
+        await cursor.execute(
+            f"SELECT {_CLOSED} FROM closed_periods WHERE subscription_id = %s AND period_index = %s",
+            (subscription_id, index),
+        )
+        return await cursor.fetchone()
+
+
 async def touched(conn: Conn, *, customer_id: UUID) -> list[ClosedPeriod]:
     """Closed periods of a customer in which something happened that they were not rated with, oldest first.
 
