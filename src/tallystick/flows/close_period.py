@@ -113,13 +113,9 @@ async def prepare(
     )
     plan = await catalog.plan(conn, organization_id=organization.id, plan_id=subscription.plan_id)
     assert customer is not None and plan is not None
-    ends = subscription.state is Status.CANCELED or (
-        subscription.cancel_at is not None and subscription.cancel_at <= end
-    )
+    ends = _ends(subscription)
     zone = customer.timezone or organization.timezone
-    after = (
-        _ended(subscription, now) if ends else _next_period(subscription, zone, grace_of(organization), now)
-    )
+    after = after_close(subscription, zone, grace_of(organization), now)
     position = await db.head_position(conn, organization_id=organization.id)
     base = [] if ends else await _next_base(conn, after, plan.name)
     used = await _used(conn, subscription, closing, position) if start < end else []
@@ -267,6 +263,20 @@ async def _next_base(conn: Conn, opened: Subscription, plan_name: str) -> list[L
     assert price is not None
     covered = billing_period(opened, opened.period_index)
     return [base_line(plan_name, price.amount_minor, opened.currency, base_evidence(price, covered, opened))]
+
+
+def after_close(subscription: Subscription, zone: str, grace: timedelta, now: datetime) -> Subscription:
+    """The subscription as the close of its open period leaves it."""
+    return _ended(subscription, now) if _ends(subscription) else _next_period(subscription, zone, grace, now)
+
+
+def _ends(subscription: Subscription) -> bool:
+    """Whether no period follows the open one, but for the short rest of a subscription that was canceled in it."""
+    return subscription.state is Status.CANCELED or (
+        subscription.cancel_at is not None
+        and subscription.period_end is not None
+        and subscription.cancel_at <= subscription.period_end
+    )
 
 
 def _ended(subscription: Subscription, now: datetime) -> Subscription:

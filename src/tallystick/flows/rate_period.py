@@ -6,10 +6,10 @@ from datetime import datetime
 from uuid import UUID
 
 from tallystick.core.adjustments import Rated, Usage, rate_period
-from tallystick.core.catalog import Catalogue, Feature, FeatureType, stretches
+from tallystick.core.catalog import Catalogue, Feature, FeatureType, Stretch, stretches
 from tallystick.core.evidence import Basis
 from tallystick.core.meters import Measured, fold, in_force
-from tallystick.core.pricing import Percentage
+from tallystick.core.pricing import Percentage, Price
 from tallystick.core.proof import leaf
 from tallystick.core.times import Period
 from tallystick.flows.measure_usage import contribution, measure_usage
@@ -36,38 +36,67 @@ class RatedFeature:
     rated: Rated
 
 
+Ruled = Mapping[UUID, tuple[Stretch, ...]]
+"""The terms a period is lived under, by feature."""
+
+Readings = dict[tuple[UUID, Period, bool], Usage]
+"""Usage by meter and span, event by event or not: what was read already of one customer, under one snapshot."""
+
+
 async def rate_features(
-    conn: Conn, offered: Catalogue, lived: UsagePeriod, *, position: int, only: frozenset[UUID] | None = None
+    conn: Conn, offered: Catalogue, lived: UsagePeriod, *, position: int
 ) -> list[RatedFeature]:
     """What each usage feature of the plan costs over the period, measured through the rollups."""
+    return await rate_ruled(conn, offered, lived, ruling(offered, lived), position=position)
+
+
+def ruling(offered: Catalogue, lived: UsagePeriod) -> Ruled:
+    """What the plan promises of each usage feature over the period, where it is switched on."""
+    usage = {each.id for each in offered.features.values() if each.type is FeatureType.USAGE}
+    found = {
+        feature_id: tuple(each for each in stretches(versions, lived.span) if each[1].enabled)
+        for feature_id, versions in offered.plans.get(lived.plan_id, {}).items()
+        if feature_id in usage
+    }
+    return {feature_id: terms for feature_id, terms in found.items() if terms}
+
+
+async def rate_ruled(
+    conn: Conn,
+    offered: Catalogue,
+    lived: UsagePeriod,
+    ruled: Ruled,
+    *,
+    position: int,
+    readings: Readings | None = None,
+) -> list[RatedFeature]:
+    """What the period's usage costs under these terms, whoever promised them."""
     features: Mapping[UUID, Feature] = {feature.id: feature for feature in offered.features.values()}
     found = []
-    for feature_id, versions in offered.plans.get(lived.plan_id, {}).items():
-        feature = features[feature_id]
-        if feature.type is not FeatureType.USAGE or (only is not None and feature_id not in only):
-            continue
-        ruling = tuple(each for each in stretches(versions, lived.span) if each[1].enabled)
-        if not ruling:
-            continue
+    for feature_id, terms in ruled.items():
         meter = in_force(offered.versions[feature_id], lived.span.start)
-        basis = Basis(meter, ruling, lived.index, lived.span, lived.timezone, position)
-        found.append(RatedFeature(feature, basis, await rate_basis(conn, lived.customer_id, basis)))
+        basis = Basis(meter, terms, lived.index, lived.span, lived.timezone, position)
+        rated = await rate_basis(conn, lived.customer_id, basis, {} if readings is None else readings)
+        found.append(RatedFeature(features[feature_id], basis, rated))
     return found
 
 
-async def rate_basis(conn: Conn, customer_id: UUID, basis: Basis) -> Rated:
+async def rate_basis(conn: Conn, customer_id: UUID, basis: Basis, readings: Readings) -> Rated:
     rows = []
     for span, terms in basis.stretches:
         until = Period(basis.period.start, span.end)
-        if isinstance(terms.price, Percentage):
-            usage = as_usage(
-                (await event_set(conn, customer_id=customer_id, basis=basis, span=until)).measured, basis
-            )
-        else:
-            measured = await measure_usage(conn, customer_id=customer_id, meter=basis.meter, span=until)
-            usage = Usage(measured.quantity)
-        rows.append((span, terms, usage))
+        reading = (basis.meter.id, until, isinstance(terms.price, Percentage))
+        if reading not in readings:
+            readings[reading] = await _read(conn, customer_id, basis, until, terms.price)
+        rows.append((span, terms, readings[reading]))
     return rate_period(rows)
+
+
+async def _read(conn: Conn, customer_id: UUID, basis: Basis, span: Period, price: Price) -> Usage:
+    if isinstance(price, Percentage):
+        behind = await event_set(conn, customer_id=customer_id, basis=basis, span=span)
+        return as_usage(behind.measured, basis)
+    return Usage((await measure_usage(conn, customer_id=customer_id, meter=basis.meter, span=span)).quantity)
 
 
 def as_usage(measured: tuple[Measured, ...], basis: Basis) -> Usage:
