@@ -49,6 +49,9 @@ def simulate(
             "--price-file", help="A file with the price.", exists=True, dir_okay=False, readable=True
         ),
     ] = None,
+    included: Annotated[
+        str | None, typer.Option("--included", help="Units that are included before the price begins.")
+    ] = None,
     to_plan: Annotated[
         str | None, typer.Option("--to-plan", help="The code of a plan that everybody is simulated on.")
     ] = None,
@@ -63,7 +66,7 @@ def simulate(
 
     Exit code 0: simulated. 1: it cannot be, and the message says why. 2: usage.
     """
-    asked = _asked(plan or to_plan, feature, _price(price, price_file), to_plan)
+    asked = _asked(plan or to_plan, feature, _price(price, price_file), included, to_plan)
     asked |= {"start": start, "end": end, "customers": customer or None}
     with terminal.reachable(terminal.chosen(data_dir, database_url)) as conninfo:
 
@@ -100,9 +103,14 @@ def _price(text: str | None, file: Path | None) -> Any:
         raise typer.BadParameter(f"{name}: {problem.message}") from None
 
 
-def _asked(plan: str | None, feature: str | None, price: Any, to_plan: str | None) -> dict[str, Any]:
+def _asked(
+    plan: str | None, feature: str | None, price: Any, included: str | None, to_plan: str | None
+) -> dict[str, Any]:
+    """The body of the request that asks the same."""
     if (feature is None) != (price is None):
         raise typer.BadParameter("--feature goes with --price or --price-file")
+    if included is not None and price is None:
+        raise typer.BadParameter("--included goes with --feature and --price")
     if price is None and to_plan is None:
         raise typer.BadParameter("say what is to be otherwise: --plan, --feature and --price, or --to-plan")
     if price is not None and plan is None:
@@ -111,7 +119,7 @@ def _asked(plan: str | None, feature: str | None, price: Any, to_plan: str | Non
         if plan != to_plan:
             raise typer.BadParameter("--plan goes with --feature and --price")
         return {"planCode": to_plan}
-    changed = {"planCode": plan, "featureCode": feature, "price": price}
+    changed = {"planCode": plan, "featureCode": feature, "price": price, "includedAmount": included}
     return {"planFeatures": [changed], "planCode": to_plan}
 
 
@@ -146,8 +154,9 @@ def _show(report: SimulationOut) -> None:
         if ranked:
             terminal.show(_table(title, ranked, most=max(abs(each.difference) for each in people)))
     terminal.show(_totals(report))
-    terminal.say(
-        f"{report.periods:,} usage periods, {report.open_periods:,} of them still open; the report is {report.id}"
+    terminal.people.print(
+        f"{report.periods:,} usage periods, {report.open_periods:,} of them still open; the report is {report.id}",
+        soft_wrap=True,
     )
 
 

@@ -8,7 +8,7 @@ Subscriptions stream by; what is kept of them is a sum for each customer.
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import Final
 from uuid import UUID
@@ -206,7 +206,7 @@ class _Replay:
                         standing.timezone,
                     ),
                     standing,
-                    is_open=True,
+                    is_open=standing.closes_at is not None,
                 )
             if standing.closes_at is None:
                 return
@@ -246,15 +246,28 @@ class _Replay:
         """
         held, period = lived.subscription, lived.period
         charged = bases.get((held.id, period.span.start))
-        due = held.price_id is not None and _begun(held, held.billing_interval, period.span) > 0
+        due = held.price_id is not None and self._begun(held, held.billing_interval, period.span) > 0
         if charged is None and due:
             if not lived.is_open or held.state is Status.CANCELED:
                 return 0, 0
-            charged = await self._held_price(held)  # its invoice is still to come
+            charged = await self._held_price(held)  # by an invoice that is still to come
         price = self.question.price_for(held.billing_interval)
         if price is None:
             return charged or 0, 0
-        return charged or 0, price.amount_minor * _begun(held, price.billing_interval, period.span)
+        return charged or 0, price.amount_minor * self._begun(held, price.billing_interval, period.span)
+
+    def _begun(self, held: Subscription, interval: str | None, span: Period) -> int:
+        """How many billing periods of an interval began in `span` by now, counted from the subscription's anchor."""
+        anchor = held.anchor
+        if anchor is None or interval is None:
+            return 0
+        weekly = interval == "weekly"
+        if (
+            weekly != anchor.weekly
+        ):  # its moves from zone to zone are counted in boundaries of the other length
+            anchor = Anchor(anchor.at, anchor.day, weekly)
+        so_far = Period(span.start, min(span.end, self.now + timedelta(microseconds=1)))
+        return bases_begun(anchor, interval, so_far, held.timezone)
 
     async def _held_price(self, held: Subscription) -> int:
         assert held.price_id is not None
@@ -277,15 +290,3 @@ def _closed_periods(held: Subscription, closed: Iterable[ClosedPeriod]) -> Itera
 
 def _in_advance(minor: int, currency: str) -> Cost:
     return Cost(minor, from_minor(minor, currency))
-
-
-def _begun(held: Subscription, interval: str | None, span: Period) -> int:
-    """How many billing periods of an interval begin in `span`, counted from the subscription's anchor."""
-    anchor = held.anchor
-    if anchor is None or interval is None:
-        return 0
-    if (
-        interval == "weekly"
-    ) != anchor.weekly:  # moves are noted by the boundaries of the interval that is held
-        anchor = Anchor(anchor.at, anchor.day, not anchor.weekly)
-    return bases_begun(anchor, interval, span, held.timezone)
