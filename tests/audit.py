@@ -85,6 +85,9 @@ def audit(database_url: str, shop: Organization) -> int:
 Hours = dict[tuple[UUID, UUID, datetime], tuple[int, Decimal]]
 
 
+_FOLDS = {"max": "max(value)", "latest": "(array_agg(value ORDER BY occurred_at DESC, value DESC))[1]"}
+
+
 async def _rollups_equal_events(conn: Conn, organization: UUID) -> None:
     """Each meter's hours, by GROUP BY over raw events where it has no filters, else event by event."""
     catalogue = await load_catalogue(conn, organization)
@@ -98,27 +101,39 @@ async def _rollups_equal_events(conn: Conn, organization: UUID) -> None:
             found = await rows(
                 conn,
                 f"""SELECT customer_id, date_trunc('hour', occurred_at), count(*),
-                           {"max" if meter.aggregation == "max" else "sum"}(value)
+                           {_FOLDS.get(meter.aggregation.value, "sum(value)")}
                       FROM events
-                     WHERE organization_id = %s AND feature_code = %s AND (adjusts IS NULL OR adjusts = %s)
+                     WHERE organization_id = %s AND feature_code = %s AND (adjusts IS NULL OR (adjusts = %s AND %s))
+                       AND voids IS NULL AND voided IS NULL
                      GROUP BY 1, 2""",
-                (organization, code, meter.feature_id),
+                (organization, code, meter.feature_id, meter.adds_up),
             )
             expected.update({(each[0], meter.id, each[1]): (each[2], each[3]) for each in found})
     kept = await rows(
         conn,
         """SELECT u.customer_id, u.meter_id, u.hour, u.events, u.quantity
-             FROM usage_hours u JOIN meters m ON m.id = u.meter_id WHERE m.organization_id = %s""",
+             FROM usage_hours u JOIN meters m ON m.id = u.meter_id
+            WHERE m.organization_id = %s AND u.events > 0""",
         (organization,),
     )
     assert {(each[0], each[1], each[2]): (each[3], each[4]) for each in kept} == expected
     distinct = await rows(
         conn,
-        """SELECT u.customer_id, u.meter_id, u.hour, u.value_hash
-             FROM usage_values u JOIN meters m ON m.id = u.meter_id WHERE m.organization_id = %s""",
+        """SELECT u.customer_id, u.meter_id, u.hour, d.value_hash
+             FROM usage_sets u JOIN meters m ON m.id = u.meter_id
+             JOIN distinct_values d ON d.customer_id = u.customer_id AND d.feature_id = m.feature_id
+                                   AND d.number / 2048 = u.block
+            WHERE m.organization_id = %s AND get_bit(u.members, mod(d.number, 2048)) = 1""",
         (organization,),
     )
     assert {(each[0], each[1], each[2], bytes(each[3])) for each in distinct} == values
+    members = await rows(
+        conn,
+        """SELECT coalesce(sum(bit_count(u.members)), 0)
+             FROM usage_sets u JOIN meters m ON m.id = u.meter_id WHERE m.organization_id = %s""",
+        (organization,),
+    )
+    assert members[0][0] == len(distinct), "every member has a value"
 
 
 async def _fold_one_by_one(
@@ -134,7 +149,7 @@ async def _fold_one_by_one(
         place = (event.customer_id, meter.id, hour)
         count, quantity = expected.get(place, (0, Decimal(0)))
         if event.adjusts is not None:
-            if event.adjusts == meter.feature_id:
+            if event.adjusts == meter.feature_id and meter.adds_up:
                 expected[place] = (count + 1, quantity + event.value)
             continue
         measured = measure(meter, event.value, event.properties, event.occurred_at)
@@ -144,7 +159,12 @@ async def _fold_one_by_one(
             values.add((*place, measured.distinct))
             expected[place] = (count + 1, quantity)
         elif meter.aggregation == "max":
-            expected[place] = (count + 1, max(quantity, measured.quantity))
+            expected[place] = (
+                count + 1,
+                max(quantity, measured.quantity) if count else measured.quantity,
+            )
+        elif meter.aggregation == "latest":  # events come in order of time; of one instant the larger counts
+            expected[place] = (count + 1, measured.quantity)
         else:
             expected[place] = (count + 1, quantity + measured.quantity)
 
@@ -176,11 +196,13 @@ async def _limit_counters_equal_usage(conn: Conn, organization: UUID) -> None:
 async def _chain_verifies(conn: Conn, organization: UUID) -> int:
     """Every stored row gives its leaf, every batch its digest, and the last one is the head."""
     stored: dict[UUID, StoredEvent] = {}
-    for (code,) in await rows(
-        conn, "SELECT DISTINCT feature_code FROM events WHERE organization_id = %s", (organization,)
-    ):
-        async for event in events.of_code(conn, organization_id=organization, feature=code):
-            stored[event.id] = event
+    numbers = await rows(conn, "SELECT batch FROM ingest_batches WHERE organization_id = %s", (organization,))
+    for kept in (
+        await events.of_batches(
+            conn, organization_id=organization, numbers=[each[0] for each in numbers], lowest=UUID(int=0)
+        )
+    ).values():
+        stored |= {event.id: event for event in kept}
     for identity in sorted(stored)[:_LOOKED_UP]:
         assert await events.get(conn, organization_id=organization, event_id=identity) == stored[identity]
     members: dict[int, list[UUID]] = dict(

@@ -1,13 +1,16 @@
 """Meters: what an event contributes, and folds that may be made in any order."""
 
 from collections.abc import Mapping
+from datetime import datetime, timedelta
 from decimal import Decimal
+from random import Random
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tallystick.core.meters import (
+    NUMBER,
     Aggregation,
     Filter,
     Fold,
@@ -22,6 +25,7 @@ from tallystick.core.meters import (
     merge,
     number,
 )
+from tallystick.core.money import fits
 from tests.literals import D, U, at
 
 
@@ -140,7 +144,9 @@ def test_distinct_values_are_told_apart_by_their_exact_text() -> None:
     assert len({each.distinct for each in seen if each}) == 4
 
 
-@pytest.mark.parametrize("blank", [{}, {"user_id": ""}, {"user_id": "  "}, {"user_id": "\t\n"}])
+@pytest.mark.parametrize(
+    "blank", [{}, {"user_id": ""}, {"user_id": "  "}, {"user_id": "\t\n"}, {"user_id": "\xa0\u3000"}]
+)
 def test_a_blank_property_is_nobody(blank: Mapping[str, str]) -> None:
     assert measure(meter("unique", "user_id"), D(1), blank) is None
 
@@ -238,6 +244,10 @@ def test_a_distinct_value_seen_in_two_hours_counts_once() -> None:
         ("sNaN", None),
         ("Infinity", None),
         ("1E+999999999999999999999", None),
+        ("0e9999", "0"),
+        ("0e10000", None),  # nobody writes such an exponent, and PostgreSQL reads no larger one
+        ("1e00000000000005", "100000"),
+        ("\x1c 5\t", "5"),
         ("123456789012345678901", None),  # 21 digits
         ("0.0000000000001", None),  # 13 places
         ("0x10", None),
@@ -252,6 +262,66 @@ def test_which_texts_are_numbers(text: str, expected: str | None) -> None:
 def test_no_text_breaks_the_reading_of_numbers(text: str) -> None:
     found = number(text)
     assert found is None or found.is_finite()
+
+
+@pytest.mark.parametrize(
+    ("readings", "expected"),
+    [
+        ([], "0"),
+        ([("5", "10:00")], "5"),
+        ([("5", "10:00"), ("3", "11:00")], "3"),  # what happened last, larger or not
+        ([("3", "11:00"), ("5", "10:00")], "3"),  # whatever came in last
+        ([("3", "11:00"), ("5", "11:00")], "5"),  # of one instant, the larger
+        ([("5", "11:00"), ("3", "11:00")], "5"),
+        ([("5", "10:00"), ("0", "11:00")], "0"),
+        ([("-7", "10:00")], "-7"),
+        ([("5", "10:00"), ("9", "10:00:00.000001")], "9"),
+    ],
+)
+def test_the_latest_value_is_the_one_that_happened_last(
+    readings: list[tuple[str, str]], expected: str
+) -> None:
+    level = meter("latest", "level")
+    measured = [
+        measure(level, D(1), {"level": value}, at(f"2026-02-01T{moment}+00:00")) for value, moment in readings
+    ]
+    found = fold(level, [each for each in measured if each is not None])
+    assert (found.events, found.quantity) == (len(readings), D(expected))
+
+
+moments = st.integers(0, 20).map(lambda minutes: at("2026-02-01") + timedelta(minutes=minutes))
+
+
+@given(st.lists(st.lists(st.tuples(quantities, moments), max_size=5), max_size=5), st.randoms())
+def test_the_latest_value_is_found_by_hours_in_any_order_as_at_once(
+    hours: list[list[tuple[Decimal, datetime]]], chance: Random
+) -> None:
+    level = meter("latest")
+    whole = fold(level, [Measured(value, at=moment) for hour in hours for value, moment in hour])
+    parts = [fold(level, [Measured(value, at=moment) for value, moment in hour]) for hour in hours]
+    chance.shuffle(parts)
+    assert merge(level, parts) == whole
+    assert merge(level, [*parts, Fold()]) == whole
+
+
+def test_when_a_value_was_so_is_kept_only_where_the_latest_counts() -> None:
+    noon = at("2026-02-01T12:00Z")
+    assert measure(meter("latest"), D(5), {}, noon) == Measured(D(5), at=noon)
+    for each in ("sum", "count", "max"):
+        found = measure(meter(each), D(5), {}, noon)
+        assert found is not None
+        assert found.at is None
+
+
+@given(st.from_regex(NUMBER, fullmatch=True))
+def test_what_looks_like_a_number_is_one_to_python(text: str) -> None:
+    value = Decimal(text)
+    assert number(text) == (value if fits(value) else None)
+
+
+def test_a_long_text_that_is_no_number_is_told_so_quickly() -> None:
+    for text in ("1" * 1000 + "x", "1." + "1" * 1000 + "x", "1e" + "0" * 1000 + "x", "." * 1000, " " * 1000):
+        assert number(text) is None
 
 
 @given(st.text(max_size=20), st.text(max_size=20))

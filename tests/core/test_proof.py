@@ -42,6 +42,7 @@ CHANGES: dict[str, list[Any]] = {
     ],
     "adjusts": [U(2)],
     "reason": ["typo", "t"],
+    "voids": [U(3), U(4)],
 }
 
 
@@ -53,7 +54,11 @@ def test_a_leaf_changes_when_any_field_changes(field: str, value: Any) -> None:
 
 
 def test_every_field_of_an_event_is_tried() -> None:
-    assert set(StoredEvent._fields) == set(CHANGES)
+    assert set(StoredEvent._fields) == set(CHANGES) | {"voided"}
+
+
+def test_the_mark_that_an_event_was_taken_back_is_beside_the_facts() -> None:
+    assert leaf(EVENT._replace(voided=7)) == leaf(EVENT)
 
 
 def test_all_those_changes_differ_from_each_other_too() -> None:

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
-from uuid import UUID
 
 import pytest
 from hypothesis import given
@@ -18,9 +17,11 @@ from tallystick.core.pricing import Flat, Graduated, Package, PerUnit, Tier, Vol
 from tallystick.core.simulation import (
     NOTHING,
     Account,
+    Beside,
     Compared,
     Cost,
     Outcome,
+    Part,
     added,
     compare,
     ranked,
@@ -41,7 +42,7 @@ APRIL = P("2026-04-01/2026-05-01")
 costs = st.builds(
     Cost, st.integers(-(10**12), 10**12), st.integers(-(10**30), 10**30).map(lambda n: D(n).scaleb(-24))
 )
-parts = st.dictionaries(st.sampled_from([None, *FEATURES]), st.builds(Compared, costs, costs))
+parts = st.dictionaries(st.sampled_from([*Beside, *FEATURES]), st.builds(Compared, costs, costs))
 people = st.lists(
     st.tuples(st.sampled_from(["USD", "EUR", "JPY"]), st.lists(st.tuples(parts, st.booleans()), min_size=1, max_size=4)),
     max_size=8,
@@ -49,7 +50,7 @@ people = st.lists(
 
 
 def accounts_of(
-    lived: Sequence[tuple[str, Sequence[tuple[dict[UUID | None, Compared], bool]]]],
+    lived: Sequence[tuple[str, Sequence[tuple[dict[Part, Compared], bool]]]],
 ) -> list[Account]:
     found = []
     for number, (currency, periods) in enumerate(lived):
@@ -82,7 +83,7 @@ def test_totals_are_the_sums_of_the_customers_and_everybody_is_counted_once(live
 def test_an_account_is_the_sum_of_its_periods_part_by_part(lived: list) -> None:  # type: ignore[type-arg]
     for account, (_, periods) in zip(accounts_of(lived), lived, strict=True):
         assert account.total == sum((whole(each) for each, _ in periods), Compared())
-        for part in (None, *FEATURES):
+        for part in (*Beside, *FEATURES):
             expected = sum((each.get(part, Compared()) for each, _ in periods), Compared())
             assert account.parts.get(part, Compared()) == expected
 
@@ -94,7 +95,7 @@ def test_what_is_shown_adds_up(lived: list) -> None:  # type: ignore[type-arg]
         show_total(each, CODES) for each in totals(accounts)
     ]
     for each in shown:
-        said = [*each["features"], *([each["base"]] if each["base"] else [])]
+        said = [*each["features"], *(each[part] for part in Beside if each[part])]
         for name in ("oldAmount", "newAmount", "difference"):
             assert each[name] == sum(part[name] for part in said)
             assert D(each[f"{name}Decimal"]) == sum((D(part[f"{name}Decimal"]) for part in said), D(0))
@@ -109,8 +110,8 @@ def test_who_saves_most_comes_first(lived: list) -> None:  # type: ignore[type-a
     assert len(differences) == len(accounts)
 
 
-@given(st.dictionaries(st.sampled_from([None, *FEATURES]), costs))
-def test_the_same_costs_on_both_sides_differ_in_nothing(same: dict[UUID | None, Cost]) -> None:
+@given(st.dictionaries(st.sampled_from([*Beside, *FEATURES]), costs))
+def test_the_same_costs_on_both_sides_differ_in_nothing(same: dict[Part, Cost]) -> None:
     told = compare(same, same)
     assert whole(told).difference == NOTHING
     assert whole(told).outcome is Outcome.SAME
@@ -118,9 +119,7 @@ def test_the_same_costs_on_both_sides_differ_in_nothing(same: dict[UUID | None, 
 
 
 @given(st.dictionaries(st.sampled_from(FEATURES), costs), st.dictionaries(st.sampled_from(FEATURES), costs))
-def test_the_other_way_round_who_saved_pays_more(
-    old: dict[UUID | None, Cost], new: dict[UUID | None, Cost]
-) -> None:
+def test_the_other_way_round_who_saved_pays_more(old: dict[Part, Cost], new: dict[Part, Cost]) -> None:
     there, back = whole(compare(old, new)), whole(compare(new, old))
     assert there.difference.minor == -back.difference.minor
     assert there.difference.exact == -back.difference.exact

@@ -11,20 +11,22 @@ from typing import Any
 
 import pytest
 
-from tallystick.core.catalog import terms_over
+from tallystick.core.adjustments import Rated, Usage, rate_period
+from tallystick.core.catalog import stretches
 from tallystick.core.events import decode
-from tallystick.core.invoicing import base_line, charge, subtotal, usage_line
+from tallystick.core.invoicing import Line, base_line, subtotal, usage_lines
 from tallystick.core.limits import EVENTS_PER_BATCH_MAX
-from tallystick.core.meters import Fold, fold, measure
-from tallystick.core.money import from_rate, text, to_minor, to_rate
+from tallystick.core.meters import fold, measure
+from tallystick.core.money import ZERO, from_rate, text, to_minor, to_rate
+from tallystick.core.price_shapes import parse
+from tallystick.core.pricing import unit_amount
 from tallystick.core.subscriptions import periods_per_invoice
-from tallystick.core.times import Anchor, Period, boundary
+from tallystick.core.times import Anchor, Period, boundary, days_between
 from tallystick.errors import InvalidRequest
-from tests.core.offers import meter, terms
-from tests.literals import D, P, at
+from tests.core.offers import CALLS, FEBRUARY, MARCH, basis_of, events, meter, rated, terms
+from tests.literals import D, at
 
 CASES = json.loads((Path(__file__).parents[2] / "contract/cases/worked.json").read_text())
-FEBRUARY, MARCH = P("2026-02-01/2026-03-01"), P("2026-03-01/2026-04-01")
 
 
 def value(given: dict[str, str | None], expected: str | None) -> None:
@@ -57,17 +59,39 @@ def aggregate(given: dict[str, Any], expected: str) -> None:
     assert fold(which, measured).quantity == D(expected)
 
 
+def lines_of(found: Rated) -> list[Line]:
+    return usage_lines(
+        basis_of(found), found, feature_id=CALLS, feature_name="API calls", unit="units", currency="USD"
+    )
+
+
 def charged(given: dict[str, Any], expected: dict[str, Any]) -> None:
-    promise = terms(given["included"], overage=True, unit=str(from_rate(given["rate"])))
-    cost = charge(promise, Fold(1, D(given["usage"])))
-    assert cost.billable == D(expected["billable"])
-    assert to_minor(cost.exact, "USD") == expected["cents"]
+    found = rated(terms(given["included"], overage=True, unit=str(from_rate(given["rate"]))), given["usage"])
+    lines = lines_of(found)
+    assert found.billable == sum((line.quantity for line in lines), ZERO) == D(expected["billable"])
+    assert subtotal(lines) == expected["cents"]
     if "total_cents" in expected:
-        lines = [
-            base_line("Pro", given["base_cents"], "USD", {}),
-            usage_line(cost, promise, feature_name="API calls", unit="units", currency="USD", evidence={}),
-        ]
-        assert subtotal(lines) == expected["total_cents"]
+        base = base_line("Pro", given["base_cents"], "USD", {})
+        assert subtotal([base, *lines]) == expected["total_cents"]
+
+
+def priced(given: dict[str, Any], expected: dict[str, Any]) -> None:
+    """A price of any model, of a quantity or of the amounts of events."""
+    used = events(*given["amounts"]) if "amounts" in given else Usage(D(given["usage"]))
+    found = rated(terms(price=parse(given["price"])), used)
+    assert subtotal(lines_of(found)) == expected["cents"]
+    if "parts" in expected:
+        parts = [[text(each.quantity), to_minor(each.amount, "USD")] for each in found.components]
+        assert parts == expected["parts"]
+
+
+def minimum(given: dict[str, Any], expected: dict[str, int]) -> None:
+    """What is missing to a minimum is a line of its own."""
+    promised = terms(overage=True, unit=str(from_rate(given["rate"])), minimum=given["minimum"])
+    usage_line, true_up = lines_of(rated(promised, given["usage"]))
+    assert (usage_line.charge_type, usage_line.amount) == ("standard", expected["usage_cents"])
+    assert (true_up.charge_type, true_up.amount) == ("true_up", expected["true_up_cents"])
+    assert subtotal([usage_line, true_up]) == expected["total_cents"]
 
 
 def unit_price(given: int, expected: str) -> None:
@@ -85,16 +109,16 @@ def change(given: dict[str, Any], expected: dict[str, int]) -> None:
 
     versions = [promise(given["old"]), promise(given["new"], version=2, valid_from=at("2026-02-15"))]
 
-    def seen(period: Period) -> tuple[int, Decimal | None]:
-        found = terms_over(versions, period)
-        assert found is not None
-        cost = charge(found, Fold(1, D(given["extra"]))).exact if "extra" in given else None
-        return (to_rate(found.price.unit_amount) if given["field"] == "rate" else int(found.included)), cost
+    def seen(period: Period) -> tuple[int, int | None]:
+        ((span, found),) = stretches(versions, period)
+        cents = None
+        if "extra" in given:
+            cents = subtotal(lines_of(rate_period([(span, found, Usage(D(given["extra"])))])))
+        return (to_rate(unit_amount(found.price)) if given["field"] == "rate" else int(found.included)), cents
 
-    now, cost = seen(FEBRUARY)
+    now, cents = seen(FEBRUARY)
     assert (now, seen(MARCH)[0]) == (expected["now"], expected["next"])
-    if cost is not None:
-        assert to_minor(cost, "USD") == expected["now_cents"]
+    assert cents == expected.get("now_cents")
 
 
 def anchor(given: dict[str, str], expected: list[str]) -> None:
@@ -102,6 +126,13 @@ def anchor(given: dict[str, str], expected: list[str]) -> None:
     start = at(given["start"])
     counted = Anchor(start, start.date(), weekly=given["interval"] == "weekly")
     assert [boundary(counted, index, "UTC") for index in range(3)] == [at(each) for each in expected]
+
+
+def days(given: dict[str, Any], expected: dict[str, int]) -> None:
+    """Days are counted on the calendar: what is left of a period when something changes in it."""
+    start, end = (at(each) for each in given["period"])
+    assert days_between(at(given["change"]), end, "UTC") == expected["remaining"]
+    assert days_between(start, end, "UTC") == expected["all"]
 
 
 def base(given: dict[str, Any], expected: dict[str, int | None]) -> None:
@@ -115,9 +146,12 @@ COMPUTED: dict[str, Callable[[Any, Any], None]] = {
     "batch_size": batch_size,
     "aggregate": aggregate,
     "charge": charged,
+    "price": priced,
+    "minimum": minimum,
     "unit_price": unit_price,
     "change": change,
     "anchor": anchor,
+    "days": days,
     "base": base,
 }
 TOLD_OVER_HTTP = {"batch", "free_plan"}

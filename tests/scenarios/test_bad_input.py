@@ -12,7 +12,7 @@ from tallystick.api.routes import OPERATIONS
 from tallystick.core import limits
 from tests.conftest import Organization, Server, open_one
 from tests.scenarios.wire import Json, everything, json_of, line, refusal, still_works
-from tests.shop import API, add_customer, done, hard_limit, open_shop
+from tests.shop import API, add_customer, add_feature, add_plan, done, hard_limit, open_shop
 
 JSON = {"content-type": "application/json"}
 TRACK, BATCH = f"{API}/usage/events", f"{API}/usage/events/batch"
@@ -20,13 +20,24 @@ TRACK, BATCH = f"{API}/usage/events", f"{API}/usage/events/batch"
 
 @pytest.fixture(scope="module")
 def shop(server: Server, database_url: str) -> Iterator[Organization]:
-    """`ada` holds the plan `pro`, `bob` holds nothing; the clock stands still."""
+    """`ada` holds the plan `pro`, `bob` holds nothing; the clock stands still.
+
+    The plan `team` promises all there is to measure, the plan `free` what it can.
+    """
     made = open_one(database_url, server.base_url, clock="2026-03-20T12:00:00Z")
     open_shop(made, "ada")
     add_customer(made, "bob")
+    promises: dict[str, Json] = {"amounts": {}, "peaks": {}, "levels": {}, "visits": {}, "people": {}}
+    for code, aggregation in zip(promises, ("sum", "max", "latest", "count", "unique"), strict=True):
+        grouped = {"aggregationProperty": "user"} if aggregation == "unique" else {}
+        add_feature(made, code, aggregation=aggregation, **grouped)
+    done(made.http.post(f"{API}/features", json={"name": "SSO", "code": "sso", "type": "boolean"}))
+    add_plan(made, "team", promises=promises | {"sso": {}})
+    add_plan(made, "free", price=None, promises={"amounts": {"includedAmount": 10}})
     plan = done(made.http.get(f"{API}/plans/pro"))
     held = done(made.http.get(f"{API}/subscriptions/active", params={"customerId": "ada"}))
-    made.made |= {"price": plan["prices"][0]["id"], "subscription": held["id"]}
+    (paid,) = done(made.http.get(f"{API}/invoices", params={"customerId": "ada"}))["data"]
+    made.made |= {"price": plan["prices"][0]["id"], "subscription": held["id"], "invoice": paid["id"]}
     yield made
     made.http.close()
 
@@ -71,6 +82,11 @@ GOOD: dict[str, tuple[str, Json]] = {
     "testClock.advance": ("/test-clock", {"advanceDays": 1}),
     "testClock.processBilling": ("/test-clock/process-billing", {}),
     "apiKeys.create": ("/api-keys", {"name": "Another"}),
+    "rating.preview": (
+        "/rating/preview",
+        {"price": {"model": "per_unit", "unitAmount": "0.01"}, "quantity": "5"},
+    ),
+    "invoices.verify": ("/invoices/{invoice}/verify", {}),
 }
 METHODS = {operation.name: operation.method for operation in OPERATIONS}
 WITH_BODY = {operation.name for operation in OPERATIONS if operation.body is not None}
@@ -81,6 +97,21 @@ NOT_TEXT: list[Any] = [5, True, [], {}]
 NOT_AMOUNT: list[Any] = ["5", True, [], {}, -1, 0.5, 10**40]
 NOT_NUMBER: list[Any] = ["5", " 5 ", "NaN", True, [], {}, -1, 10**40]
 NOT_FLAG: list[Any] = ["true", 1, 0, [], {}]
+NOT_DECIMAL: list[Any] = [
+    *NOT_TEXT[1:],
+    -1,
+    10**40,
+    "",
+    " 5 ",
+    "five",
+    "-1",
+    "NaN",
+    "Infinity",
+    "1_0",
+    "1E+99",
+    "0.0000000000001",
+]
+NOT_PRICE: list[Any] = [*NOT_TEXT, "0.01", {"model": None}, {"model": "free"}, {"unitAmount": "1"}]
 NOT_CODE: list[Any] = [*NOT_TEXT, "", "Api-Calls", "a b", "ä", "c" * 101, "a\n"]
 
 # Values that make a good body bad, field by field: always 400, and the field is named.
@@ -152,8 +183,20 @@ WRONG: dict[str, dict[str, list[Any]]] = {
         "unlimited": NOT_FLAG,
         "overage": ["text", [], 5],
         "pricingMode": [*NOT_TEXT, "ai_model", "free"],
+        "price": NOT_PRICE,
+        "minimumAmount": NOT_DECIMAL,
+        "maximumAmount": NOT_DECIMAL,
+        "validFrom": [*NOT_TEXT, "", "tomorrow", "2026-04-01", "2026-04-31T00:00:00Z"],
     },
-    "plans.updateFeature": {"includedAmount": NOT_NUMBER, "unlimited": NOT_FLAG, "overage": ["text", [], 5]},
+    "plans.updateFeature": {
+        "includedAmount": NOT_NUMBER,
+        "unlimited": NOT_FLAG,
+        "overage": ["text", [], 5],
+        "price": NOT_PRICE,
+        "minimumAmount": NOT_DECIMAL,
+        "maximumAmount": NOT_DECIMAL,
+        "validFrom": [*NOT_TEXT, "", "tomorrow", "2026-03-20T11:59:59.999Z", "0001-01-01T00:00:00Z"],
+    },
     "subscriptions.create": {
         "customerId": [*NOT_TEXT, "", GONE, "c" * 201],
         "planCode": [*NOT_TEXT, GONE],
@@ -183,8 +226,22 @@ WRONG: dict[str, dict[str, list[Any]]] = {
         "expiresInDays": ["5", True, 0, -1, 3651, 0.5],
         "permissions": ["all", [], {"usage": "write"}, {"usage": ["execute"]}],
     },
+    "rating.preview": {
+        "price": [*NOT_PRICE, None, GONE],
+        "quantity": [*NOT_DECIMAL, None, GONE],
+        "amounts": ["5", 5, True, {}, ["five"], ["1", None], ["1", "-1"], ["1"] * 10_001],
+        "included": NOT_DECIMAL,
+        "minimum": NOT_DECIMAL,
+        "maximum": NOT_DECIMAL,
+        "currency": [*NOT_TEXT, "", "usd", "XXX", "US\n"],
+    },
 }  # fmt: skip
-BODYLESS = {"plans.setDefaultPrice", "subscriptions.uncancel", "testClock.processBilling"}
+BODYLESS = {
+    "plans.setDefaultPrice",
+    "subscriptions.uncancel",
+    "testClock.processBilling",
+    "invoices.verify",
+}
 
 
 def send(shop: Organization, name: str, body: Json | bytes, **headers: str) -> httpx.Response:
@@ -273,6 +330,173 @@ def test_a_request_that_cannot_be_done(
     answer = send(shop, name, {**GOOD[name][1], **changes})
     refusal(answer, status, code, field)
     still_works(shop, answer)
+
+
+# Prices ---------------------------------------------------------------------------------------------------
+
+PER_UNIT: Json = {"model": "per_unit", "unitAmount": "0.01"}
+PERCENTAGE: Json = {"model": "percentage", "basisPoints": "290"}
+
+
+def tiers(*steps: tuple[Any, ...], model: str = "graduated") -> Json:
+    """A price of steps: (upTo, unitAmount, flatAmount)."""
+    names = ("upTo", "unitAmount", "flatAmount")
+    return {"model": model, "tiers": [dict(zip(names, step, strict=False)) for step in steps]}
+
+
+# What is wrong with a price, wherever it is sent: the price, the field, and a word of the reason.
+BAD_PRICES: list[tuple[Json, str, str]] = [
+    (tiers(("100", "1"), ("100", "2"), (None, "3")), "price.tiers[1].upTo", "more than 100"),
+    (tiers(("100", "1"), ("50", "2"), (None, "3")), "price.tiers[1].upTo", "more than 100"),
+    (tiers(("100", "1"), ("50", "2"), ("75", "3"), (None, "4")), "price.tiers[1].upTo", "more than 100"),
+    (tiers(("0", "1"), (None, "2")), "price.tiers[0].upTo", "more than 0"),
+    (tiers(("-5", "1"), (None, "2")), "price.tiers[0].upTo", "0 or more"),
+    (tiers(("100", "1"), ("200", "2")), "price.tiers[1].upTo", "open"),
+    (tiers(("100", "1")), "price.tiers[0].upTo", "open"),
+    (tiers((None, "1"), ("100", "2")), "price.tiers[0].upTo", "open"),
+    (tiers((None, "1"), (None, "2")), "price.tiers[0].upTo", "open"),
+    (tiers(("100", "1"), ("100", "2"), (None, "3"), model="volume"), "price.tiers[1].upTo", "more than 100"),
+    (tiers(("100", "1"), model="volume"), "price.tiers[0].upTo", "open"),
+    (tiers(), "price.tiers", "1 to 100"),
+    (tiers(*((str(step), "1") for step in range(1, 101)), (None, "1")), "price.tiers", "1 to 100"),
+    (tiers((None,)), "price.tiers[0].unitAmount", "flatAmount"),
+    (tiers((None, "-1")), "price.tiers[0].unitAmount", "0 or more"),
+    (tiers((None, "1", "one")), "price.tiers[0].flatAmount", "0 or more"),
+    ({"model": "graduated", "tiers": [{"unitAmount": "1"}]}, "price.tiers[0].upTo", "required"),
+    ({"model": "graduated", "tiers": [{"upTo": None, "unitAmount": "1", "flatFee": "1"}]}, "price.tiers[0].flatFee", "not a field"),
+    ({"model": "graduated", "tiers": ["100"]}, "price.tiers[0]", "object"),
+    ({"model": "graduated"}, "price.tiers", "list"),
+    ({**tiers((None, "1")), "chargeFlatAtZero": "yes"}, "price.chargeFlatAtZero", "true or false"),
+    ({"model": "per_unit"}, "price.unitAmount", "required"),
+    ({"model": "per_unit", "unitAmount": "-0.01"}, "price.unitAmount", "0 or more"),
+    ({"model": "per_unit", "unitAmount": True}, "price.unitAmount", "0 or more"),
+    ({**PER_UNIT, "tiers": []}, "price.tiers", "not a field"),
+    ({**PER_UNIT, "amount": "5"}, "price.amount", "not a field"),
+    ({"model": "flat"}, "price.amount", "required"),
+    ({"model": "flat", "amount": "five"}, "price.amount", "0 or more"),
+    ({"model": "package", "packageAmount": "25"}, "price.packageSize", "required"),
+    ({"model": "package", "packageSize": "0", "packageAmount": "25"}, "price.packageSize", "more than 0"),
+    ({"model": "package", "packageSize": "1000"}, "price.packageAmount", "required"),
+    ({"model": "package", "packageSize": "1000", "packageAmount": "25", "freeUnits": "-1"}, "price.freeUnits", "0 or more"),
+    ({"model": "percentage"}, "price.basisPoints", "required"),
+    ({"model": "percentage", "basisPoints": "10001"}, "price.basisPoints", "at most 10000"),
+    ({**PERCENTAGE, "minAmount": "5", "maxAmount": "1"}, "price.minAmount", "more than maxAmount"),
+    ({**PERCENTAGE, "freeEvents": "1.5"}, "price.freeEvents", "whole"),
+    ({**PERCENTAGE, "freeEvents": -1}, "price.freeEvents", "0 or more"),
+    ({**PERCENTAGE, "freeAmount": "lots"}, "price.freeAmount", "0 or more"),
+]  # fmt: skip
+
+
+def told(answer: httpx.Response, field: str, reason: str) -> None:
+    error = refusal(answer, 400, "validation_error", field)
+    messages = [each["message"] for each in error["details"] if each["field"] == field]
+    assert any(reason in each for each in messages), error["details"]
+
+
+@pytest.mark.parametrize(("price", "field", "reason"), BAD_PRICES)
+def test_a_bad_price_is_refused_wherever_it_is_sent(
+    shop: Organization, price: Json, field: str, reason: str
+) -> None:
+    asked = {"amounts": ["5"]} if price["model"] == "percentage" else {"quantity": "5"}
+    answers = [
+        send(shop, "rating.preview", {"price": price, **asked}),
+        send(shop, "plans.updateFeature", {"price": price}),
+        shop.http.post(f"{API}/plans/free/features", json={"featureId": "peaks", "price": price}),
+    ]
+    for answer in answers:
+        told(answer, field, reason)
+        still_works(shop, answer)
+
+
+def test_all_that_is_wrong_with_a_price_is_told_at_once(shop: Organization) -> None:
+    price = {"model": "percentage", "basisPoints": "-1", "minAmount": "x", "freeEvents": "0.5", "cap": "1"}
+    error = refusal(send(shop, "plans.updateFeature", {"price": price}), 400, "validation_error")
+    named = {each["field"] for each in error["details"]}
+    assert named == {"price.basisPoints", "price.minAmount", "price.freeEvents", "price.cap"}
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "field", "reason"),
+    [
+        # What the plan, the feature or its meter cannot bear.
+        ("team/features/people", {"price": PERCENTAGE}, "price.model", "sum"),
+        ("team/features/visits", {"price": PERCENTAGE}, "price.model", "sum"),
+        ("team/features/peaks", {"price": PERCENTAGE}, "price.model", "sum"),
+        ("team/features/levels", {"price": PERCENTAGE}, "price.model", "sum"),
+        ("team/features/amounts", {"price": PERCENTAGE, "includedAmount": 10}, "includedAmount", "freeEvents"),
+        ("team/features/sso", {"price": PER_UNIT}, "price", "boolean"),
+        ("team/features/sso", {"overage": {"unitPriceDecimal": "0.01"}}, "overage.unitPrice", "boolean"),
+        ("team/features/sso", {"minimumAmount": "5"}, "minimumAmount", "boolean"),
+        ("team/features/sso", {"maximumAmount": "5"}, "maximumAmount", "boolean"),
+        ("free/features/amounts", {"price": PER_UNIT}, "price", "free plan"),
+        ("free/features/amounts", {"price": tiers((None, "0.01"))}, "price", "free plan"),
+        ("free/features/amounts", {"overage": {"enabled": True, "unitPrice": 100}}, "overage.unitPrice", "free plan"),
+        ("free/features/amounts", {"overage": {"enabled": True}}, "overage.enabled", "free plan"),
+        ("free/features/amounts", {"overageEnabled": True}, "overage.enabled", "free plan"),
+        ("free/features/amounts", {"minimumAmount": "5"}, "minimumAmount", "price"),
+        # Minimum and maximum.
+        ("pro/features/api_calls", {"minimumAmount": "50.01", "maximumAmount": "50"}, "minimumAmount", "more than maximumAmount"),
+        ("team/features/amounts", {"minimumAmount": "5"}, "minimumAmount", "overage is off"),
+        ("team/features/amounts", {"maximumAmount": "5"}, "maximumAmount", "overage is off"),
+        ("team/features/amounts", {"maximumAmount": "0"}, "maximumAmount", "overage is off"),
+        ("pro/features/api_calls", {"minimumAmount": "5", "overage": {"enabled": False}}, "minimumAmount", "overage is off"),
+        # The same thing said twice, or both ways.
+        ("pro/features/api_calls", {"price": PER_UNIT, "overage": {"unitPrice": 100}}, "overage.unitPrice", "twice"),
+        ("pro/features/api_calls", {"price": PER_UNIT, "overage": {"unitPriceDecimal": "0.01"}}, "overage.unitPrice", "twice"),
+        ("pro/features/api_calls", {"price": PER_UNIT, "overageUnitPrice": 100}, "overage.unitPrice", "twice"),
+        ("pro/features/api_calls", {"price": PER_UNIT, "overage": {"enabled": False}}, "overage.enabled", "there is a price"),
+        ("pro/features/api_calls", {"price": PER_UNIT, "overageEnabled": False}, "overage.enabled", "there is a price"),
+        # When.
+        ("pro/features/api_calls", {"price": PER_UNIT, "validFrom": "2026-03-20T11:59:59Z"}, "validFrom", "past"),
+    ],
+)  # fmt: skip
+def test_a_promise_that_cannot_be_kept_is_not_given(
+    shop: Organization, path: str, body: Json, field: str, reason: str
+) -> None:
+    answer = shop.http.patch(f"{API}/plans/{path}", json=body)
+    told(answer, field, reason)
+    still_works(shop, answer)
+
+
+@pytest.mark.parametrize(
+    ("feature", "body", "field"),
+    [
+        ("people", {"price": PERCENTAGE}, "price.model"),
+        ("amounts", {"price": PERCENTAGE, "includedAmount": 1}, "includedAmount"),
+        ("amounts", {"price": PER_UNIT, "minimumAmount": "2", "maximumAmount": "1"}, "minimumAmount"),
+        ("amounts", {"minimumAmount": "2"}, "minimumAmount"),
+        ("amounts", {"price": PER_UNIT, "validFrom": "2026-03-01T00:00:00Z"}, "validFrom"),
+    ],
+)
+def test_nor_is_it_given_to_begin_with(shop: Organization, feature: str, body: Json, field: str) -> None:
+    answer = shop.http.post(f"{API}/plans/pro/features", json={"featureId": feature, **body})
+    refusal(answer, 400, "validation_error", field)
+
+
+@pytest.mark.parametrize(
+    ("changes", "field", "reason"),
+    [
+        ({"amounts": ["5"]}, "quantity", "not amounts"),
+        ({"amounts": ["5"], "quantity": GONE}, "quantity", "not amounts"),
+        ({"amounts": []}, "quantity", "not amounts"),
+        ({"price": PERCENTAGE}, "amounts", "not quantity"),
+        ({"price": PERCENTAGE, "quantity": GONE}, "amounts", "not quantity"),
+        ({"price": PERCENTAGE, "quantity": "5", "amounts": ["5"]}, "quantity", "amounts"),
+        (
+            {"price": PERCENTAGE, "quantity": GONE, "amounts": ["5"], "included": "1"},
+            "included",
+            "freeEvents",
+        ),
+        ({"minimum": "2", "maximum": "1"}, "minimum", "more than maximum"),
+        ({"price": PERCENTAGE, "quantity": GONE, "amounts": ["1", "two"]}, "amounts[1]", "decimal"),
+    ],
+)
+def test_a_preview_that_makes_no_sense_is_refused(
+    shop: Organization, changes: Json, field: str, reason: str
+) -> None:
+    body = {**GOOD["rating.preview"][1], **changes}
+    body = {name: value for name, value in body.items() if value is not GONE}
+    told(send(shop, "rating.preview", body), field, reason)
 
 
 NO_JSON: dict[str, bytes] = {
@@ -553,7 +777,7 @@ def test_a_full_limit_refuses_and_stays_full(server: Server, database_url: str) 
 
 # Addresses, queries, headers ------------------------------------------------------------------------------
 
-PAGED = ["customers", "usage/events", "invoices", "transactions", "api-keys"]
+PAGED = ["customers", "usage/events", "usage/late-events", "invoices", "transactions", "api-keys"]
 BAD_LIMITS = ["0", "-1", "101", "1.5", "ten", "", " 5", "1e1", "²", "00000000199", "9" * 400]
 BAD_CURSORS = ["", "next", "1", "ftr_" + "0" * 26, "cus_", "2026-01-01T00:00:00Z", "a\0"]
 
@@ -583,7 +807,9 @@ def test_a_bad_query_is_refused(shop: Organization, path: str, query: dict[str, 
     refusal(shop.http.get(f"{API}/{path}", params=query), 400, "validation_error", field)
 
 
-@pytest.mark.parametrize("path", ["usage/events", "invoices", "subscriptions", "feature-access"])
+@pytest.mark.parametrize(
+    "path", ["usage/events", "usage/late-events", "invoices", "subscriptions", "feature-access"]
+)
 def test_a_list_of_nobody_is_refused(shop: Organization, path: str) -> None:
     answer = shop.http.get(f"{API}/{path}", params={"customerId": "nobody"})
     refusal(answer, 404, "customer_not_found")

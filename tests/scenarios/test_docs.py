@@ -12,7 +12,7 @@ from tests.core import calendar_walk
 from tests.core.calendar_walk import Case, zone_of
 
 ROOT = Path(__file__).parents[2]
-PAGES = ("README.md", "docs/usage.md", "docs/invoices.md")
+PAGES = ("README.md", "docs/usage.md", "docs/invoices.md", "docs/prices.md", "docs/late.md")
 EXPECTED_REFUSALS = {"duplicate", "customer_not_found"}
 
 

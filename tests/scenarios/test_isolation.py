@@ -35,6 +35,7 @@ def two(server: Server, database_url: str) -> Iterator[Two]:
     subscribe(a, "eve")
     event = done(track(a, "ada", "secret", value=3))
     done(a.http.post(f"{API}/test-clock", json={"frozenTime": "2026-05-01T00:00:00Z"}))
+    done(track(a, "ada", "late", timestamp="2026-03-21T00:00:00Z"))
     open_shop(b, terms=overage("0.01"))
     add_customer(b, "bob")
     plan = done(a.http.get(f"{API}/plans/pro"))
@@ -103,6 +104,9 @@ CASES: dict[str, Case] = {
     "subscriptions.getActive": Case("/subscriptions/active", "customer_not_found", query={"customerId": "{customer}"}),
     "subscriptions.list": Case("/subscriptions", "customer_not_found", query={"customerId": "{customer}"}),
     "subscriptions.get": Case("/subscriptions/{subscription}", "subscription_not_found"),
+    "subscriptions.upcomingInvoice": Case(
+        "/subscriptions/{subscription}/upcoming-invoice", "subscription_not_found"
+    ),
     "subscriptions.cancel": Case(
         "/subscriptions/{subscription}/cancel", "subscription_not_found", body={"immediate": True}
     ),
@@ -113,8 +117,14 @@ CASES: dict[str, Case] = {
     "usage.set": Case(
         "/usage", "customer_not_found", body={"customerId": "{customer}", "featureCode": "api_calls", "value": 0}
     ),
+    "usage.summary": Case(
+        "/usage/summary",
+        "customer_not_found",
+        query={"customerId": "{customer}", "featureCode": "api_calls", "window": "day", "groupBy": "region"},
+    ),
     "usage.list": Case("/usage/events", "customer_not_found", query={"customerId": "{customer}"}),
     "usage.get": Case("/usage/events/{event}", "not_found"),
+    "usage.listLateEvents": Case("/usage/late-events", "customer_not_found", query={"customerId": "{customer}"}),
     "featureAccess.get": Case(
         "/feature-access/api_calls", "customer_not_found", query={"customerId": "{customer}"}
     ),
@@ -123,6 +133,11 @@ CASES: dict[str, Case] = {
     "invoices.get": Case("/invoices/{invoice}", "invoice_not_found"),
     "invoices.lineEvents": Case("/invoices/{invoice}/lines/{line}/events", "invoice_not_found"),
     "invoices.evidence": Case("/invoices/{invoice}/evidence", "invoice_not_found"),
+    "invoices.verify": Case("/invoices/{invoice}/verify", "invoice_not_found", body={}),
+    "invoices.explainLine": Case("/invoices/{invoice}/lines/{line}/explain", "invoice_not_found"),
+    "rating.preview": Case(
+        "/rating/preview", body={"price": {"model": "per_unit", "unitAmount": "0.01"}, "quantity": "5"}
+    ),
     "transactions.list": Case("/transactions", query={"customerEmail": "ada@example.com"}),
     "transactions.get": Case("/transactions/{transaction}", "transaction_not_found"),
     "testClock.get": Case("/test-clock"),
@@ -206,7 +221,9 @@ def test_a_batch_for_anothers_customer_stores_nothing(two: Two) -> None:
     assert [each["code"] for each in answer["failed"]] == ["customer_not_found"]
 
 
-@pytest.mark.parametrize("path", ["customers", "usage/events", "invoices", "transactions", "subscriptions"])
+@pytest.mark.parametrize(
+    "path", ["customers", "usage/events", "usage/late-events", "invoices", "transactions", "subscriptions"]
+)
 def test_lists_hold_only_what_is_ones_own(two: Two, path: str) -> None:
     theirs = {each["id"] for each in done(two.a.http.get(f"{API}/{path}"))["data"]}
     ours = {each["id"] for each in done(two.b.http.get(f"{API}/{path}"))["data"]}
@@ -216,7 +233,7 @@ def test_lists_hold_only_what_is_ones_own(two: Two, path: str) -> None:
 
 @pytest.mark.parametrize(
     ("path", "name"),
-    [("invoices", "invoice"), ("usage/events", "event"), ("customers", "customer"), ("transactions", "transaction"), ("api-keys", "key")],
+    [("invoices", "invoice"), ("usage/events", "event"), ("usage/late-events", "event"), ("customers", "customer"), ("transactions", "transaction"), ("api-keys", "key")],
 )  # fmt: skip
 def test_anothers_cursor_opens_nothing(two: Two, path: str, name: str) -> None:
     listed = done(two.b.http.get(f"{API}/{path}", params={"cursor": two.ids[name]}))

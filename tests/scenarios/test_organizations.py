@@ -217,6 +217,20 @@ def test_a_new_time_zone_counts_from_the_next_period_on(
     assert period_end(shop, held) == "2026-03-10T04:00:00.000Z"
 
 
+def test_grace_keeps_the_invoice_open_for_what_is_a_little_late(
+    make_organization: MakeOrganization, database_url: str
+) -> None:
+    shop = make_organization(clock="2026-01-10T12:00:00Z")
+    open_shop(shop)
+    assert tallystick(database_url, "update", shop.id, "--grace", "7200").returncode == 0
+    subscribe(shop, "ada")
+    issued = "/api/v1/invoices?customerId=ada"
+    set_clock(shop, "2026-02-10T01:59:59Z")
+    assert len(done(shop.http.get(issued))["data"]) == 1
+    set_clock(shop, "2026-02-10T02:00:00Z")
+    assert len(done(shop.http.get(issued))["data"]) == 2
+
+
 def period_end(shop: Organization, held: Json) -> str:
     found: str = done(shop.http.get(f"{API}/subscriptions/{held['id']}"))["currentPeriod"]["end"]
     return found
@@ -242,6 +256,8 @@ def test_what_was_changed_is_listed(shop: Organization, database_url: str) -> No
         (["--name", "n" * 201], "name"),
         (["--timezone", "Mars/Olympus"], "'Mars/Olympus' is not an IANA time zone"),
         (["--timezone", ""], "is not an IANA time zone"),
+        (["--grace", "soon"], "not a number of seconds"),
+        (["--grace", "604801"], "up to 604800"),
     ],
 )
 def test_what_cannot_be_is_refused_and_changes_nothing(

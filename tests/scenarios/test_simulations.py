@@ -72,7 +72,7 @@ def hold_together(report: Json) -> None:
     """Every sum of a report is the sum of its parts."""
     people = report["customers"]
     for each in (*people, *report["totals"]):
-        parts = each["features"] + ([each["base"]] if each["base"] else [])
+        parts = [*each["features"], *(each[name] for name in ("base", "planMinimum") if each[name])]
         for name in AMOUNTS:
             assert each[name] == sum(part[name] for part in parts)
         assert each["difference"] == each["newAmount"] - each["oldAmount"]

@@ -1,11 +1,14 @@
 """Migrations run once, under a lock, and leave what `schema.sql` shows."""
 
 import threading
+from hashlib import sha256
 from pathlib import Path
+from uuid import uuid4
 
 import psycopg
 import pytest
 from tests.conftest import private_dir
+from tests.literals import at
 
 from tallystick.store import migrate, schema
 
@@ -45,3 +48,57 @@ def test_a_database_of_a_newer_program_is_left_alone(empty_database: str) -> Non
         conn.execute("INSERT INTO migrations (number, name) VALUES (9999, 'from the future')")
     with pytest.raises(RuntimeError, match="newer Tallystick"):
         migrate.migrate(empty_database)
+
+
+def test_distinct_values_counted_before_they_were_numbered_move_over(empty_database: str) -> None:
+    """A database of the first migration alone, with two versions of a meter, keeps every value of every hour."""
+    ids = {name: uuid4() for name in ("organization", "feature", "ada", "bob", "old", "new")}
+    values = [sha256(str(each).encode()).digest()[:16] for each in range(3000)]
+    kept = {
+        (ids[who], ids[meter], hour, value)
+        for who, meter, hour, some in [
+            ("ada", "old", at("2026-01-01T00:00"), values),
+            ("ada", "old", at("2026-01-01T05:00"), values[::7]),
+            ("ada", "new", at("2026-01-01T05:00"), values[1000:2500:3]),
+            ("bob", "new", at("2026-01-01T05:00"), values[:1]),
+        ]
+        for value in some
+    }
+    with psycopg.connect(empty_database, autocommit=True) as conn:
+        _, name, first = migrate.available()[0]
+        conn.execute(first.encode())
+        conn.execute(
+            "CREATE TABLE migrations (number int PRIMARY KEY, name text NOT NULL, applied_at timestamptz)"
+        )
+        conn.execute("INSERT INTO migrations VALUES (1, %s, now())", (name,))
+        conn.execute(
+            "INSERT INTO organizations VALUES (%s, 'o', 'live', 'UTC', 'USD', NULL, NULL, 'O', 0, now())",
+            (ids["organization"],),
+        )
+        conn.execute(
+            "INSERT INTO features VALUES (%s, %s, 'users', 'users', 'usage', NULL, NULL, now(), now())",
+            (ids["feature"], ids["organization"]),
+        )
+        for version, meter in enumerate(("old", "new"), start=1):
+            conn.execute(
+                "INSERT INTO meters VALUES (%s, %s, %s, %s, 'e', 'unique', 'user', '[]', 'ignore', now())",
+                (ids[meter], ids["organization"], ids["feature"], version),
+            )
+        with conn.cursor() as cursor:
+            cursor.executemany("INSERT INTO usage_values VALUES (%s, %s, %s, %s)", sorted(kept))
+    assert name not in migrate.migrate(empty_database)
+    with psycopg.connect(empty_database, options="-c timezone=UTC") as conn:
+        assert conn.execute("SELECT to_regclass('usage_values')").fetchone() == (None,)
+        found = conn.execute(
+            """SELECT u.customer_id, u.meter_id, u.hour, d.value_hash
+                 FROM usage_sets u JOIN distinct_values d
+                   ON d.customer_id = u.customer_id AND d.feature_id = %s AND d.number / 2048 = u.block
+                WHERE get_bit(u.members, mod(d.number, 2048)) = 1""",
+            (ids["feature"],),
+        ).fetchall()
+        assert len(found) == len(kept)
+        assert set(found) == kept
+        counts = conn.execute(
+            "SELECT count(*), count(DISTINCT number), max(number) FROM distinct_values GROUP BY customer_id"
+        ).fetchall()
+        assert sorted(counts) == [(1, 1, 0), (3000, 3000, 2999)], "numbers are dense"

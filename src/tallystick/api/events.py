@@ -26,8 +26,16 @@ class UsageEventOut(Out, kw_only=True):
     properties: list[Property]
     kind: str = "event"
     reason: str | None | Maybe = MISSING
+    voids: str | Maybe = MISSING  # the event this one takes back
+    voided: bool | Maybe = MISSING
     object: str = "usage_event"
     livemode: bool
+
+
+def _kind(event: StoredEvent) -> str:
+    if event.voids is not None:
+        return "void"
+    return "event" if event.adjusts is None else "adjustment"
 
 
 def show(event: StoredEvent, reference: str, *, live: bool) -> UsageEventOut:
@@ -42,7 +50,9 @@ def show(event: StoredEvent, reference: str, *, live: bool) -> UsageEventOut:
         created_at=show_instant(event.received_at),
         # In one order, whatever the caller's was: a replay is rendered from the database, which keeps its own.
         properties=[Property(property=name, value=value) for name, value in sorted(event.properties.items())],
-        kind="event" if event.adjusts is None else "adjustment",
-        reason=MISSING if event.adjusts is None else event.reason,
+        kind=_kind(event),
+        reason=MISSING if event.adjusts is None and event.voids is None else event.reason,
+        voids=ids.show(ids.EVENT, event.voids) if event.voids else MISSING,
+        voided=True if event.voided is not None else MISSING,
         livemode=live,
     )

@@ -13,6 +13,7 @@ from tallystick.api import events, versions
 from tallystick.api.operations import Operation
 from tallystick.api.routes import OPERATIONS, PREFIXES
 from tallystick.core import limits
+from tallystick.core.windows import Window
 from tallystick.errors import CODES
 
 _ALWAYS = ("unauthorized", "forbidden", "rate_limited", "internal_error", "unavailable")
@@ -82,7 +83,7 @@ def _describe(operation: Operation, by_kind: dict[str, Any]) -> dict[str, Any]:
         for name in re.findall(r"{(\w+)}", operation.path)
     ]
     parameters += [
-        {"name": name, "in": "query", "required": False, "schema": _query_schema(name)}
+        {"name": name, "in": "query", "required": name in operation.requires, "schema": _query_schema(name)}
         for name in operation.query
     ]
     described: dict[str, Any] = {
@@ -115,6 +116,10 @@ def _describe(operation: Operation, by_kind: dict[str, Any]) -> dict[str, Any]:
 def _query_schema(name: str) -> dict[str, Any]:
     if name == "limit":
         return {"type": "integer", "minimum": 1, "maximum": limits.PAGE_SIZE_MAX, "default": limits.PAGE_SIZE}
+    if name == "window":
+        return {"type": "string", "enum": [each.value for each in Window]}
+    if name in ("start", "end"):
+        return {"type": "string", "format": "date-time"}
     return {"type": "boolean"} if name == "includePrivate" else {"type": "string"}
 
 

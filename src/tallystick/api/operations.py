@@ -127,6 +127,7 @@ class Operation:
     body: type[Any] | None = None
     status: int = 200
     query: tuple[str, ...] = ()
+    requires: tuple[str, ...] = ()  # of the query
     also: tuple[tuple[str, str], ...] = ()  # other (method, path) spellings of older clients
     errors: tuple[str, ...] = ()
     writes: bool | None = None

@@ -22,6 +22,7 @@ class CreatePlan(In, kw_only=True):
     is_public: bool = True
     is_free: bool = False
     block_on_exhaustion: bool | None = None
+    minimum_amount: Any = None
     plan_group_id: str | None = None
     metadata: dict[str, Any] | None = None
 
@@ -31,6 +32,7 @@ class UpdatePlan(In, kw_only=True):
     description: Text | None | Maybe = MISSING
     metadata: dict[str, Any] | None | Maybe = MISSING
     is_public: bool | Maybe = MISSING
+    minimum_amount: Any = MISSING
 
 
 class SetVisibility(In, kw_only=True):
@@ -143,6 +145,7 @@ class PlanOut(Out, kw_only=True):
     is_default: bool = False
     is_free: bool
     block_on_exhaustion: bool | None
+    minimum_amount: str | None
     sort_order: int
     plan_group_id: str | None = None
     metadata: dict[str, Any] | None

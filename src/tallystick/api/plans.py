@@ -1,5 +1,6 @@
 """Plans, their prices and what they promise (behaviour.md §4)."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
@@ -28,7 +29,7 @@ from tallystick.api.plan_shapes import (
 )
 from tallystick.api.wire import MISSING
 from tallystick.core import ids, price_shapes
-from tallystick.core.catalog import Feature, Terms
+from tallystick.core.catalog import Feature, Minimum, Terms
 from tallystick.core.meters import number
 from tallystick.core.money import fits, from_rate, text, to_rate
 from tallystick.core.price_shapes import model_of
@@ -119,6 +120,7 @@ async def _show(call: Call[Any], plans: list[Plan]) -> list[PlanOut]:
     promised = publish_catalog.by_plan(
         await catalog.terms(call.conn, organization_id=organization_id, plan_ids=plan_ids), call.now
     )
+    minimums = await catalog.minimums(call.conn, organization_id=organization_id)
     prices: dict[UUID, list[PlanPrice]] = {}
     for price in await catalog.prices(call.conn, organization_id=organization_id, plan_ids=plan_ids):
         prices.setdefault(price.plan_id, []).append(price)
@@ -132,6 +134,7 @@ async def _show(call: Call[Any], plans: list[Plan]) -> list[PlanOut]:
             is_public=plan.is_public,
             is_free=plan.is_free,
             block_on_exhaustion=plan.block_on_exhaustion,
+            minimum_amount=_minimum(minimums.get(plan.id, ())),
             sort_order=plan.sort_order,
             metadata=plan.metadata,
             created_at=show_instant(plan.created_at),
@@ -154,6 +157,10 @@ async def _show(call: Call[Any], plans: list[Plan]) -> list[PlanOut]:
         )
         for plan in plans
     ]
+
+
+def _minimum(versions: Sequence[Minimum]) -> str | None:
+    return text(versions[-1].amount) if versions and versions[-1].amount is not None else None
 
 
 async def _find(call: Call[Any]) -> Plan:
@@ -194,7 +201,10 @@ async def create(call: Call[CreatePlan]) -> Reply:
         created_at=call.now,
         updated_at=call.now,
     )
+    minimum = _amount("minimumAmount", body.minimum_amount)
     await publish_catalog.create_plan(call.conn, organization_id=call.organization.id, plan=plan)
+    if minimum is not None:
+        await _set_minimum(call, plan, minimum)
     return await _answer(call, plan, 201)
 
 
@@ -219,7 +229,15 @@ async def update(call: Call[UpdatePlan]) -> Reply:
     }
     plan = replace(plan, **changes, updated_at=call.now)
     await catalog.update_plan(call.conn, organization_id=call.organization.id, plan=plan)
+    if call.body.minimum_amount is not MISSING:
+        await _set_minimum(call, plan, _amount("minimumAmount", call.body.minimum_amount))
     return await _answer(call, plan)
+
+
+async def _set_minimum(call: Call[Any], plan: Plan, amount: Decimal | None) -> None:
+    await publish_catalog.set_minimum(
+        call.conn, organization_id=call.organization.id, plan=plan, amount=amount, now=call.now
+    )
 
 
 async def set_visibility(call: Call[SetVisibility]) -> Reply:
@@ -348,6 +366,7 @@ def terms_spec(body: AddPlanFeature | UpdatePlanFeature) -> TermsSpec:
         unlimited=body.unlimited,
         overage_enabled=charges,
         price=price,
+        price_field="overage.unitPrice" if body.price is None else "price",
         minimum=_amount("minimumAmount", body.minimum_amount),
         maximum=_amount("maximumAmount", body.maximum_amount),
         valid_from=_instant("validFrom", body.valid_from),

@@ -9,6 +9,7 @@ from tallystick.core import ids
 from tallystick.core.invoicing import number
 from tallystick.flows.explain_line import explain_line
 from tallystick.flows.verify import InvoiceReport, verify_invoice
+from tallystick.store import db
 
 
 class LineVerified(Out, kw_only=True):
@@ -72,8 +73,10 @@ def show_report(report: InvoiceReport, *, live: bool) -> InvoiceVerified:
 
 
 async def verify(call: Call[None]) -> Reply:
-    invoice = await find_invoice(call)
-    return Reply(show_report(await verify_invoice(call.conn, call.organization, invoice), live=call.live))
+    async with db.one_moment(call.conn):
+        invoice = await find_invoice(call)
+        report = await verify_invoice(call.conn, call.organization, invoice)
+    return Reply(show_report(report, live=call.live))
 
 
 async def explain(call: Call[None]) -> Reply:

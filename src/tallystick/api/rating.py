@@ -53,13 +53,15 @@ class PreviewOut(Out, kw_only=True):
 async def preview(call: Call[Preview]) -> Reply:
     body = call.body
     price = parse(body.price)
-    currency = body.currency or call.organization.currency
+    currency = call.organization.currency if body.currency is None else body.currency
     if currency not in CURRENCIES:
         raise InvalidRequest(FieldError("currency", "is not a currency we bill in"))
     amounts = _amounts(body)
     if isinstance(price, Percentage) != (body.amounts is not None):
         wanted = ("amounts", "quantity") if isinstance(price, Percentage) else ("quantity", "amounts")
         raise InvalidRequest(FieldError(wanted[0], f"this price is asked about {wanted[0]}, not {wanted[1]}"))
+    if body.amounts is not None and body.quantity is not None:
+        raise InvalidRequest(FieldError("quantity", "this price is asked about amounts, not quantity"))
     quantity = sum(amounts, ZERO) if body.amounts is not None else _decimal("quantity", body.quantity)
     included, minimum, maximum = (
         _optional(name, getattr(body, name)) for name in ("included", "minimum", "maximum")

@@ -5,6 +5,7 @@ from typing import Final
 from tallystick.api import (
     access,
     api_keys,
+    corrections,
     customers,
     features,
     invoices,
@@ -18,6 +19,7 @@ from tallystick.api import (
     transactions,
     upcoming,
     usage,
+    usage_summary,
 )
 from tallystick.api.operations import Operation
 
@@ -29,7 +31,9 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
     *subscriptions.OPERATIONS,
     *upcoming.OPERATIONS,
     *late_events.OPERATIONS,
+    *corrections.OPERATIONS,
     *usage.OPERATIONS,
+    *usage_summary.OPERATIONS,
     *access.OPERATIONS,
     *invoices.OPERATIONS,
     *proofs.OPERATIONS,

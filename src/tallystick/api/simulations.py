@@ -68,10 +68,11 @@ class SimulatedFeature(Amounts, kw_only=True):
 
 
 class SimulatedParts(Amounts, kw_only=True):
-    """`base`: the plan's price in advance, where a plan was simulated."""
+    """`base`: the plan's price in advance, where a plan was simulated; `planMinimum`: what lifts usage to it."""
 
     currency: str
     base: Amounts | None
+    plan_minimum: Amounts | None
     features: list[SimulatedFeature]
     periods: int
     open_periods: int

@@ -9,7 +9,8 @@ from tallystick.api.wire import Out
 from tallystick.core import ids
 from tallystick.core.times import show_instant
 from tallystick.errors import Problem
-from tallystick.flows.close_period import prepare
+from tallystick.flows.close_period import prepare, read_for
+from tallystick.store import db
 
 
 class UpcomingInvoice(Out, kw_only=True):
@@ -30,10 +31,12 @@ class UpcomingInvoice(Out, kw_only=True):
 
 
 async def upcoming(call: Call[None]) -> Reply:
-    subscription = await find_subscription(call)
-    if subscription.closes_at is None:
-        raise Problem("subscription_not_active", "This subscription has no invoice to come.")
-    prepared = await prepare(call.conn, call.organization, subscription, call.now)
+    async with db.one_moment(call.conn):
+        subscription = await find_subscription(call)
+        if subscription.closes_at is None:
+            raise Problem("subscription_not_active", "This subscription has no invoice to come.")
+        reads = await read_for(call.conn, call.organization, [subscription])
+        prepared = await prepare(call.conn, reads, subscription, call.now)
     return Reply(
         UpcomingInvoice(
             subscription_id=ids.show(ids.SUBSCRIPTION, subscription.id),

@@ -13,14 +13,17 @@ from tallystick.app import wall
 from tallystick.cli import terminal
 from tallystick.cli.terminal import DatabaseUrl, DataDir, Json
 from tallystick.core import ids
+from tallystick.core.limits import GRACE_MAX
 from tallystick.core.times import parse_instant, show_instant
 from tallystick.flows.open_organization import NewKey, change_organization, open_organization
+from tallystick.flows.subscribe import grace_of
 from tallystick.store import organizations
 from tallystick.store.db import Database
 from tallystick.store.organizations import Organization
 
 app = typer.Typer(help="Organizations: the businesses that bill.", no_args_is_help=True)
 FOLLOW_CURRENT: Final = "current"
+DEFAULT_GRACE: Final = "default"
 _ID_CHARS: Final = len(ids.show(ids.ORGANIZATION, UUID(int=0)))
 
 
@@ -106,6 +109,13 @@ def update(
             help="The version spoken to callers that name none: a date, or current, whatever that is."
         ),
     ] = None,
+    grace: Annotated[
+        str | None,
+        typer.Option(
+            help="Seconds between a period's end and its invoice, for usage that is a little late; or default: "
+            "an hour live, none in a sandbox. From each subscription's next period on."
+        ),
+    ] = None,
     data_dir: DataDir = None,
     database_url: DatabaseUrl = None,
     as_json: Json = False,
@@ -116,13 +126,15 @@ def update(
         terminal.fail(
             f"--api-version {api_version!r} is not known; it is one of {known}, or {FOLLOW_CURRENT}"
         )
-    changes: dict[str, str | None] = {
+    changes: dict[str, str | int | None] = {
         field: value for field, value in (("name", name), ("timezone", timezone)) if value is not None
     }
     if api_version is not None:
         changes["api_version"] = None if api_version == FOLLOW_CURRENT else api_version
+    if grace is not None:
+        changes["grace_s"] = None if grace == DEFAULT_GRACE else _seconds(grace)
     if not changes:
-        terminal.fail("there is nothing to change: give --name, --timezone or --api-version")
+        terminal.fail("there is nothing to change: give --name, --timezone, --api-version or --grace")
 
     async def act(database: Database) -> Organization:
         named = await terminal.the_organization(database, organization)
@@ -140,12 +152,20 @@ def update(
     )
 
 
-def _row(organization: Organization) -> dict[str, str | None]:
+def _seconds(given: str) -> int:
+    if not (given.isascii() and given.isdecimal()) or not int(given) <= GRACE_MAX.total_seconds():
+        longest = int(GRACE_MAX.total_seconds())
+        terminal.fail(f"--grace {given!r} is not a number of seconds up to {longest}, or {DEFAULT_GRACE}")
+    return int(given)
+
+
+def _row(organization: Organization) -> dict[str, str | int | None]:
     return {
         "organizationId": ids.show(ids.ORGANIZATION, organization.id),
         "name": organization.name,
         "mode": organization.mode,
         "timezone": organization.timezone,
         "apiVersion": organization.api_version,
+        "graceSeconds": int(grace_of(organization).total_seconds()),
         "createdAt": show_instant(organization.created_at),
     }

@@ -14,6 +14,7 @@ from tallystick.core.catalog import Terms
 from tallystick.core.money import ZERO
 from tallystick.core.pricing import Component, Components, Percentage, minus, rate, total
 from tallystick.core.times import Period
+from tallystick.errors import must
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +76,13 @@ def rate_period(stretches: Sequence[tuple[Period, Terms, Usage]]) -> Rated:
     """
     charges: list[Charge] = []
     before = NOTHING_USED
-    running = ZERO
+    running = held_back = ZERO
     for place, (span, terms, usage) in enumerate(stretches):
         parts = _cumulative(terms, usage)
         if place:
             parts = minus(parts, _cumulative(terms, before))
-        parts = (*parts, *_capped(terms, running, total(parts)))
+        cap = _capped(terms, running, held_back, total(parts))
+        parts = (*parts, *cap)
         charges.append(
             Charge(
                 span,
@@ -93,6 +95,7 @@ def rate_period(stretches: Sequence[tuple[Period, Terms, Usage]]) -> Rated:
             )
         )
         running += total(parts)
+        held_back -= total(cap)
         before = usage
     return Rated(tuple(charges), _true_up(charges, running))
 
@@ -110,11 +113,20 @@ def _cumulative(terms: Terms, usage: Usage) -> Components:
     if terms.unlimited or not terms.overage_enabled:
         return parts
     if isinstance(terms.price, Percentage):
+        events = sum(usage.amounts, ZERO)
+        must(events == usage.quantity, "a percentage sees every event", events=events, used=usage.quantity)
         return rate(terms.price, used, usage.amounts)
     return (*parts, *rate(terms.price, billable))
 
 
-def _capped(terms: Terms, running: Decimal, amount: Decimal) -> Components:
+def _capped(terms: Terms, running: Decimal, held_back: Decimal, amount: Decimal) -> Components:
+    """What the maximum holds back of a stretch.
+
+    A stretch can take back what came before it: a cheaper volume tier was reached, or a total was corrected. What
+    was never charged because of the maximum is then the first to go.
+    """
+    if amount < 0 and held_back:
+        return (Component("above the maximum before", Decimal(1), min(held_back, -amount)),)
     if terms.maximum is None:
         return ()
     allowed = max(ZERO, terms.maximum - running)

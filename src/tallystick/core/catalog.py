@@ -1,7 +1,7 @@
 """What is offered: features, plans, and the terms a plan gives for a feature over a period."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
@@ -62,6 +62,22 @@ class Terms:
 
 
 @dataclass(frozen=True, slots=True)
+class Minimum:
+    """The least a plan's usage costs a period, from a moment on; None: nothing any more. Major units."""
+
+    valid_from: datetime
+    amount: Decimal | None
+
+
+def minimum_over(versions: Sequence[Minimum], period: Period) -> Decimal | None:
+    """What was asked at the period's start, or less if it was lowered within it: like terms, worse waits."""
+    before = [each.amount for each in versions if each.valid_from <= period.start]
+    during = [each.amount for each in versions if period.start < each.valid_from < period.end]
+    asked = [before[-1] if before else None, *during]
+    return None if None in asked else min(each for each in asked if each is not None)
+
+
+@dataclass(frozen=True, slots=True)
 class Catalogue:
     """All that ingest must know of an organization's offer, in one value."""
 
@@ -69,6 +85,7 @@ class Catalogue:
     meters: Mapping[str, tuple[Meter, ...]]  # by event code, every version
     versions: Mapping[UUID, tuple[tuple[datetime, Meter], ...]]  # by feature, in order
     plans: Mapping[UUID, Mapping[UUID, tuple[Terms, ...]]]  # plan → feature → versions in order
+    minimums: Mapping[UUID, tuple[Minimum, ...]] = field(default_factory=dict)  # by plan, versions in order
 
 
 Stretch = tuple[Period, Terms]
@@ -89,7 +106,7 @@ def stretches(versions: Sequence[Terms], period: Period) -> tuple[Stretch, ...]:
         if version.valid_from <= period.start:
             current = None if version.removed else version
         elif version.pinned:
-            if current is not None:
+            if current is not None and start < version.valid_from:
                 found.append((Period(start, version.valid_from), current))
             start, current = version.valid_from, None if version.removed else version
         elif not version.removed:
@@ -117,12 +134,15 @@ def promised(versions: Sequence[Terms], now: datetime) -> Terms | None:
 def _bettered(current: Terms, newer: Terms) -> Terms:
     """`current` with everything in which `newer` is kinder."""
     cheaper = newer.overage_enabled and is_kinder(newer.price, current.price)
+    takes_all = current.overage_enabled and isinstance(
+        current.price, Percentage
+    )  # nothing is included (ruling 19)
     return replace(
         current,
         id=newer.id if cheaper else current.id,
         version=newer.version if cheaper else current.version,
         enabled=current.enabled or newer.enabled,
-        included=max(current.included, newer.included),
+        included=current.included if takes_all else max(current.included, newer.included),
         unlimited=current.unlimited or newer.unlimited,
         price=newer.price if cheaper else current.price,
         minimum=_least(current.minimum, newer.minimum, none_is=ZERO),

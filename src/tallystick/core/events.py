@@ -57,6 +57,8 @@ class StoredEvent(NamedTuple):
     properties: Mapping[str, str] = NO_PROPERTIES
     adjusts: UUID | None = None
     reason: str | None = None
+    voids: UUID | None = None  # it takes back the event of that id, of which it is a copy
+    voided: int | None = None  # the batch that took it back: a mark beside the facts, in no leaf
 
     def as_sent(self) -> tuple[object, ...]:
         return (self.feature, self.value, self.occurred_at if self.timed else None, dict(self.properties))

@@ -33,6 +33,40 @@ class Basis:
     position: int  # how far the chain was
 
 
+@dataclass(frozen=True, slots=True)
+class PlanPeriod:
+    """A usage period as a whole."""
+
+    index: int
+    period: Period
+    timezone: str
+    position: int
+
+
+def of_plan_minimum(
+    lived: PlanPeriod, *, minimum: Decimal, features_minor: int, before_minor: int
+) -> dict[str, Any]:
+    return {
+        "part": "plan_minimum",
+        "period": _show_period(lived),
+        "instants": _instants(lived.period),
+        "minimum": text(minimum),
+        "featuresAmount": features_minor,
+        "amountBefore": before_minor,
+        "components": [],
+        "chainPosition": lived.position,
+    }
+
+
+def _show_period(lived: Basis | PlanPeriod) -> dict[str, Any]:
+    return {
+        "index": lived.index,
+        "start": show_instant(lived.period.start),
+        "end": show_instant(lived.period.end),
+        "timezone": lived.timezone,
+    }
+
+
 def of_charge(basis: Basis, charge: Charge) -> dict[str, Any]:
     return {
         **_common(basis, charge.terms),
@@ -98,12 +132,7 @@ def _common(basis: Basis, terms: Terms) -> dict[str, Any]:
                 for each in basis.meter.filters
             ],
         },
-        "period": {
-            "index": basis.index,
-            "start": show_instant(basis.period.start),
-            "end": show_instant(basis.period.end),
-            "timezone": basis.timezone,
-        },
+        "period": _show_period(basis),
         "instants": _instants(basis.period),
         "terms": [_show_stretch(stretch) for stretch in basis.stretches],
         "chainPosition": basis.position,

@@ -7,7 +7,7 @@ from typing import Any
 
 from tallystick.core.invoicing import Part
 from tallystick.core.meters import Aggregation
-from tallystick.core.money import exponent, from_minor, text
+from tallystick.core.money import exponent, from_minor, text, to_minor
 
 _MEASURED = {
     Aggregation.SUM: "the sum of {what}",
@@ -44,6 +44,13 @@ def explain(
             f"The base price of {description}, {money(amount, currency)}, is charged in advance for the period "
             f"from {period['start']} to {period['end']} ({period['timezone']})."
         ]
+    if part == Part.PLAN_MINIMUM:
+        return [
+            _period(proof),
+            f"The plan's usage costs at least {proof['minimum']} {currency} a period; its features come to "
+            f"{money(proof['featuresAmount'], currency)}, and {money(proof['amountBefore'], currency)} had been "
+            f"added before. The line is what is missing: {money(amount, currency)}.",
+        ]
     sentences = [_period(proof), _meter(proof)]
     if part in (Part.USAGE, Part.DIFFERENCE):
         sentences.append(_events(proof, dropped))
@@ -52,7 +59,7 @@ def explain(
     if part == Part.DIFFERENCE:
         sentences += _difference(proof, currency)
     sentences += [_component(each, currency) for each in proof["components"]]
-    sentences.append(_rounding(proof, amount, currency, difference=part == Part.DIFFERENCE))
+    sentences.append(_rounding(proof, amount, currency, part))
     return sentences
 
 
@@ -115,10 +122,14 @@ def _component(part: Mapping[str, str], currency: str) -> str:
     return f"{part['label'].capitalize()}: {part['quantity']} × {part['unitAmount']} {currency} = {part['amount']} {currency}."
 
 
-def _rounding(proof: Mapping[str, Any], amount: int, currency: str, *, difference: bool) -> str:
-    if difference:
+def _rounding(proof: Mapping[str, Any], amount: int, currency: str, part: str | None) -> str:
+    if part == Part.DIFFERENCE:
         return f"The line is the difference: {money(amount, currency)}."
     exact = text(Decimal(proof["exact"]))
     if Decimal(exact) == from_minor(amount, currency):
         return f"Together that is exactly {money(amount, currency)}."
+    if part == Part.MINIMUM:
+        return f"Of that {exact} {currency}, the usage as it was rounded leaves {money(amount, currency)}."
+    if amount < to_minor(Decimal(exact), currency):
+        return f"Of that {exact} {currency}, what was rounded before leaves {money(amount, currency)} to the maximum."
     return f"Together that is {exact} {currency}, rounded once, half up, to {money(amount, currency)}."

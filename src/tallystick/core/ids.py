@@ -27,6 +27,7 @@ INVOICE_LINE: Final = "inl"
 TRANSACTION: Final = "txn"
 API_KEY: Final = "key"
 CLOCK_RUN: Final = "clr"
+CORRECTION: Final = "cor"
 SIMULATION: Final = "sim"
 REQUEST: Final = "req"
 

@@ -10,7 +10,7 @@ from uuid import UUID
 
 from tallystick.core import evidence
 from tallystick.core.adjustments import Rated
-from tallystick.core.evidence import Basis
+from tallystick.core.evidence import Basis, PlanPeriod
 from tallystick.core.money import ZERO, from_minor, text, to_minor
 from tallystick.core.pricing import Components, minus, unit_amount
 from tallystick.core.times import Period, local_day
@@ -76,7 +76,7 @@ def usage_lines(
     """A line for each stretch that costs something, and one that lifts them to the minimum."""
     lines = []
     several = len(rated.charges) > 1
-    for charge in rated.charges:
+    for charge, amount in zip(rated.charges, charges_in_money(rated, currency), strict=True):
         if not charge.billable and not charge.exact:
             continue
         included = charge.included or ZERO
@@ -91,7 +91,7 @@ def usage_lines(
                 description=f"{said}, {_days(charge.span, basis.timezone)}" if several else said,
                 quantity=charge.billable,
                 unit_amount=unit_amount(charge.terms.price),
-                amount=to_minor(charge.exact, currency),
+                amount=amount,
                 feature_id=feature_id,
                 feature_name=feature_name,
                 included=included,
@@ -110,7 +110,7 @@ def usage_lines(
                 description=f"{feature_name}: up to the minimum of {text(rated.charges[-1].terms.minimum or ZERO)}",
                 quantity=Decimal(1),
                 unit_amount=rated.true_up.amount,
-                amount=to_minor(rated.true_up.amount, currency),
+                amount=true_up_in_money(rated, currency),
                 feature_id=feature_id,
                 feature_name=feature_name,
                 evidence=evidence.of_minimum(basis, rated, rated.true_up),
@@ -123,10 +123,25 @@ def usage_lines(
 
 def in_money(rated: Rated, currency: str) -> int:
     """What a rated period comes to, each of its lines rounded by itself, in minor units."""
-    amounts = [charge.exact for charge in rated.charges]
-    if rated.true_up is not None:
-        amounts.append(rated.true_up.amount)
-    return sum(to_minor(amount, currency) for amount in amounts)
+    return sum(charges_in_money(rated, currency)) + true_up_in_money(rated, currency)
+
+
+def charges_in_money(rated: Rated, currency: str) -> list[int]:
+    """Each stretch rounded by itself, half up; yet together they never pass the maximum by a cent."""
+    amounts: list[int] = []
+    for charge in rated.charges:
+        amount = to_minor(charge.exact, currency)
+        if amount > 0 and charge.terms.maximum is not None:
+            amount = min(amount, max(0, to_minor(charge.terms.maximum, currency) - sum(amounts)))
+        amounts.append(amount)
+    return amounts
+
+
+def true_up_in_money(rated: Rated, currency: str) -> int:
+    """What the usage lines, as they were rounded, lack of the minimum: so the whole never passes it by a cent."""
+    if rated.true_up is None:
+        return 0
+    return max(0, to_minor(rated.exact, currency) - sum(charges_in_money(rated, currency)))
 
 
 def difference_line(
@@ -147,6 +162,7 @@ def difference_line(
     if not amount and not billable:
         return None
     used = rated.used - billed.used
+    rates = {unit_amount(charge.terms.price) for charge in rated.charges}
     return Line(
         line_type="feature_overage",
         charge_type="standard",
@@ -155,7 +171,7 @@ def difference_line(
             f"{text(billable)} billed"
         ),
         quantity=billable,
-        unit_amount=unit_amount(rated.charges[-1].terms.price),
+        unit_amount=rates.pop() if len(rates) == 1 else ZERO,
         amount=amount,
         feature_id=feature_id,
         feature_name=feature_name,
@@ -173,6 +189,32 @@ def difference_line(
         ),
         part=Part.DIFFERENCE,
         usage_period=basis.index,
+    )
+
+
+def plan_minimum_line(
+    lived: PlanPeriod, *, minimum: Decimal, features_minor: int, before_minor: int, currency: str
+) -> Line | None:
+    """What lifts a plan's usage of a period to its minimum, beyond what was lifted before; None when nothing does.
+
+    Taken back, it is negative: usage that came late has filled some of it.
+    """
+    wanted = max(0, to_minor(minimum, currency) - features_minor)
+    if wanted == before_minor:
+        return None
+    amount = wanted - before_minor
+    return Line(
+        line_type="feature_overage",
+        charge_type="true_up",
+        description=f"Up to the plan's minimum of {text(minimum)} for {_days(lived.period, lived.timezone)}",
+        quantity=Decimal(1),
+        unit_amount=from_minor(amount, currency),
+        amount=amount,
+        evidence=evidence.of_plan_minimum(
+            lived, minimum=minimum, features_minor=features_minor, before_minor=before_minor
+        ),
+        part=Part.PLAN_MINIMUM,
+        usage_period=lived.index,
     )
 
 

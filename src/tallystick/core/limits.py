@@ -28,6 +28,7 @@ AMOUNT_MINOR_MAX: Final = 10**15
 
 TIERS_MAX: Final = 100
 PREVIEW_AMOUNTS_MAX: Final = 10_000
+CORRECTED_EVENTS_MAX: Final = 1_000
 BASIS_POINTS_MAX: Final = 10_000
 """More than the whole of an amount is a typing error, not a share."""
 
@@ -40,6 +41,16 @@ SIMULATION_CHANGES_MAX: Final = 100
 FUTURE_MAX: Final = timedelta(hours=1)
 """How far ahead of our clock an event may say it happened: clients' clocks differ (ruling 5)."""
 
+SUMMARY_WINDOWS_MAX: Final = 1_000
+SUMMARY_GROUPS_MAX: Final = 1_000
+SUMMARY_CELLS_MAX: Final = 20_000
+"""Groups over all windows of one usage summary."""
+SUMMARY_GROUP_BY_MAX: Final = 3
+SUMMARY_DEFAULT: Final = timedelta(days=30)
+"""What a usage summary covers when nobody says and the customer has no usage period."""
+YEAR_MAX: Final = 9000
+"""Of an instant in a query: beyond it calendars run out."""
+
 RATE_LIMIT_MAX: Final = 1_000_000
 """Requests a second per API key: what an operator may set, far beyond what a machine answers."""
 RATE_BURST_MAX: Final = 2 * RATE_LIMIT_MAX
@@ -51,6 +62,7 @@ PAGE_SIZE_MAX: Final = 100
 IDEMPOTENCY_KEEP: Final = timedelta(hours=24)
 GRACE_LIVE: Final = timedelta(hours=1)
 """Between a period's end and its invoice, so that what is a little late is still in it (ruling 2)."""
+GRACE_MAX: Final = timedelta(days=7)
 DUE_AFTER: Final = timedelta(days=14)
 CLOCK_ADVANCE_DAYS_MAX: Final = 3_660
 

@@ -4,16 +4,27 @@ A fold of some events is small (a count and a quantity, or a set of distinct val
 order, so usage of any span is whole hours folded beforehand plus the ragged edges folded now.
 """
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from enum import StrEnum
 from hashlib import sha256
-from typing import NamedTuple
+from typing import Final, NamedTuple
 from uuid import UUID
 
 from tallystick.core.money import ZERO, fits
+
+BLANKS: Final = (
+    "\t\n\v\f\r\x1c\x1d\x1e\x1f \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
+    "\u2028\u2029\u202f\u205f\u3000"
+)
+"""A property of nothing but these is blank. Written out, for PostgreSQL must agree (`store/meter_sql.py`)."""
+ASCII_BLANKS: Final = BLANKS[:10]
+NUMBER: Final = r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?0*[0-9]{1,4})?"
+"""What a number looks like, in Python's regular expressions and in PostgreSQL's alike."""
+_NUMBER: Final = re.compile(NUMBER)
 
 
 class Aggregation(StrEnum):
@@ -81,6 +92,15 @@ class Meter:
         """Whether the whole is the sum of its parts; distinct values and maxima are not."""
         return self.aggregation in (Aggregation.SUM, Aggregation.COUNT)
 
+    @property
+    def reads_all(self) -> bool:
+        """Whether every event of its code counts, by its own value: nothing depends on properties."""
+        return (
+            self.adds_up
+            and not self.filters
+            and (self.property_name is None or self.aggregation is Aggregation.COUNT)
+        )
+
 
 class Measured(NamedTuple):
     """What one event contributes to one meter: a quantity; for UNIQUE the hash of a value, for LATEST its time."""
@@ -100,14 +120,23 @@ class Fold:
     at: datetime | None = None  # of a LATEST fold: when its quantity was so
 
 
+class Total(NamedTuple):
+    """What a span amounts to, read as a whole: of distinct values only their number is left."""
+
+    events: int
+    quantity: Decimal
+    at: datetime | None = None  # of LATEST: when its quantity was so
+
+
+NOTHING: Final = Total(0, ZERO)
+
+
 def number(text: str) -> Decimal | None:
     """The decimal a property's text spells, or None."""
-    if not text.isascii() or "_" in text:  # what Python reads as a number and nobody else does
+    written = text.strip(ASCII_BLANKS)
+    if _NUMBER.fullmatch(written) is None:
         return None
-    try:
-        value = Decimal(text)
-    except InvalidOperation:
-        return None
+    value = Decimal(written)
     return value if fits(value) else None
 
 
@@ -130,7 +159,7 @@ def measure(
     if meter.property_name is None:
         return Measured(value, at=moment)
     given = properties.get(meter.property_name)
-    if given is None or not given.strip():
+    if given is None or not given.strip(BLANKS):
         return None
     if meter.aggregation is Aggregation.UNIQUE:
         return Measured(Decimal(1), distinct_hash(given))
@@ -149,7 +178,7 @@ def why_not(meter: Meter, properties: Mapping[str, str]) -> str | None:
     if meter.property_name is None or meter.aggregation is Aggregation.COUNT:
         return None
     given = properties.get(meter.property_name)
-    if given is None or not given.strip():
+    if given is None or not given.strip(BLANKS):
         return f"{meter.property_name} is missing or blank"
     if meter.aggregation is not Aggregation.UNIQUE and number(given) is None:
         return f"{meter.property_name} is {given!r}, which is no number"

@@ -99,7 +99,7 @@ def _read(model: str, read: "_Reader") -> Price | None:
             return Graduated(tiers, at_zero) if model == "graduated" else Volume(tiers, at_zero)
         case "package":
             size = read.amount("packageSize")
-            if not size and not read.errors:
+            if not size and not read.blames("packageSize"):
                 read.wrong("packageSize", "must be more than 0")
             return Package(size, read.amount("packageAmount"), read.amount("freeUnits", ZERO))
         case "percentage":
@@ -107,7 +107,8 @@ def _read(model: str, read: "_Reader") -> Price | None:
             if points > BASIS_POINTS_MAX:
                 read.wrong("basisPoints", f"must be at most {BASIS_POINTS_MAX} (100 %)")
             lowest, highest = read.bound("minAmount"), read.bound("maxAmount")
-            if lowest is not None and highest is not None and lowest > highest:
+            known = not read.blames("minAmount") and not read.blames("maxAmount")
+            if known and lowest is not None and highest is not None and lowest > highest:
                 read.wrong("minAmount", "is more than maxAmount")
             return Percentage(
                 points,
@@ -141,6 +142,9 @@ class _Reader:
 
     def wrong(self, name: str, reason: str) -> None:
         self.errors.append(FieldError(f"{self._where}.{name}", reason))
+
+    def blames(self, name: str) -> bool:
+        return any(error.field == f"{self._where}.{name}" for error in self.errors)
 
     def only(self, *names: str) -> None:
         for name in self._raw:
@@ -182,6 +186,8 @@ class _Reader:
         lower = ZERO
         for index, tier in enumerate(tiers):
             last = index == len(tiers) - 1
+            if self.blames(f"tiers[{index}]") or self.blames(f"tiers[{index}].upTo"):
+                continue
             if tier.up_to is None and not last:
                 self.wrong(f"tiers[{index}].upTo", "only the last tier is open")
             elif tier.up_to is not None and last:

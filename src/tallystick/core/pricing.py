@@ -237,10 +237,11 @@ def _percentage(price: Percentage, amounts: Sequence[Decimal]) -> Components:
     fixed_count = min_count = max_count = 0
     allowance = price.free_amount
     for place, amount in enumerate(amounts):
-        covered = amount if place < price.free_events else min(amount, allowance)
-        if place >= price.free_events:
+        is_free = place < price.free_events or amount < 0  # a correction costs nothing and makes nothing free
+        covered = amount if is_free else min(amount, allowance)
+        if not is_free:
             allowance -= covered
-        if covered == amount and (place < price.free_events or covered):
+        if covered == amount and (is_free or covered):
             free += amount
             continue
         fee = (amount - covered) * share + price.fixed_amount

@@ -10,6 +10,7 @@ from datetime import datetime
 from functools import lru_cache
 from hashlib import sha256
 from typing import Final
+from uuid import UUID
 
 from tallystick.core.events import StoredEvent
 from tallystick.core.money import text
@@ -26,13 +27,29 @@ def _instant(at: datetime) -> str:
 
 def leaf(event: StoredEvent) -> bytes:
     """Text in the database never holds a NUL, so NUL parts the fields without ambiguity."""
-    identity, customer, feature, value, occurred, received, key, timed, properties, adjusts, reason = event
+    (
+        identity,
+        customer,
+        feature,
+        value,
+        occurred,
+        received,
+        key,
+        timed,
+        properties,
+        adjusts,
+        reason,
+        voids,
+        _,
+    ) = event
     content = (
         f"{identity.hex}\0{customer.hex}\0{feature}\0{text(value)}\0{_instant(occurred)}\0{_instant(received)}"
         f"\0{key or ''}\0{'t' if timed else ''}\0{adjusts.hex if adjusts else ''}\0{reason or ''}"
     )
     if properties:
         content += "".join(f"\0{name}\0{properties[name]}" for name in sorted(properties))
+    if voids:
+        content = f"void of {voids.hex}\0{content}"
     return sha256(content.encode()).digest()[:LEAF_BYTES]
 
 
@@ -52,6 +69,11 @@ def set_digest(leaves: Iterable[bytes]) -> str:
 def key_hash(key: str, attempt: int = 0) -> bytes:
     """Where a sender's key lives in the key table. `attempt` moves on when another key holds that place."""
     return sha256(b"key\0" + attempt.to_bytes(2) + key.encode()).digest()[:16]
+
+
+def void_hash(event_id: UUID) -> bytes:
+    """Where the void of an event lives: a namespace of its own, so that an event is taken back once."""
+    return sha256(b"void\0" + event_id.bytes).digest()[:16]
 
 
 def header_hash(header: str, index: int | None = None) -> bytes:

@@ -69,11 +69,19 @@ class Compared:
         }
 
 
-Parts = Mapping[UUID | None, Compared]
-"""By feature; the base price under None, where a simulation is about a plan."""
+class Beside(StrEnum):
+    """What is paid beside features."""
+
+    BASE = "base"  # in advance, where a simulation is about a plan
+    PLAN_MINIMUM = "planMinimum"  # what lifts a plan's usage to it
 
 
-def compare(old: Mapping[UUID | None, Cost], new: Mapping[UUID | None, Cost]) -> Parts:
+Part = UUID | Beside
+Costs = Mapping[Part, Cost]  # by feature, and what is beside them
+Parts = Mapping[Part, Compared]
+
+
+def compare(old: Costs, new: Costs) -> Parts:
     """Part by part; what is not on one side costs nothing there."""
     return {
         part: Compared(old.get(part, NOTHING), new.get(part, NOTHING)) for part in dict.fromkeys([*old, *new])
@@ -187,12 +195,12 @@ def show_account(account: Account, codes: Mapping[UUID, str]) -> dict[str, Any]:
 
 
 def _show_parts(parts: Parts, codes: Mapping[UUID, str]) -> dict[str, Any]:
-    base = parts.get(None)
-    named = sorted((codes[part], part, compared) for part, compared in parts.items() if part is not None)
+    beside = {part.value: parts[part].to_json() if part in parts else None for part in Beside}
+    features = {codes[part]: (part, compared) for part, compared in parts.items() if isinstance(part, UUID)}
     return {
-        "base": None if base is None else base.to_json(),
+        **beside,
         "features": [
             {"featureCode": code, "featureId": ids.show(ids.FEATURE, part), **compared.to_json()}
-            for code, part, compared in named
+            for code, (part, compared) in sorted(features.items())
         ],
     }

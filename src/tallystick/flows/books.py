@@ -126,4 +126,5 @@ async def load_catalogue(conn: Conn, organization_id: UUID) -> Catalogue:
             plan: {feature: tuple(each) for feature, each in promises.items()}
             for plan, promises in promised.items()
         },
+        minimums=await catalog.minimums(conn, organization_id=organization_id),
     )

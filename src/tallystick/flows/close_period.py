@@ -7,25 +7,36 @@ between.) A repeat is a no-op: what is closed already is not due. The unique ind
 is the last judge.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from tallystick.core import evidence, ids
-from tallystick.core.invoicing import Line, Part, base_line, number, subtotal, usage_lines
+from tallystick.core import evidence
+from tallystick.core.catalog import Catalogue, minimum_over
+from tallystick.core.evidence import Basis, PlanPeriod
+from tallystick.core.invoicing import Line, Part, base_line, number, plan_minimum_line, subtotal, usage_lines
 from tallystick.core.limits import DUE_AFTER
-from tallystick.core.meters import LatePolicy, fold
+from tallystick.core.meters import LatePolicy
 from tallystick.core.money import text
-from tallystick.core.proof import set_digest
 from tallystick.core.subscriptions import Status, Step, move, periods_per_invoice
 from tallystick.core.times import Period, boundary
 from tallystick.errors import must
 from tallystick.flows import settle_late
 from tallystick.flows.books import load_catalogue
-from tallystick.flows.rate_period import RatedFeature, UsagePeriod, event_set, rate_features
+from tallystick.flows.rate_period import (
+    Known,
+    Listed,
+    UsagePeriod,
+    bases,
+    digest_events,
+    rate_features,
+    read_ahead,
+)
 from tallystick.flows.settle_late import Findings, look, still_so
 from tallystick.flows.subscribe import base_evidence, billing_period, grace_of, paid_until
 from tallystick.store import catalog, customers, db, invoices, late, organizations, subscriptions
+from tallystick.store.catalog import Plan, PlanPrice
 from tallystick.store.customers import Customer
 from tallystick.store.db import Conn, Database, new_id
 from tallystick.store.organizations import Organization
@@ -62,6 +73,7 @@ class Prepared:
     closing: Period
     position: int
     lines: list[Line]
+    unproved: Mapping[int, Basis]  # which of them list events, and by what they were measured
     kind: str
     covered: Period
     ends: bool
@@ -87,7 +99,9 @@ async def close_period(
             organization = await organizations.get(conn, organization_id=organization_id)
             must(organization is not None, "a subscription has an organization", subscription=subscription_id)
             assert organization is not None
-            prepared = await prepare(conn, organization, subscription, now)
+            reads = await read_for(conn, organization, [subscription])
+            prepared = await prepare(conn, reads, subscription, now)
+            await prove(conn, [prepared])
         async with database.transaction() as conn:
             locked = await subscriptions.get(
                 conn, organization_id=organization_id, subscription_id=subscription_id, lock=True
@@ -98,31 +112,123 @@ async def close_period(
                 return await _write(conn, prepared, now)
 
 
-async def prepare(
-    conn: Conn, organization: Organization, subscription: Subscription, now: datetime
-) -> Prepared:
-    """The invoice of the open period: its usage, what is late from before, and the next base in advance."""
+async def close_set(
+    database: Database, *, organization_id: UUID, subscription_ids: Sequence[UUID], now: datetime
+) -> list[Closed]:
+    """Close what is due among many subscriptions of one organization: set-based, in one transaction (ruling 33).
+
+    Left out are those with something late, and those that changed meanwhile: `close_period` has them one by one.
+    """
+    async with database.transaction(snapshot=True) as conn:
+        organization = await organizations.get(conn, organization_id=organization_id)
+        assert organization is not None
+        found = await subscriptions.of_ids(
+            conn, organization_id=organization_id, subscription_ids=subscription_ids
+        )
+        due = [each for each in found if each.closes_at is not None and each.closes_at <= now]
+        late_customers = await late.among(conn, customer_ids=[each.customer_id for each in due])
+        plain = [each for each in due if each.customer_id not in late_customers]
+        reads = await read_for(conn, organization, plain, ahead=True)
+        prepared = [await prepare(conn, reads, each, now, late=False) for each in plain]
+        await prove(conn, prepared)
+    async with database.transaction() as conn:
+        locked = {
+            each.id: each
+            for each in await subscriptions.of_ids(
+                conn,
+                organization_id=organization_id,
+                subscription_ids=[each.subscription.id for each in prepared],
+                lock=True,
+            )
+        }
+        same = [each for each in prepared if locked.get(each.subscription.id) == each.subscription]
+        return await write_set(conn, organization, same, now)
+
+
+@dataclass(frozen=True, slots=True)
+class Reads:
+    """What a close reads and many closes share; one made for a set has the folds read ahead."""
+
+    organization: Organization
+    offered: Catalogue
+    position: int
+    customers: Mapping[UUID, Customer]
+    plans: Mapping[UUID, Plan]
+    prices: Mapping[UUID, PlanPrice]
+    known: Known
+
+
+async def read_for(
+    conn: Conn, organization: Organization, held: Sequence[Subscription], *, ahead: bool = False
+) -> Reads:
+    """All that preparing these asks for, under the snapshot of `conn`; folds too, when read `ahead`."""
+    offered = await load_catalogue(conn, organization.id)
+    position = await db.head_position(conn, organization_id=organization.id)
+    known: Known = {}
+    if ahead:
+        wanted = [
+            (each.customer_id, basis)
+            for each in held
+            for _, basis in bases(offered, _lived(each), position=position)
+        ]
+        known = await read_ahead(conn, wanted)
+    return Reads(
+        organization,
+        offered,
+        position,
+        await customers.of_ids(
+            conn, organization_id=organization.id, customer_ids={each.customer_id for each in held}
+        ),
+        await catalog.plans_of_ids(
+            conn, organization_id=organization.id, plan_ids={each.plan_id for each in held}
+        ),
+        await catalog.prices_of_ids(
+            conn,
+            organization_id=organization.id,
+            price_ids={each.price_id for each in held if each.price_id is not None},
+        ),
+        known,
+    )
+
+
+def _open_period(subscription: Subscription) -> Period:
     start, end = subscription.period_start, subscription.period_end
     must(start is not None and end is not None, "an active subscription has a period", id=subscription.id)
     assert start is not None and end is not None
-    closing = Period(start, end)
-    customer = await customers.find(
-        conn,
-        organization_id=organization.id,
-        reference=ids.show(ids.CUSTOMER, subscription.customer_id),
+    return Period(start, end)
+
+
+def _lived(subscription: Subscription) -> UsagePeriod:
+    return UsagePeriod(
+        subscription.id,
+        subscription.customer_id,
+        subscription.plan_id,
+        subscription.period_index,
+        _open_period(subscription),
+        subscription.timezone,
     )
-    plan = await catalog.plan(conn, organization_id=organization.id, plan_id=subscription.plan_id)
-    assert customer is not None and plan is not None
+
+
+async def prepare(
+    conn: Conn, reads: Reads, subscription: Subscription, now: datetime, *, late: bool = True
+) -> Prepared:
+    """The invoice of the open period: its usage, what is late from before, and the next base in advance.
+
+    Its usage lines have no digests yet (`prove`): who only wants to know what is owed needs none.
+    """
+    organization = reads.organization
+    closing = _open_period(subscription)
+    customer, plan = reads.customers[subscription.customer_id], reads.plans[subscription.plan_id]
     ends = _ends(subscription)
     zone = customer.timezone or organization.timezone
     after = after_close(subscription, zone, grace_of(organization), now)
-    position = await db.head_position(conn, organization_id=organization.id)
-    base = [] if ends else await _next_base(conn, after, plan.name)
-    used = await _used(conn, subscription, closing, position) if start < end else []
-    findings = await look(conn, organization, customer_id=subscription.customer_id)
+    base = [] if ends else _next_base(reads, after, plan.name)
+    used = await _used(conn, reads, subscription) if closing.start < closing.end else []
+    findings = await look(conn, organization, customer_id=subscription.customer_id) if late else None
     news = [] if findings is None else findings.news
-    late_lines = [line for each in news for line in each.by(LatePolicy.NEXT_PERIOD)]
+    late_lines = [(line, None) for each in news for line in each.by(LatePolicy.NEXT_PERIOD)]
     marks = [] if findings is None else findings.waiting
+    lines = [*((line, None) for line in base), *used, *late_lines]
     return Prepared(
         subscription=subscription,
         after=after,
@@ -130,8 +236,9 @@ async def prepare(
         customer=customer,
         plan_name=plan.name,
         closing=closing,
-        position=position,
-        lines=[*base, *used, *late_lines],
+        position=reads.position,
+        lines=[line for line, _ in lines],
+        unproved={place: basis for place, (_, basis) in enumerate(lines) if basis is not None},
         kind="recurring" if base else "overage",
         covered=billing_period(after, after.period_index) if base else closing,
         ends=ends,
@@ -140,127 +247,155 @@ async def prepare(
     )
 
 
-async def _used(conn: Conn, subscription: Subscription, closing: Period, position: int) -> list[Line]:
-    """Lines for each feature whose usage of the period costs something, with the digests of their events."""
-    offered = await load_catalogue(conn, subscription.organization_id)
-    lived = UsagePeriod(
-        subscription.id,
-        subscription.customer_id,
-        subscription.plan_id,
-        subscription.period_index,
-        closing,
-        subscription.timezone,
-    )
-    lines: list[Line] = []
-    for each in await rate_features(conn, offered, lived, position=position):
+async def _used(conn: Conn, reads: Reads, subscription: Subscription) -> list[tuple[Line, Basis | None]]:
+    """Lines for each feature whose usage of the period costs something, with the basis of those that list events."""
+    lived, currency = _lived(subscription), subscription.currency
+    lines: list[tuple[Line, Basis | None]] = []
+    for each in await rate_features(conn, reads.offered, lived, position=reads.position, known=reads.known):
         for line in usage_lines(
             each.basis,
             each.rated,
             feature_id=each.feature.id,
             feature_name=each.feature.name,
             unit=each.feature.unit_name or "units",
-            currency=subscription.currency,
+            currency=currency,
         ):
             whose = replace(line, subscription_id=subscription.id)
-            lines.append(await _with_events(conn, subscription.customer_id, each, whose))
+            lines.append((whose, each.basis if line.part is Part.USAGE else None))
+    minimum = minimum_over(reads.offered.minimums.get(subscription.plan_id, ()), lived.span)
+    lifted = None
+    if minimum is not None:
+        lifted = plan_minimum_line(
+            PlanPeriod(lived.index, lived.span, lived.timezone, reads.position),
+            minimum=minimum,
+            features_minor=subtotal([line for line, _ in lines]),
+            before_minor=0,
+            currency=currency,
+        )
+    if lifted is not None:
+        lines.append((replace(lifted, subscription_id=subscription.id), None))
     return lines
 
 
-async def _with_events(conn: Conn, customer_id: UUID, again: RatedFeature, line: Line) -> Line:
-    proof = line.evidence or {}
-    if line.part is not Part.USAGE:
-        return line
-    behind = await event_set(
-        conn, customer_id=customer_id, basis=again.basis, span=evidence.frozen_span(proof["span"])
-    )
-    first = evidence.frozen_span(proof["span"]).start == again.basis.period.start
-    if first or again.basis.meter.adds_up:
-        counted = fold(again.basis.meter, behind.measured).quantity
-        must(
-            text(counted) == proof["used"],
-            "the rollups say what the events say",
-            feature=again.feature.code,
-            rollups=proof["used"],
-            events=text(counted),
+async def prove(conn: Conn, prepared: Sequence[Prepared]) -> None:
+    """Give each usage line the digest of its events, all of a set in one statement where their meters allow it.
+
+    What the events say must be what the rollups said: a number that cannot be proved is not billed.
+    """
+    places = [(each, place, basis) for each in prepared for place, basis in each.unproved.items()]
+    listed = [
+        Listed(
+            each.subscription.customer_id,
+            basis,
+            evidence.frozen_span((each.lines[place].evidence or {})["span"]),
         )
-    return replace(
-        line,
-        evidence={**proof, "events": {"count": len(behind.leaves), "digest": set_digest(behind.leaves)}},
-    )
+        for each, place, basis in places
+    ]
+    for (each, place, basis), asked, behind in zip(
+        places, listed, await digest_events(conn, listed), strict=True
+    ):
+        proof = each.lines[place].evidence or {}
+        if basis.meter.adds_up or asked.span.start == basis.period.start:
+            must(
+                text(behind.quantity) == proof["used"],
+                "the rollups say what the events say",
+                feature=each.lines[place].feature_name,
+                rollups=proof["used"],
+                events=text(behind.quantity),
+            )
+        kept = {**proof, "events": {"count": behind.count, "digest": behind.digest}}
+        each.lines[place] = replace(each.lines[place], evidence=kept)
 
 
 async def _write(conn: Conn, prepared: Prepared, now: datetime) -> Closed:
-    subscription, organization = prepared.subscription, prepared.organization
-    total, invoice_id, invoice_number = prepared.total, new_id(), None
-    if prepared.lines:
-        count = await invoices.issue(
-            conn,
-            invoices.Draft(
-                id=invoice_id,
-                organization_id=organization.id,
-                customer_id=subscription.customer_id,
-                subscription_id=subscription.id,
-                status="outstanding" if total > 0 else "paid",
-                invoice_type=prepared.kind,
-                currency=subscription.currency,
-                subtotal=total,
-                tax=0,
-                period_index=subscription.period_index,
-                period_start=prepared.covered.start,
-                period_end=prepared.covered.end,
-                issued_at=now,
-                due_at=now + DUE_AFTER,
-                collect_at=now if total > 0 else None,
-                plan_name=prepared.plan_name,
-                created_at=now,
-            ),
-            prepared.lines,
-        )
-        invoice_number = number(organization.invoice_prefix, count)
-    await late.close(
-        conn,
-        late.ClosedPeriod(
-            subscription_id=subscription.id,
-            period_index=subscription.period_index,
-            organization_id=organization.id,
-            customer_id=subscription.customer_id,
-            plan_id=subscription.plan_id,
-            timezone=subscription.timezone,
-            period_start=prepared.closing.start,
-            period_end=prepared.closing.end,
-            position=prepared.position,
-            closed_at=now,
-        ),
+    """Everything a close makes a fact, under the lock of its subscription."""
+    (closed,) = await write_set(conn, prepared.organization, [prepared], now)
+    return closed
+
+
+async def write_set(
+    conn: Conn, organization: Organization, prepared: Sequence[Prepared], now: datetime
+) -> list[Closed]:
+    """The same for a set of one organization: few statements, all or nothing."""
+    drafts = {place: _draft(each, now) for place, each in enumerate(prepared) if each.lines}
+    counts = await invoices.issue_set(
+        conn, organization.id, [(draft, prepared[place].lines) for place, draft in drafts.items()]
     )
-    adjustments: list[UUID] = []
-    if prepared.findings is not None:
-        adjustments = await settle_late.write(
-            conn, organization, prepared.findings, next_invoice=invoice_id, now=now
+    numbers = dict(zip(drafts, counts, strict=True))
+    await late.close_set(conn, [_closed_period(each, now) for each in prepared])
+    adjustments: dict[int, list[UUID]] = {}
+    for place, each in enumerate(prepared):
+        if each.findings is not None:
+            home = drafts[place].id if place in drafts else new_id()
+            adjustments[place] = await settle_late.write(
+                conn, organization, each.findings, next_invoice=home, now=now
+            )
+            await late.forget(conn, customer_id=each.subscription.customer_id, event_ids=each.on_time)
+    await subscriptions.update_set(conn, [each.after for each in prepared])
+    for each in prepared:
+        before = each.subscription
+        if each.after.status != before.status or each.after.timezone != before.timezone:
+            await db.bump(conn, organization_id=organization.id, customer_id=before.customer_id)
+    return [
+        Closed(
+            each.subscription.id,
+            each.subscription.period_index,
+            each.customer.full_name or each.customer.reference,
+            drafts[place].id if place in drafts else None,
+            number(organization.invoice_prefix, numbers[place]) if place in numbers else None,
+            each.total,
+            each.ends,
+            adjustments.get(place, []),
         )
-        await late.forget(conn, customer_id=subscription.customer_id, event_ids=prepared.on_time)
-    after = prepared.after
-    await subscriptions.update(conn, after)
-    if after.status != subscription.status or after.timezone != subscription.timezone:
-        await db.bump(conn, organization_id=organization.id, customer_id=subscription.customer_id)
-    return Closed(
-        subscription.id,
-        subscription.period_index,
-        prepared.customer.full_name or prepared.customer.reference,
-        invoice_id if prepared.lines else None,
-        invoice_number,
-        total,
-        prepared.ends,
-        adjustments,
+        for place, each in enumerate(prepared)
+    ]
+
+
+def _draft(prepared: Prepared, now: datetime) -> invoices.Draft:
+    subscription, total = prepared.subscription, prepared.total
+    return invoices.Draft(
+        id=new_id(),
+        organization_id=prepared.organization.id,
+        customer_id=subscription.customer_id,
+        subscription_id=subscription.id,
+        status="outstanding" if total > 0 else "paid",
+        invoice_type=prepared.kind,
+        currency=subscription.currency,
+        subtotal=total,
+        tax=0,
+        period_index=subscription.period_index,
+        period_start=prepared.covered.start,
+        period_end=prepared.covered.end,
+        issued_at=now,
+        due_at=now + DUE_AFTER,
+        collect_at=now if total > 0 else None,
+        plan_name=prepared.plan_name,
+        created_at=now,
     )
 
 
-async def _next_base(conn: Conn, opened: Subscription, plan_name: str) -> list[Line]:
+def _closed_period(prepared: Prepared, now: datetime) -> late.ClosedPeriod:
+    subscription = prepared.subscription
+    return late.ClosedPeriod(
+        subscription_id=subscription.id,
+        period_index=subscription.period_index,
+        organization_id=prepared.organization.id,
+        customer_id=subscription.customer_id,
+        plan_id=subscription.plan_id,
+        timezone=subscription.timezone,
+        period_start=prepared.closing.start,
+        period_end=prepared.closing.end,
+        position=prepared.position,
+        closed_at=now,
+    )
+
+
+def _next_base(reads: Reads, opened: Subscription, plan_name: str) -> list[Line]:
     """The base of a billing period, in advance, when the usage period just opened begins one."""
     length = periods_per_invoice(opened.billing_interval)
     if opened.price_id is None or length is None or opened.period_index % length:
         return []
-    price = await catalog.price(conn, organization_id=opened.organization_id, price_id=opened.price_id)
-    assert price is not None
+    price = reads.prices[opened.price_id]
     covered = billing_period(opened, opened.period_index)
     return [base_line(plan_name, price.amount_minor, opened.currency, base_evidence(price, covered, opened))]
 
@@ -273,9 +408,7 @@ def after_close(subscription: Subscription, zone: str, grace: timedelta, now: da
 def _ends(subscription: Subscription) -> bool:
     """Whether no period follows the open one, but for the short rest of a subscription that was canceled in it."""
     return subscription.state is Status.CANCELED or (
-        subscription.cancel_at is not None
-        and subscription.period_end is not None
-        and subscription.cancel_at <= subscription.period_end
+        subscription.cancel_at is not None and subscription.cancel_at <= _open_period(subscription).end
     )
 
 

@@ -53,6 +53,9 @@ async def _left_out(conn: Conn, invoice: Invoice, line: InvoiceLine) -> list[Dro
         at_position=line.evidence["chainPosition"],
         after_position=line.evidence.get("afterPosition", 0),
     ):
+        if event.voids is not None:
+            reasons["it takes back an earlier event"] += 1
+            continue
         if event.adjusts is not None:
             if event.adjusts != meter.feature_id:
                 reasons["it corrects another feature"] += 1

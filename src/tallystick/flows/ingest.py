@@ -7,8 +7,9 @@ A refused event leaves nothing, and its key stays free.
 """
 
 import logging
+from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
 from typing import NamedTuple
@@ -24,11 +25,12 @@ from tallystick.core.money import ZERO
 from tallystick.core.proof import header_hash, key_hash
 from tallystick.core.subscriptions import Standing
 from tallystick.core.times import hour_of, show_instant
+from tallystick.core.windows import Ruled
 from tallystick.errors import FieldError, InvalidRequest, Problem, must
 from tallystick.flows.books import Book, Books
 from tallystick.flows.measure_usage import measure_usage
 from tallystick.flows.subscribe import grace_of
-from tallystick.store import db, events, late, usage
+from tallystick.store import db, events, late, measuring, usage
 from tallystick.store.db import Conn, new_ids
 from tallystick.store.usage import Addition, CounterKey
 
@@ -278,6 +280,7 @@ async def _count_others(conn: Conn, fresh: Sequence[_Work], number: int) -> None
                 continue
             addition = Addition(
                 each.standing.customer_id,
+                meter.feature_id,
                 meter.id,
                 hour_of(each.admitted.occurred_at),
                 measured.quantity,
@@ -316,20 +319,28 @@ async def _draw_on_limits(conn: Conn, work: dict[int, _Work], outcomes: list[Out
     limited = {position: each for position, each in work.items() if each.admitted.limits}
     if not limited:
         return set()
-    spans: dict[CounterKey, tuple[Limit, UUID]] = {}
+    spans: dict[CounterKey, Limit] = {}
+    values: defaultdict[CounterKey, set[bytes]] = defaultdict(set)
     for each in limited.values():
         for limit in each.admitted.limits:
-            spans.setdefault(_counter(each, limit), (limit, each.standing.customer_id))
+            key = _counter(each, limit)
+            spans.setdefault(key, limit)
+            if limit.adds.distinct is not None:
+                values[key].add(limit.adds.distinct)
     counters = await usage.lock_counters(conn, keys=list(spans))
-    folds: dict[CounterKey, Fold] = {}
-    for key, (limit, customer_id) in spans.items():
-        used = counters[key]
+    drawn: dict[CounterKey, _Drawn] = {}
+    for key, limit in spans.items():
+        used, at, met = counters[key], None, frozenset[bytes]()
         if used is None or not limit.meter.adds_up:
-            folds[key] = await measure_usage(
-                conn, customer_id=customer_id, meter=limit.meter, span=limit.period
+            _, used, at = await measure_usage(
+                conn, customer_id=key.customer_id, meter=limit.meter, span=limit.period
             )
-        else:
-            folds[key] = Fold(0, used)
+        if values[key]:
+            part = Ruled(limit.meter, (limit.period.start, limit.period.end))
+            met = await measuring.met_in(
+                conn, customer_id=key.customer_id, part=part, values=list(values[key])
+            )
+        drawn[key] = _Drawn(used, at, met)
     keyed = [each for each in limited.values() if each.place is not None]
     taken = set(
         await events.holders(
@@ -353,15 +364,15 @@ async def _draw_on_limits(conn: Conn, work: dict[int, _Work], outcomes: list[Out
         after = {}
         for limit in each.admitted.limits:
             key = _counter(each, limit)
-            after[key] = _added(limit.meter, folds[key], limit.adds)
-            if after[key].quantity > limit.included and after[key].quantity > folds[key].quantity:
-                outcomes[position] = limit_reached(limit, folds[key].quantity)
+            after[key] = drawn[key].plus(limit.meter, limit.adds)
+            if after[key].used > limit.included and after[key].used > drawn[key].used:
+                outcomes[position] = limit_reached(limit, drawn[key].used)
                 break
         else:
-            folds.update(after)
+            drawn.update(after)
             if place is not None:
                 taken.add(place)
-    await usage.set_counters(conn, used={key: fold.quantity for key, fold in folds.items()})
+    await usage.set_counters(conn, used={key: each.used for key, each in drawn.items()})
     return held
 
 
@@ -369,16 +380,27 @@ def _counter(each: _Work, limit: Limit) -> CounterKey:
     return CounterKey(each.standing.customer_id, limit.subscription_id, limit.feature_id, limit.period.start)
 
 
-def _added(meter: Meter, before: Fold, adds: Measured) -> Fold:
-    match meter.aggregation:
-        case Aggregation.UNIQUE:
-            values = before.values | {adds.distinct} if adds.distinct else before.values
-            return Fold(before.events + 1, Decimal(len(values)), values)
-        case Aggregation.MAX:
-            return Fold(before.events + 1, max(before.quantity, adds.quantity))
-        case Aggregation.LATEST:
-            return merge(meter, [before, fold(meter, [adds])])
-    return Fold(before.events + 1, before.quantity + adds.quantity)
+@dataclass(frozen=True, slots=True)
+class _Drawn:
+    """How much of a limit is used; since when, for LATEST; which of the batch's values were met, for UNIQUE."""
+
+    used: Decimal
+    at: datetime | None
+    met: frozenset[bytes]
+
+    def plus(self, meter: Meter, adds: Measured) -> "_Drawn":
+        match meter.aggregation:
+            case Aggregation.UNIQUE:
+                if adds.distinct is None or adds.distinct in self.met:
+                    return self
+                return replace(self, used=self.used + 1, met=self.met | {adds.distinct})
+            case Aggregation.MAX:
+                return replace(self, used=max(self.used, adds.quantity))
+            case Aggregation.LATEST:
+                before = Fold(1, self.used, at=self.at)
+                after = merge(meter, [before, fold(meter, [adds])])
+                return replace(self, used=after.quantity, at=after.at)
+        return replace(self, used=self.used + adds.quantity)
 
 
 async def _tell_repeats(conn: Conn, work: dict[int, _Work], outcomes: list[Outcome | None]) -> None:

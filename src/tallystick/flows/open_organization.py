@@ -56,7 +56,7 @@ async def open_organization(
 async def change_organization(
     conn: Conn, *, organization_id: UUID, changes: Mapping[str, Any]
 ) -> Organization:
-    """Change its `name`, `timezone` or `api_version` (None: no pin). From the commit on, every answer of every
+    """Change its `name`, `timezone`, `api_version` (None: no pin) or `grace_s` (None: the default). From the commit on, every answer of every
     process is as it says now; a new time zone counts from each subscription's next period on."""
     organization = await organizations.get(conn, organization_id=organization_id, lock=True)
     if organization is None:

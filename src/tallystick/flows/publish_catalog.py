@@ -3,7 +3,6 @@
 Each ends by moving the organization's version, so that ingest in every process works from the new catalogue.
 """
 
-from collections import defaultdict
 from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
@@ -11,15 +10,12 @@ from itertools import groupby
 from uuid import UUID
 
 from tallystick.core.catalog import Feature, FeatureType, Terms, promised
-from tallystick.core.meters import Aggregation, Filter, LatePolicy, Measured, Meter, fold
+from tallystick.core.meters import Aggregation, Filter, LatePolicy, Meter
 from tallystick.core.pricing import Percentage, PerUnit, Price
-from tallystick.core.times import hour_of
 from tallystick.errors import FieldError, InvalidRequest, Problem
-from tallystick.flows.measure_usage import contribution
-from tallystick.store import catalog, db, events, usage
+from tallystick.store import catalog, db, usage
 from tallystick.store.catalog import Plan, PlanPrice
 from tallystick.store.db import Conn, new_id
-from tallystick.store.usage import Addition
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,32 +90,9 @@ async def _publish_meter(
     )
     await catalog.insert_meter(conn, organization_id=organization_id, meter=meter, valid_from=now)
     await db.bump(conn, organization_id=organization_id)  # from here on ingest waits for this transaction
-    await _backfill(conn, organization_id, meter)
+    # The events that were there before it are folded, so that it can be priced from its first period.
+    await usage.backfill(conn, organization_id=organization_id, meter=meter)
     return meter
-
-
-async def _backfill(conn: Conn, organization_id: UUID, meter: Meter) -> None:
-    """Fold the events that were there before the meter, so that it can be priced from its first period."""
-    hours: dict[UUID, dict[datetime, list[Measured]]] = defaultdict(lambda: defaultdict(list))
-    async for event in events.of_code(conn, organization_id=organization_id, feature=meter.event_code):
-        measured = contribution(meter, event)
-        if measured is not None:
-            hours[event.customer_id][hour_of(event.occurred_at)].append(measured)
-    for customer_id, folded in hours.items():
-        await usage.backfill_hours(
-            conn,
-            customer_id=customer_id,
-            meter=meter,
-            hours={hour: fold(meter, measured) for hour, measured in folded.items()},
-        )
-        distinct = [
-            Addition(customer_id, meter.id, hour, each.quantity, each.distinct)
-            for hour, measured in folded.items()
-            for each in measured
-            if each.distinct is not None
-        ]
-        if distinct:
-            await usage.add_values(conn, distinct)
 
 
 async def delete_feature(conn: Conn, *, organization_id: UUID, code: str) -> Feature:
@@ -134,6 +107,19 @@ async def delete_feature(conn: Conn, *, organization_id: UUID, code: str) -> Fea
 async def create_plan(conn: Conn, *, organization_id: UUID, plan: Plan) -> None:
     if not await catalog.insert_plan(conn, organization_id=organization_id, plan=plan):
         raise Problem("duplicate", f"A plan {plan.code!r} already exists.", param="code")
+    await db.bump(conn, organization_id=organization_id)
+
+
+async def set_minimum(
+    conn: Conn, *, organization_id: UUID, plan: Plan, amount: Decimal | None, now: datetime
+) -> None:
+    """The least the plan's usage costs a period; lowered it counts at once, raised from the next period on."""
+    if plan.is_free and amount:
+        raise InvalidRequest(FieldError("minimumAmount", "a free plan asks nothing"))
+    await catalog.lock_plan(conn, organization_id=organization_id, plan_id=plan.id)
+    await catalog.insert_minimum(
+        conn, organization_id=organization_id, plan_id=plan.id, amount=amount or None, valid_from=now
+    )
     await db.bump(conn, organization_id=organization_id)
 
 
@@ -194,6 +180,7 @@ class TermsSpec:
     unlimited: bool | None = None
     overage_enabled: bool | None = None
     price: Price | None = None
+    price_field: str = "price"  # what the caller calls it
     minimum: Decimal | None = None  # major units a period
     maximum: Decimal | None = None
     valid_from: datetime | None = (
@@ -278,11 +265,13 @@ async def check_terms(
     """What a plan cannot promise, whatever it promised before."""
     if plan.is_free and terms.overage_enabled:
         raise InvalidRequest(
-            FieldError("price" if asked.price else "overage.enabled", "a free plan cannot have overage")
+            FieldError(
+                asked.price_field if asked.price else "overage.enabled", "a free plan cannot have overage"
+            )
         )
     if feature.type is not FeatureType.USAGE:
         for name, given in (
-            ("price", asked.price),
+            (asked.price_field, asked.price),
             ("minimumAmount", asked.minimum),
             ("maximumAmount", asked.maximum),
         ):

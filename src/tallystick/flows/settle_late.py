@@ -14,17 +14,17 @@ from typing import Any, Final
 from uuid import UUID
 
 from tallystick.core import evidence, ids
-from tallystick.core.catalog import Catalogue
+from tallystick.core.catalog import Catalogue, minimum_over
 from tallystick.core.events import StoredEvent
-from tallystick.core.invoicing import Billed, Line, Part, difference_line, subtotal
+from tallystick.core.evidence import PlanPeriod
+from tallystick.core.invoicing import Billed, Line, Part, difference_line, plan_minimum_line, subtotal
 from tallystick.core.limits import DUE_AFTER, LATE_PER_CLAIM
 from tallystick.core.meters import LatePolicy, in_force
 from tallystick.core.money import ZERO
-from tallystick.core.proof import set_digest
 from tallystick.core.times import show_instant
 from tallystick.flows.books import load_catalogue
 from tallystick.flows.measure_usage import contribution
-from tallystick.flows.rate_period import RatedFeature, UsagePeriod, event_set, rate_features
+from tallystick.flows.rate_period import Listed, RatedFeature, UsagePeriod, digest_events, rate_features
 from tallystick.store import db, events, invoices, late, organizations, subscriptions
 from tallystick.store.db import Conn, Database, new_id
 from tallystick.store.invoices import InvoiceLine
@@ -46,8 +46,17 @@ class Novelty:
     subscription: Subscription
     lines_seen: int
     lines: dict[UUID, tuple[LatePolicy, Line | None]] = field(default_factory=dict)
+    lifted: Line | None = None  # what the plan's minimum now asks more or less
 
     def by(self, policy: LatePolicy) -> list[Line]:
+        """The lines this policy places; the plan's minimum goes with those that are billed first."""
+        found = self._of(policy)
+        at_once = bool(self._of(LatePolicy.CURRENT_PERIOD))
+        if self.lifted is not None and at_once is (policy is LatePolicy.CURRENT_PERIOD):
+            found.append(self.lifted)
+        return found
+
+    def _of(self, policy: LatePolicy) -> list[Line]:
         return [line for ruled_by, line in self.lines.values() if ruled_by is policy and line is not None]
 
 
@@ -107,7 +116,20 @@ async def _rate_again(
             said = [line for line in lines if line.feature_id == each.feature.id]
             line = await _difference(conn, period, subscription.currency, each, said, policy)
         found.lines[each.feature.id] = (policy, line)
-    return found
+    minimum = minimum_over(offered.minimums.get(period.plan_id, ()), period.span)
+    if minimum is None:
+        return found
+    news = [line for _, line in found.lines.values() if line is not None]
+    lifted = plan_minimum_line(
+        PlanPeriod(period.period_index, period.span, period.timezone, position),
+        minimum=minimum,
+        features_minor=sum(line.amount for line in lines if line.part != Part.PLAN_MINIMUM) + subtotal(news),
+        before_minor=sum(line.amount for line in lines if line.part == Part.PLAN_MINIMUM),
+        currency=subscription.currency,
+    )
+    if lifted is None:
+        return found
+    return replace(found, lifted=replace(lifted, id=new_id(), subscription_id=period.subscription_id))
 
 
 async def _difference(
@@ -132,13 +154,9 @@ async def _difference(
     )
     if line is None:
         return None
-    behind = await event_set(
-        conn, customer_id=period.customer_id, basis=again.basis, span=period.span, after=billed.position
-    )
-    proof = {
-        **(line.evidence or {}),
-        "events": {"count": len(behind.leaves), "digest": set_digest(behind.leaves)},
-    }
+    listed = Listed(period.customer_id, again.basis, period.span, billed.position)
+    (behind,) = await digest_events(conn, [listed])
+    proof = {**(line.evidence or {}), "events": {"count": behind.count, "digest": behind.digest}}
     return replace(line, id=new_id(), subscription_id=period.subscription_id, evidence=proof)
 
 
@@ -208,7 +226,7 @@ async def write(
     this customer is to come.
     """
     final = next_invoice is None and all(each.closes_at is None for each in findings.held)
-    homes: dict[tuple[UUID, int, UUID], tuple[UUID, Line]] = {}
+    homes: dict[tuple[UUID, int, UUID | None], tuple[UUID, Line]] = {}
     made: list[UUID] = []
     for each in findings.news:
         own = each.by(LatePolicy.CURRENT_PERIOD)
@@ -218,10 +236,10 @@ async def write(
         if own:
             invoice_id = await _adjust(conn, organization, each, own, now)
             made.append(invoice_id)
-            homes.update({(*place, _feature(line)): (invoice_id, line) for line in own})
+            homes.update({(*place, line.feature_id): (invoice_id, line) for line in own})
         if next_invoice is not None:
             homes.update(
-                {(*place, _feature(line)): (next_invoice, line) for line in each.by(LatePolicy.NEXT_PERIOD)}
+                {(*place, line.feature_id): (next_invoice, line) for line in each.by(LatePolicy.NEXT_PERIOD)}
             )
         if final or next_invoice is not None or not each.by(LatePolicy.NEXT_PERIOD):
             await late.rated_again(conn, each.period, position=findings.position)
@@ -232,11 +250,6 @@ async def write(
             conn, customer_id=mark.customer_id, event_id=mark.event_id, decisions=decisions, until=until
         )
     return made
-
-
-def _feature(line: Line) -> UUID:
-    assert line.feature_id is not None
-    return line.feature_id
 
 
 async def _adjust(
@@ -274,7 +287,7 @@ def _decide(
     findings: Findings,
     mark: LateEvent,
     event: StoredEvent,
-    homes: dict[tuple[UUID, int, UUID], tuple[UUID, Line]],
+    homes: dict[tuple[UUID, int, UUID | None], tuple[UUID, Line]],
     *,
     settled: bool,
 ) -> tuple[list[Decision], datetime | None]:

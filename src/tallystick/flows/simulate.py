@@ -6,23 +6,38 @@ close. What a period came to is what it says now, usage that arrived late includ
 Subscriptions stream by; what is kept of them is a sum for each customer.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from decimal import Decimal
 from hashlib import sha256
 from typing import Final
 from uuid import UUID
 
-from tallystick.core.invoicing import in_money
+from tallystick.core.catalog import Feature, minimum_over
+from tallystick.core.evidence import Basis, PlanPeriod
+from tallystick.core.invoicing import in_money, plan_minimum_line
 from tallystick.core.limits import SIMULATION_CUSTOMERS_MAX, SIMULATION_MONTHS_MAX, SIMULATION_PERIODS_MAX
 from tallystick.core.money import from_minor
-from tallystick.core.simulation import Account, Cost, Parts, compare, ranked, show_account, show_total, totals
+from tallystick.core.simulation import (
+    Account,
+    Beside,
+    Cost,
+    Costs,
+    Part,
+    Parts,
+    compare,
+    ranked,
+    show_account,
+    show_total,
+    totals,
+)
 from tallystick.core.subscriptions import Status
 from tallystick.core.supposing import bases_begun
 from tallystick.core.times import Anchor, Period, add_months, show_instant
 from tallystick.errors import FieldError, InvalidRequest, Problem
 from tallystick.flows.close_period import after_close
-from tallystick.flows.rate_period import Readings, Ruled, UsagePeriod, rate_ruled, ruling
+from tallystick.flows.rate_period import Known, Ruled, UsagePeriod, bases, rate_features, read_ahead, ruling
 from tallystick.flows.subscribe import grace_of
 from tallystick.flows.suppose import Question, Wish, understood
 from tallystick.store import catalog, customers, db, invoices, late, simulations, subscriptions
@@ -33,7 +48,7 @@ from tallystick.store.organizations import Organization
 from tallystick.store.simulations import Simulation
 from tallystick.store.subscriptions import Subscription
 
-_SUBSCRIPTIONS_AT_ONCE: Final = 200
+_SUBSCRIPTIONS_AT_ONCE: Final = 50
 _RETRY_AFTER_S: Final = 5
 
 Progress = Callable[[int, int], None]
@@ -117,14 +132,17 @@ def _report(replay: "_Replay") -> Simulation:
 
 @dataclass(frozen=True, slots=True)
 class _Lived:
-    """A usage period, and the subscription that stands, or will stand, in it or after it."""
+    """A usage period, the subscription as it stands in it or behind it, and the terms of both sides."""
 
     period: UsagePeriod
     subscription: Subscription
     is_open: bool
+    was: Ruled
+    instead: Ruled | None  # None: nothing is put otherwise
 
 
-Bases = Mapping[tuple[UUID, datetime], int]
+Charged = Mapping[tuple[UUID, datetime], int]
+"""Bases, by subscription and where their billing period begins."""
 
 
 @dataclass(slots=True)
@@ -156,58 +174,84 @@ class _Replay:
                 after=after,
                 limit=_SUBSCRIPTIONS_AT_ONCE,
             )
-            keys = [each.id for each in page]
-            closed = await late.closed_between(self.conn, subscription_ids=keys, span=self.span)
-            bases = await invoices.bases(self.conn, subscription_ids=keys) if self.question.plan else {}
-            named = await customers.of_ids(
-                self.conn, organization_id=owner, customer_ids=[each.customer_id for each in page]
-            )
-            for each in page:
-                await self._live_through(each, named[each.customer_id], closed.get(each.id, ()), bases)
-                progress(self.periods, max(expected, self.periods))
+            await self._live_through(page)
+            progress(self.periods, max(expected, self.periods))
             if len(page) < _SUBSCRIPTIONS_AT_ONCE:
                 return
-            after = keys[-1]
+            after = page[-1].id
 
-    async def _live_through(
-        self, held: Subscription, customer: Customer, closed: Sequence[ClosedPeriod], bases: Bases
-    ) -> None:
-        zone = customer.timezone or self.organization.timezone
-        for lived in (*_closed_periods(held, closed), *self._open_periods(held, zone, closed)):
-            place = (customer.id, held.currency)
-            if place not in self.accounts:
-                self.accounts[place] = Account(customer.id, customer.reference, held.currency)
-            self.accounts[place].add(await self._compare(lived, bases), is_open=lived.is_open)
-            self.periods += 1
-            _check_size(self.periods, len(self.accounts))
+    async def _live_through(self, page: Sequence[Subscription]) -> None:
+        """The periods of some subscriptions: what can be is read ahead, for both sides in one."""
+        keys = [each.id for each in page]
+        closed = await late.closed_between(self.conn, subscription_ids=keys, span=self.span)
+        named = await customers.of_ids(
+            self.conn, organization_id=self.organization.id, customer_ids={each.customer_id for each in page}
+        )
+        charged = await invoices.charged_in_advance(self.conn, subscription_ids=keys)
+        every = [
+            lived
+            for held in page
+            for lived in self._periods(held, named[held.customer_id], closed.get(held.id, ()))
+        ]
+        self.periods += len(every)
+        for lived in every:
+            self._account(lived.subscription, named[lived.subscription.customer_id])
+        _check_size(self.periods, len(self.accounts))
+        known = await read_ahead(
+            self.conn,
+            [
+                (lived.period.customer_id, basis)
+                for lived in every
+                for ruled in (lived.was, lived.instead or {})
+                for _, basis in self._bases(lived.period, ruled)
+            ],
+        )
+        for lived in every:
+            account = self._account(lived.subscription, named[lived.subscription.customer_id])
+            account.add(await self._compare(lived, charged, known), is_open=lived.is_open)
 
-    def _open_periods(
-        self, held: Subscription, zone: str, closed: Sequence[ClosedPeriod]
+    def _account(self, held: Subscription, customer: Customer) -> Account:
+        place = (held.customer_id, held.currency)
+        if place not in self.accounts:
+            self.accounts[place] = Account(customer.id, customer.reference, held.currency)
+        return self.accounts[place]
+
+    def _bases(self, period: UsagePeriod, ruled: Ruled) -> list[tuple[Feature, Basis]]:
+        return bases(self.question.offered, period, position=self.position, ruled=ruled)
+
+    def _periods(
+        self, held: Subscription, customer: Customer, closed: Sequence[ClosedPeriod]
     ) -> Iterator[_Lived]:
-        """The period the subscription stands in, unless that is closed, and what has begun behind it meanwhile."""
-        if closed and closed[-1].period_index == held.period_index:
-            return
+        for each in closed:
+            period = UsagePeriod(
+                held.id, held.customer_id, each.plan_id, each.period_index, each.span, each.timezone
+            )
+            yield self._lived(period, held, is_open=False)
+        if not closed or closed[-1].period_index != held.period_index:
+            yield from self._open_periods(held, customer.timezone or self.organization.timezone)
+
+    def _lived(self, period: UsagePeriod, held: Subscription, *, is_open: bool) -> _Lived:
+        was = ruling(self.question.offered, period)
+        return _Lived(period, held, is_open, was, self.question.ruled(period, was))
+
+    def _open_periods(self, held: Subscription, zone: str) -> Iterator[_Lived]:
+        """The period the subscription stands in, and what has begun behind it while it waits for its close."""
         standing, grace = held, grace_of(self.organization)
         while standing.period_start is not None and standing.period_end is not None:
-            ends = standing.period_end
-            if standing.ended_at is not None:
-                ends = min(ends, standing.ended_at)
+            ends = min(standing.period_end, standing.ended_at or standing.period_end)
             lasts = Period(standing.period_start, ends)
             if lasts.start >= self.span.end:
                 return
             if lasts.start < lasts.end and self.span.start < lasts.end:
-                yield _Lived(
-                    UsagePeriod(
-                        standing.id,
-                        standing.customer_id,
-                        standing.plan_id,
-                        standing.period_index,
-                        lasts,
-                        standing.timezone,
-                    ),
-                    standing,
-                    is_open=standing.closes_at is not None,
+                period = UsagePeriod(
+                    standing.id,
+                    standing.customer_id,
+                    standing.plan_id,
+                    standing.period_index,
+                    lasts,
+                    standing.timezone,
                 )
+                yield self._lived(period, standing, is_open=standing.closes_at is not None)
             if standing.closes_at is None:
                 return
             following = after_close(standing, zone, grace, self.now)
@@ -215,46 +259,58 @@ class _Replay:
                 return
             standing = following
 
-    async def _compare(self, lived: _Lived, bases: Bases) -> Parts:
+    async def _compare(self, lived: _Lived, charged: Charged, known: Known) -> Parts:
         question, period, currency = self.question, lived.period, lived.subscription.currency
-        was = ruling(question.offered, period)
-        instead = question.ruled(period, was)
-        readings: Readings = {}
-        old = await self._costs(period, was, readings, currency)
-        if instead is None:
-            return compare(old, old)
-        self.touched += 1
-        question.check_meters(period, instead)
-        put = await self._costs(period, instead, readings, currency)
-        if question.plan is None:
-            return compare(old, {part: cost for part, cost in old.items() if part not in instead} | put)
-        old[None], put[None] = (_in_advance(minor, currency) for minor in await self._bases(lived, bases))
-        return compare(old, put)
+        old = await self._costs(lived, lived.was, known)
+        lifts = minimum_over(question.offered.minimums.get(period.plan_id, ()), period.span)
+        if lived.instead is None:
+            new = dict(old)
+        else:
+            self.touched += 1
+            question.check_meters(period, lived.instead)
+            new = await self._costs(lived, lived.instead, known)
+            if question.plan is None:
+                new = {feature: cost for feature, cost in old.items() if feature not in lived.instead} | new
+        for costs, minimum in ((old, lifts), (new, question.minimum(period))):
+            if minimum is not None:
+                costs[Beside.PLAN_MINIMUM] = self._lifted(period, minimum, costs, currency)
+        if question.plan is not None:
+            was, would_be = await self._advances(lived, charged)
+            old[Beside.BASE], new[Beside.BASE] = _in_money(was, currency), _in_money(would_be, currency)
+        return compare(old, new)
 
-    async def _costs(
-        self, period: UsagePeriod, ruled: Ruled, readings: Readings, currency: str
-    ) -> dict[UUID | None, Cost]:
-        found = await rate_ruled(
-            self.conn, self.question.offered, period, ruled, position=self.position, readings=readings
+    async def _costs(self, lived: _Lived, ruled: Ruled, known: Known) -> dict[Part, Cost]:
+        currency = lived.subscription.currency
+        found = await rate_features(
+            self.conn, self.question.offered, lived.period, position=self.position, known=known, ruled=ruled
         )
         return {each.feature.id: Cost(in_money(each.rated, currency), each.rated.exact) for each in found}
 
-    async def _bases(self, lived: _Lived, bases: Bases) -> tuple[int, int]:
+    def _lifted(self, period: UsagePeriod, minimum: Decimal, costs: Costs, currency: str) -> Cost:
+        line = plan_minimum_line(
+            PlanPeriod(period.index, period.span, period.timezone, self.position),
+            minimum=minimum,
+            features_minor=sum(cost.minor for cost in costs.values()),
+            before_minor=0,
+            currency=currency,
+        )
+        return _in_money(0 if line is None else line.amount, currency)
+
+    async def _advances(self, lived: _Lived, charged: Charged) -> tuple[int, int]:
         """What was charged in advance where the period begins, and what the simulated plan would have charged.
 
         A period whose base was let off, as the short rest of a canceled subscription, has none on either side.
         """
-        held, period = lived.subscription, lived.period
-        charged = bases.get((held.id, period.span.start))
-        due = held.price_id is not None and self._begun(held, held.billing_interval, period.span) > 0
-        if charged is None and due:
+        held, span = lived.subscription, lived.period.span
+        was = charged.get((held.id, span.start))
+        due = held.price_id is not None and self._begun(held, held.billing_interval, span) > 0
+        if was is None and due:
             if not lived.is_open or held.state is Status.CANCELED:
                 return 0, 0
-            charged = await self._held_price(held)  # by an invoice that is still to come
+            was = await self._held_price(held)  # by an invoice that is still to come
         price = self.question.price_for(held.billing_interval)
-        if price is None:
-            return charged or 0, 0
-        return charged or 0, price.amount_minor * self._begun(held, price.billing_interval, period.span)
+        begun = 0 if price is None else self._begun(held, price.billing_interval, span)
+        return was or 0, 0 if price is None else price.amount_minor * begun
 
     def _begun(self, held: Subscription, interval: str | None, span: Period) -> int:
         """How many billing periods of an interval began in `span` by now, counted from the subscription's anchor."""
@@ -280,13 +336,6 @@ class _Replay:
         return self._prices[held.price_id]
 
 
-def _closed_periods(held: Subscription, closed: Iterable[ClosedPeriod]) -> Iterator[_Lived]:
-    for each in closed:
-        period = UsagePeriod(
-            held.id, held.customer_id, each.plan_id, each.period_index, each.span, each.timezone
-        )
-        yield _Lived(period, held, is_open=False)
-
-
-def _in_advance(minor: int, currency: str) -> Cost:
+def _in_money(minor: int, currency: str) -> Cost:
+    """Of what is no finer than money."""
     return Cost(minor, from_minor(minor, currency))

@@ -3,11 +3,20 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
 from tallystick.core import ids, price_shapes
-from tallystick.core.catalog import Catalogue, Feature, FeatureType, Stretch, Terms, promised
+from tallystick.core.catalog import (
+    Catalogue,
+    Feature,
+    FeatureType,
+    Stretch,
+    Terms,
+    minimum_over,
+    promised,
+)
 from tallystick.core.limits import SIMULATION_CHANGES_MAX, SIMULATION_CUSTOMERS_MAX
 from tallystick.core.meters import Aggregation, in_force
 from tallystick.core.money import ZERO, text
@@ -103,6 +112,13 @@ class Question:
         versions = self.offered.plans.get(plan_id, {}).get(feature_id, ())
         current = promised(versions, self.now) if versions else None
         return current or nothing_promised(plan_id, feature_id, self.now)
+
+    def minimum(self, lived: UsagePeriod) -> Decimal | None:
+        """What the usage of the period is lifted to: the minimum of its time, or that of the simulated plan now."""
+        if self.plan is None:
+            return minimum_over(self.offered.minimums.get(lived.plan_id, ()), lived.span)
+        asked = [each for each in self.offered.minimums.get(self.plan.id, ()) if each.valid_from <= self.now]
+        return asked[-1].amount if asked else None
 
     def price_for(self, interval: str | None) -> PlanPrice | None:
         """The simulated plan's base for the interval that is held, else its default."""

@@ -7,6 +7,7 @@ which row was changed, added or taken away.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from enum import StrEnum
 from typing import Any, Final
 from uuid import UUID
@@ -15,7 +16,7 @@ from tallystick.core import ids
 from tallystick.core.adjustments import Rated, Usage, rate_period
 from tallystick.core.events import StoredEvent
 from tallystick.core.evidence import Basis, frozen_basis, frozen_span
-from tallystick.core.invoicing import Part, in_money, number
+from tallystick.core.invoicing import Part, charges_in_money, in_money, number, true_up_in_money
 from tallystick.core.meters import Fold, Measured, fold, merge
 from tallystick.core.money import from_minor, text, to_minor
 from tallystick.core.proof import GENESIS, leaf, link, set_digest
@@ -88,6 +89,8 @@ async def _verify_line(conn: Conn, invoice: Invoice, line: InvoiceLine) -> LineR
     if line.line_type == "plan_base":
         amount = from_minor(line.amount, invoice.currency)
         report.differences += _differ("the amount", text(amount), proof.get("amount"))
+    elif line.part == Part.PLAN_MINIMUM:
+        report.differences += await _compare_minimum(conn, invoice, line)
     elif line.part is None or line.feature_id is None or "terms" not in proof:
         report.differences.append("the line holds no evidence it could be derived from")
     else:
@@ -126,7 +129,10 @@ async def _derive(
         measured = contribution(basis.meter, event)
         if measured is None:
             continue
-        parts.append((event, measured))
+        if event.voids is None:
+            parts.append((event, measured))
+        elif window is None or not window[1]:
+            continue  # only a difference speaks of what was taken back
         if window is not None and event.occurred_at in window[0] and position > window[1]:
             leaves.append(leaf(event))
     parts.sort(key=lambda each: (each[0].occurred_at, each[1].quantity))
@@ -151,7 +157,7 @@ def _compare(
         amount = rated.true_up.amount if rated.true_up else None
         return [
             *_differ("the true-up", text(amount) if amount is not None else "none", proof["exact"]),
-            *_differ("the amount", to_minor(amount, currency) if amount is not None else 0, line.amount),
+            *_differ("the amount", true_up_in_money(rated, currency), line.amount),
         ]
     listed = proof["events"]
     found = [
@@ -160,7 +166,8 @@ def _compare(
     ]
     if line.part == Part.USAGE:
         span = frozen_span(proof["span"])
-        charge = next((each for each in rated.charges if each.span == span), None)
+        amounts = zip(rated.charges, charges_in_money(rated, currency), strict=True)
+        charge, minor = next((each for each in amounts if each[0].span == span), (None, 0))
         if charge is None:
             return [*found, "the line's span is none of the period's stretches"]
         return [
@@ -170,7 +177,7 @@ def _compare(
             *_differ("the billed units", text(charge.billable), text(line.quantity)),
             *_differ("the components", [part.to_json() for part in charge.components], proof["components"]),
             *_differ("the exact amount", text(charge.exact), proof["exact"]),
-            *_differ("the amount", to_minor(charge.exact, currency), line.amount),
+            *_differ("the amount", minor, line.amount),
         ]
     return [
         *found,
@@ -193,6 +200,27 @@ async def _compare_before(conn: Conn, line: InvoiceLine) -> list[str]:
         if each.feature_id == line.feature_id:
             before += each.amount
     return _differ("what its earlier lines said", before, (line.evidence or {})["amountBefore"])
+
+
+async def _compare_minimum(conn: Conn, invoice: Invoice, line: InvoiceLine) -> list[str]:
+    """A plan's minimum lifts what the features' lines had said by then, and nothing else."""
+    assert line.subscription_id is not None and line.usage_period is not None
+    proof = line.evidence or {}
+    features = before = 0
+    for each in await invoices.lines_of_period(
+        conn, subscription_id=line.subscription_id, index=line.usage_period
+    ):
+        if each.id == line.id:
+            break
+        if each.part == Part.PLAN_MINIMUM:
+            before += each.amount
+        else:
+            features += each.amount
+    wanted = max(0, to_minor(Decimal(proof["minimum"]), invoice.currency) - features)
+    return [
+        *_differ("what the features come to", features, proof["featuresAmount"]),
+        *_differ("the amount", wanted - before, line.amount),
+    ]
 
 
 def _differ(what: str, derived: object, said: object) -> list[str]:

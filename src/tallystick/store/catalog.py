@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
@@ -9,7 +10,7 @@ from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
 from tallystick.core import price_shapes
-from tallystick.core.catalog import Feature, FeatureType, Terms
+from tallystick.core.catalog import Feature, FeatureType, Minimum, Terms
 from tallystick.core.meters import Aggregation, Filter, LatePolicy, Meter, Operator
 from tallystick.store.db import Conn, rows
 
@@ -219,6 +220,16 @@ async def plan(
         return await cursor.fetchone()
 
 
+async def plans_of_ids(conn: Conn, *, organization_id: UUID, plan_ids: set[UUID]) -> dict[UUID, Plan]:
+    """Deleted ones too: subscriptions go on."""
+    async with conn.cursor(row_factory=class_row(Plan)) as cursor:
+        await cursor.execute(
+            f"SELECT {_PLAN} FROM plans WHERE organization_id = %s AND id = ANY(%s)",
+            (organization_id, list(plan_ids)),
+        )
+        return {each.id: each for each in await cursor.fetchall()}
+
+
 async def plan_is_deleted(conn: Conn, *, plan_id: UUID) -> bool:
     found = await rows(conn, "SELECT deleted_at IS NOT NULL FROM plans WHERE id = %s", (plan_id,))
     return bool(found and found[0][0])
@@ -290,6 +301,16 @@ async def price(conn: Conn, *, organization_id: UUID, price_id: UUID) -> PlanPri
             (price_id, organization_id),
         )
         return await cursor.fetchone()
+
+
+async def prices_of_ids(conn: Conn, *, organization_id: UUID, price_ids: set[UUID]) -> dict[UUID, PlanPrice]:
+    """Archived ones too: who holds one keeps it."""
+    async with conn.cursor(row_factory=class_row(PlanPrice)) as cursor:
+        await cursor.execute(
+            f"SELECT {_PRICE} FROM plan_prices WHERE organization_id = %s AND id = ANY(%s)",
+            (organization_id, list(price_ids)),
+        )
+        return {each.id: each for each in await cursor.fetchall()}
 
 
 async def update_price(conn: Conn, *, organization_id: UUID, price: PlanPrice) -> None:
@@ -377,6 +398,29 @@ async def terms(conn: Conn, *, organization_id: UUID, plan_ids: list[UUID] | Non
         )
         for each in found
     ]
+
+
+async def insert_minimum(
+    conn: Conn, *, organization_id: UUID, plan_id: UUID, amount: Decimal | None, valid_from: datetime
+) -> None:
+    """A new version; the caller holds the plan."""
+    await conn.execute(
+        """INSERT INTO plan_minimums (plan_id, version, organization_id, amount, valid_from)
+           SELECT %(plan)s, count(*) + 1, %(organization)s, %(amount)s, %(from)s FROM plan_minimums WHERE plan_id = %(plan)s""",
+        {"plan": plan_id, "organization": organization_id, "amount": amount, "from": valid_from},
+    )
+
+
+async def minimums(conn: Conn, *, organization_id: UUID) -> dict[UUID, tuple[Minimum, ...]]:
+    """By plan, every version in order."""
+    found: dict[UUID, tuple[Minimum, ...]] = {}
+    for plan_id, valid_from, amount in await rows(
+        conn,
+        "SELECT plan_id, valid_from, amount FROM plan_minimums WHERE organization_id = %s ORDER BY plan_id, version",
+        (organization_id,),
+    ):
+        found[plan_id] = (*found.get(plan_id, ()), Minimum(valid_from, amount))
+    return found
 
 
 async def lock_plan(conn: Conn, *, organization_id: UUID, plan_id: UUID) -> None:

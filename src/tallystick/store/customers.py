@@ -80,6 +80,15 @@ async def find(conn: Conn, *, organization_id: UUID, reference: str) -> Customer
         return await cursor.fetchone()
 
 
+async def of_ids(conn: Conn, *, organization_id: UUID, customer_ids: set[UUID]) -> dict[UUID, Customer]:
+    async with conn.cursor(row_factory=class_row(Customer)) as cursor:
+        await cursor.execute(
+            f"SELECT {_CUSTOMER} FROM customers WHERE organization_id = %s AND id = ANY(%s)",
+            (organization_id, list(customer_ids)),
+        )
+        return {each.id: each for each in await cursor.fetchall()}
+
+
 async def page(
     conn: Conn,
     *,
@@ -122,15 +131,6 @@ async def identities(conn: Conn, *, organization_id: UUID, references: list[str]
     )
     by_id = {public[each[0]]: each[0] for each in found if each[0] in public}
     return by_id | {each[1]: each[0] for each in found if each[1] in external}
-
-
-async def of_ids(conn: Conn, *, organization_id: UUID, customer_ids: list[UUID]) -> dict[UUID, Customer]:
-    async with conn.cursor(row_factory=class_row(Customer)) as cursor:
-        await cursor.execute(
-            f"SELECT {_CUSTOMER} FROM customers WHERE organization_id = %s AND id = ANY(%s)",
-            (organization_id, customer_ids),
-        )
-        return {each.id: each async for each in cursor}
 
 
 async def update(conn: Conn, *, organization_id: UUID, customer: Customer) -> None:

@@ -65,15 +65,20 @@ class Database:
     @asynccontextmanager
     async def transaction(self, *, snapshot: bool = False) -> AsyncIterator[Conn]:
         """All or nothing. With `snapshot`, every statement sees one moment (REPEATABLE READ)."""
-        async with self._pool.connection() as conn:
-            if snapshot:
-                await conn.set_isolation_level(IsolationLevel.REPEATABLE_READ)
-            try:
-                async with conn.transaction():
-                    yield conn
-            finally:
-                if snapshot and not conn.closed:
-                    await conn.set_isolation_level(None)
+        async with self._pool.connection() as conn, one_moment(conn) if snapshot else conn.transaction():
+            yield conn
+
+
+@asynccontextmanager
+async def one_moment(conn: Conn) -> AsyncIterator[None]:
+    """On a connection where each statement stands alone: those inside all see one moment (REPEATABLE READ)."""
+    await conn.set_isolation_level(IsolationLevel.REPEATABLE_READ)
+    try:
+        async with conn.transaction():
+            yield
+    finally:
+        if not conn.closed:
+            await conn.set_isolation_level(None)
 
 
 async def rows(conn: Conn, query: LiteralString, params: Any = None) -> list[TupleRow]:

@@ -10,13 +10,18 @@ from uuid import UUID
 import psycopg
 
 from tallystick.core.events import StoredEvent
+from tallystick.core.meters import Aggregation, Meter
 from tallystick.core.proof import LEAF_BYTES, leaf
 from tallystick.core.times import Period
 from tallystick.store import columns
 from tallystick.store.db import Conn, rows, the
 
 _EVENT: Final = """e.id, e.customer_id, e.feature_code, e.value, e.occurred_at, e.received_at, e.event_key, e.timed,
-    e.properties, e.adjusts, e.reason"""
+    e.properties, e.adjusts, e.reason, e.voids, e.voided"""
+
+
+_COUNTS: Final = """(e.voided IS NULL OR EXISTS (
+    SELECT FROM ingest_batches v WHERE v.batch = e.voided AND v.position > %(position)s))"""
 
 
 def _event(found: Sequence[Any]) -> StoredEvent:
@@ -32,6 +37,8 @@ def _event(found: Sequence[Any]) -> StoredEvent:
         properties=found[8] or {},
         adjusts=found[9],
         reason=found[10],
+        voids=found[11],
+        voided=found[12],
     )
 
 
@@ -84,9 +91,21 @@ async def insert(
     StaleVersion. The digest is `core.proof.link`, computed where the row is locked; a test proves they agree.
     """
     stored, key_hashes, header_hashes = zip(*batch, strict=True)
-    identities, customers, features, values, occurred, _, keys, timed, properties, adjusts, reasons = zip(
-        *stored, strict=True
-    )
+    (
+        identities,
+        customers,
+        features,
+        values,
+        occurred,
+        _,
+        keys,
+        timed,
+        properties,
+        adjusts,
+        reasons,
+        voids,
+        _,
+    ) = zip(*stored, strict=True)
     counted, hour_customers, meters, hours, quantities = zip(*shares, strict=True) if shares else ((),) * 5
     try:
         cursor = await conn.execute(
@@ -104,6 +123,7 @@ async def insert(
                 "properties": columns.objects(properties),
                 "adjusts": columns.uuids(adjusts),
                 "reasons": columns.texts(reasons),
+                "voids": columns.uuids(voids),
                 "leaves": columns.hashes(map(leaf, stored)),
                 "hour_events": columns.uuids(counted),
                 "hour_customers": columns.uuids(hour_customers),
@@ -132,9 +152,9 @@ _INSERT: Final = """
             %(ids)s::uuid[], %(customers)s::uuid[], %(key_hashes)s::bytea[], %(header_hashes)s::bytea[],
             %(occurred)s::timestamptz[], %(features)s::text[], %(values)s::text[], %(keys)s::text[],
             %(timed)s::bool[], %(properties)s::text[], %(adjusts)s::uuid[], %(reasons)s::text[],
-            %(leaves)s::bytea[])
+            %(voids)s::uuid[], %(leaves)s::bytea[])
         AS t (id, customer_id, key_hash, header_hash, occurred_at, feature_code, value,
-              event_key, timed, properties, adjusts, reason, leaf)
+              event_key, timed, properties, adjusts, reason, voids, leaf)
     ), fresh AS (
         INSERT INTO event_keys (customer_id, key_hash, event_id, occurred_at, header_hash)
         SELECT customer_id, key_hash, id, occurred_at, header_hash FROM sent
@@ -142,9 +162,9 @@ _INSERT: Final = """
         ON CONFLICT DO NOTHING RETURNING event_id
     ), stored AS (
         INSERT INTO events (customer_id, occurred_at, id, organization_id, received_at, batch, feature_code,
-                            value, event_key, timed, adjusts, properties, reason)
+                            value, event_key, timed, adjusts, properties, reason, voids, leaf)
         SELECT customer_id, occurred_at, id, %(organization)s, %(received)s, batch, feature_code,
-               value::numeric, event_key, timed, adjusts, properties::jsonb, reason
+               value::numeric, event_key, timed, adjusts, properties::jsonb, reason, voids, leaf
           FROM sent, numbered WHERE key_hash IS NULL OR id IN (SELECT event_id FROM fresh)
         RETURNING id
     ), counted AS (
@@ -215,6 +235,21 @@ async def get(conn: Conn, *, organization_id: UUID, event_id: UUID) -> StoredEve
         (event_id, organization_id),
     )
     return _event(found[0]) if found else None
+
+
+async def mark_voided(conn: Conn, *, places: Sequence[StoredEvent], number: int) -> None:
+    """Mark events that batch `number` took back."""
+    await conn.execute(
+        """UPDATE events e SET voided = %s
+             FROM unnest(%s::uuid[], %s::timestamptz[], %s::uuid[]) AS t (customer_id, occurred_at, id)
+            WHERE e.customer_id = t.customer_id AND e.occurred_at = t.occurred_at AND e.id = t.id""",
+        (
+            number,
+            [each.customer_id for each in places],
+            [each.occurred_at for each in places],
+            [each.id for each in places],
+        ),
+    )
 
 
 async def of_ids(conn: Conn, *, customer_id: UUID, places: list[tuple[datetime, UUID]]) -> list[StoredEvent]:
@@ -295,9 +330,10 @@ async def in_span(
     after: tuple[datetime, UUID] | None = None,
     limit: int | None = None,
 ) -> list[StoredEvent]:
-    """A customer's events of one code that happened in `span`, in order of (occurred_at, id).
+    """A customer's events of one code that happened in `span` and count, in order of (occurred_at, id).
 
-    With `at_position`, only those the chain had by then, and did not have at `after_position`.
+    With `at_position`, those the chain had by then, as it had them. With `after_position` too, only what is new
+    since: events, and the voids that took events back.
     """
     found = await rows(
         conn,
@@ -307,6 +343,7 @@ async def in_span(
                AND (%(after_at)s::timestamptz IS NULL OR (e.occurred_at, e.id) > (%(after_at)s, %(after_id)s::uuid))
                AND (%(position)s::bigint IS NULL OR EXISTS (
                        SELECT FROM ingest_batches b WHERE b.batch = e.batch AND b.position <= %(position)s AND b.position > %(after_position)s))
+               AND (CASE WHEN e.voids IS NULL THEN {_COUNTS} ELSE %(after_position)s > 0 END)
              ORDER BY e.occurred_at, e.id LIMIT %(limit)s""",
         {
             "customer": customer_id,
@@ -398,6 +435,80 @@ async def unchained(conn: Conn, *, organization_id: UUID) -> list[UUID]:
     return [each[0] for each in found]
 
 
+@dataclass(frozen=True, slots=True)
+class Digested:
+    """What a set of events is, without reading it here: how many, what they add up to, the digest of their leaves."""
+
+    count: int
+    quantity: Decimal
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class ToDigest:
+    """A set of events to digest: what a meter counts in a span, of all there is now or of what is new since."""
+
+    customer_id: UUID
+    meter: Meter
+    span: Period
+    after: int = 0  # a position of the chain; 0: from the beginning
+
+
+async def digests(conn: Conn, asked: Sequence[ToDigest]) -> list[Digested | None]:
+    """Many at once, in the order asked, as the snapshot of `conn` has them: of meters that read no property.
+
+    What is new since a position is both the events and the voids that came later. None where a row from before
+    leaves were kept is among the events.
+    """
+    found: list[Digested | None] = [None] * len(asked)
+    for condition, places in (
+        (
+            "e.voids IS NULL AND e.voided IS NULL",
+            [place for place, each in enumerate(asked) if not each.after],
+        ),
+        (
+            """(e.voids IS NOT NULL OR e.voided IS NULL)
+               AND EXISTS (SELECT FROM ingest_batches b WHERE b.batch = e.batch AND b.position > t.after)""",
+            [place for place, each in enumerate(asked) if each.after],
+        ),
+    ):
+        for place, whole, count, quantity, digested in await _digests(conn, condition, asked, places):
+            found[place] = Digested(count, Decimal(quantity), bytes(digested).hex()) if whole else None
+    return found
+
+
+async def _digests(
+    conn: Conn, condition: str, asked: Sequence[ToDigest], places: list[int]
+) -> list[tuple[Any, ...]]:
+    chosen = [asked[place] for place in places]
+    return await rows(
+        conn,
+        f"""SELECT t.place, d.events = d.leaves, d.events, d.quantity, d.digest
+             FROM unnest(%s::int[], %s::uuid[], %s::text[], %s::uuid[], %s::bool[], %s::timestamptz[],
+                         %s::timestamptz[], %s::bigint[])
+               AS t (place, customer_id, code, feature_id, counts, start_at, end_at, after)
+            CROSS JOIN LATERAL (
+                  SELECT count(*) AS events, count(e.leaf) AS leaves,
+                         coalesce(sum(CASE WHEN e.voids IS NOT NULL THEN 0
+                                           WHEN t.counts AND e.adjusts IS NULL THEN 1 ELSE e.value END), 0) AS quantity,
+                         sha256(coalesce(string_agg(e.leaf, ''::bytea ORDER BY e.occurred_at, e.id), ''::bytea)) AS digest
+                    FROM events e
+                   WHERE e.customer_id = t.customer_id AND e.occurred_at >= t.start_at AND e.occurred_at < t.end_at
+                     AND e.feature_code = t.code AND (e.adjusts IS NULL OR e.adjusts = t.feature_id)
+                     AND {condition} OFFSET 0) d""",
+        (
+            places,
+            [each.customer_id for each in chosen],
+            [each.meter.event_code for each in chosen],
+            [each.meter.feature_id for each in chosen],
+            [each.meter.aggregation is Aggregation.COUNT for each in chosen],
+            [each.span.start for each in chosen],
+            [each.span.end for each in chosen],
+            [each.after for each in chosen],
+        ),
+    )
+
+
 async def stream_positions(
     conn: Conn, *, customer_id: UUID, feature: str, span: Period, at_position: int, page: int = 5_000
 ) -> AsyncIterator[tuple[StoredEvent, int]]:
@@ -410,6 +521,7 @@ async def stream_positions(
                  WHERE e.customer_id = %(customer)s AND e.occurred_at < %(end)s
                    AND (e.occurred_at, e.id) > (%(after_at)s, %(after_id)s)
                    AND e.feature_code = %(feature)s AND b.position <= %(position)s
+                   AND (e.voids IS NOT NULL OR {_COUNTS})
                  ORDER BY e.occurred_at, e.id LIMIT %(limit)s""",
             {
                 "customer": customer_id,
@@ -461,12 +573,13 @@ async def stream_span(
 async def of_code(
     conn: Conn, *, organization_id: UUID, feature: str, page: int = 5_000
 ) -> AsyncIterator[StoredEvent]:
-    """Every event of one code in an organization, customer by customer; needs an open transaction."""
+    """Every event of one code in an organization that counts, customer by customer; needs an open transaction."""
     async with conn.cursor(name="events_of_code") as cursor:
         cursor.itersize = page
         await cursor.execute(
             f"""SELECT {_EVENT} FROM events e
-                 WHERE e.organization_id = %s AND e.feature_code = %s ORDER BY e.customer_id, e.occurred_at, e.id""",
+                 WHERE e.organization_id = %s AND e.feature_code = %s AND e.voids IS NULL AND e.voided IS NULL
+                 ORDER BY e.customer_id, e.occurred_at, e.id""",
             (organization_id, feature),
         )
         async for found in cursor:

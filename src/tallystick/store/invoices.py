@@ -94,44 +94,58 @@ class Draft:
 
 
 async def issue(conn: Conn, draft: Draft, lines: Sequence[Line]) -> int:
-    """Number and freeze an invoice with its lines; returns its number.
+    """Number and freeze an invoice with its lines; returns its number."""
+    (number,) = await issue_set(conn, draft.organization_id, [(draft, lines)])
+    return number
 
-    The number comes from the organization's row, locked by this statement, so numbers have no gaps.
+
+async def issue_set(
+    conn: Conn, organization_id: UUID, drafts: Sequence[tuple[Draft, Sequence[Line]]]
+) -> list[int]:
+    """Number and freeze invoices of one organization with their lines; their numbers, in order.
+
+    Numbers come from the organization's row, locked by this statement, so that they have no gaps.
     """
+    if not drafts:
+        return []
     cursor = await conn.execute(
-        """WITH counted AS (
-               UPDATE organizations SET invoices_issued = invoices_issued + 1
-                WHERE id = %(organization)s RETURNING invoices_issued)
-           INSERT INTO invoices (id, organization_id, customer_id, subscription_id, number, status, invoice_type,
-                  currency, subtotal, tax, total, period_index, period_start, period_end, issued_at, due_at,
-                  collect_at, plan_name, created_at, updated_at)
-           SELECT %(id)s, %(organization)s, %(customer)s, %(subscription)s, invoices_issued, %(status)s, %(type)s,
-                  %(currency)s, %(subtotal)s, %(tax)s, %(total)s, %(index)s, %(start)s, %(end)s, %(issued)s, %(due)s,
-                  %(collect)s, %(plan)s, %(created)s, %(created)s
-             FROM counted RETURNING number""",
-        {
-            "organization": draft.organization_id,
-            "id": draft.id,
-            "customer": draft.customer_id,
-            "subscription": draft.subscription_id,
-            "status": draft.status,
-            "type": draft.invoice_type,
-            "currency": draft.currency,
-            "subtotal": draft.subtotal,
-            "tax": draft.tax,
-            "total": draft.subtotal + draft.tax,
-            "index": draft.period_index,
-            "start": draft.period_start,
-            "end": draft.period_end,
-            "issued": draft.issued_at,
-            "due": draft.due_at,
-            "collect": draft.collect_at,
-            "plan": draft.plan_name,
-            "created": draft.created_at,
-        },
+        "UPDATE organizations SET invoices_issued = invoices_issued + %s WHERE id = %s RETURNING invoices_issued",
+        (len(drafts), organization_id),
     )
-    number = int((await the(cursor))[0])
+    newest = int((await the(cursor))[0])
+    numbers = list(range(newest - len(drafts) + 1, newest + 1))
     async with conn.cursor() as many:
+        await many.executemany(
+            """INSERT INTO invoices (id, organization_id, customer_id, subscription_id, number, status, invoice_type,
+                      currency, subtotal, tax, total, period_index, period_start, period_end, issued_at, due_at,
+                      collect_at, plan_name, created_at, updated_at)
+               VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)""",
+            [
+                (
+                    draft.id,
+                    draft.organization_id,
+                    draft.customer_id,
+                    draft.subscription_id,
+                    number,
+                    draft.status,
+                    draft.invoice_type,
+                    draft.currency,
+                    draft.subtotal,
+                    draft.tax,
+                    draft.subtotal + draft.tax,
+                    draft.period_index,
+                    draft.period_start,
+                    draft.period_end,
+                    draft.issued_at,
+                    draft.due_at,
+                    draft.collect_at,
+                    draft.plan_name,
+                    draft.created_at,
+                    draft.created_at,
+                )
+                for (draft, _), number in zip(drafts, numbers, strict=True)
+            ],
+        )
         await many.executemany(
             """INSERT INTO invoice_lines (id, invoice_id, position, line_type, charge_type, feature_id, feature_name,
                       description, quantity, unit_amount, amount, included, used, overage, evidence,
@@ -158,10 +172,11 @@ async def issue(conn: Conn, draft: Draft, lines: Sequence[Line]) -> int:
                     line.usage_period,
                     line.part,
                 )
+                for draft, lines in drafts
                 for position, (line_id, line) in enumerate(zip(new_ids(len(lines)), lines, strict=True))
             ],
         )
-    return number
+    return numbers
 
 
 async def get(conn: Conn, *, organization_id: UUID, invoice_id: UUID) -> Invoice | None:
@@ -200,7 +215,7 @@ async def lines_of_period(conn: Conn, *, subscription_id: UUID, index: int) -> l
         return await cursor.fetchall()
 
 
-async def bases(conn: Conn, *, subscription_ids: list[UUID]) -> dict[tuple[UUID, datetime], int]:
+async def charged_in_advance(conn: Conn, *, subscription_ids: list[UUID]) -> dict[tuple[UUID, datetime], int]:
     """What was charged in advance, by subscription and where the billing period begins."""
     found = await rows(
         conn,

@@ -1,5 +1,6 @@
 """Closed periods, and the events that happened before the period that was open when they arrived."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -61,22 +62,46 @@ async def mark(
     )
 
 
-async def close(conn: Conn, closed: ClosedPeriod) -> None:
-    await conn.execute(
-        f"INSERT INTO closed_periods ({_CLOSED}) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
-        (
-            closed.subscription_id,
-            closed.period_index,
-            closed.organization_id,
-            closed.customer_id,
-            closed.plan_id,
-            closed.timezone,
-            closed.period_start,
-            closed.period_end,
-            closed.position,
-            closed.closed_at,
-        ),
+async def close_set(conn: Conn, closed: Sequence[ClosedPeriod]) -> None:
+    async with conn.cursor() as many:
+        await many.executemany(
+            f"INSERT INTO closed_periods ({_CLOSED}) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
+            [
+                (
+                    each.subscription_id,
+                    each.period_index,
+                    each.organization_id,
+                    each.customer_id,
+                    each.plan_id,
+                    each.timezone,
+                    each.period_start,
+                    each.period_end,
+                    each.position,
+                    each.closed_at,
+                )
+                for each in closed
+            ],
+        )
+
+
+async def among(conn: Conn, *, customer_ids: list[UUID]) -> set[UUID]:
+    """Those of some customers with whom something may be late: what `touched` and `undecided` say one by one."""
+    found = await rows(
+        conn,
+        """SELECT customer_id FROM late_events WHERE customer_id = ANY(%(customers)s) AND due_at IS NOT NULL
+           UNION
+           SELECT p.customer_id
+             FROM unnest(%(customers)s::uuid[]) AS t (customer_id)
+            CROSS JOIN LATERAL (
+                  SELECT * FROM closed_periods p WHERE p.customer_id = t.customer_id
+                   ORDER BY p.period_end DESC LIMIT 1) p
+            WHERE EXISTS (SELECT FROM usage_hours u JOIN ingest_batches b ON b.batch = u.batch
+                           WHERE u.customer_id = p.customer_id
+                             AND u.hour >= date_trunc('hour', p.period_start) AND u.hour < p.period_end
+                             AND b.position > p.position)""",
+        {"customers": customer_ids},
     )
+    return {each[0] for each in found}
 
 
 async def closed_between(

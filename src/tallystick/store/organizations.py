@@ -88,10 +88,16 @@ async def every(conn: Conn) -> list[Organization]:
 
 
 async def update(conn: Conn, organization: Organization) -> None:
-    """Its name, its time zone and its pinned version; nothing else of it ever changes this way."""
+    """Its name, its time zone, its pinned version and its grace; nothing else of it ever changes this way."""
     await conn.execute(
-        "UPDATE organizations SET name = %s, timezone = %s, api_version = %s WHERE id = %s",
-        (organization.name, organization.timezone, organization.api_version, organization.id),
+        "UPDATE organizations SET name = %s, timezone = %s, api_version = %s, grace_s = %s WHERE id = %s",
+        (
+            organization.name,
+            organization.timezone,
+            organization.api_version,
+            organization.grace_s,
+            organization.id,
+        ),
     )
 
 

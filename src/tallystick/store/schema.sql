@@ -52,6 +52,19 @@ CREATE TABLE closed_periods (
     "position" bigint NOT NULL,
     closed_at timestamp with time zone NOT NULL
 );
+CREATE TABLE corrections (
+    id uuid NOT NULL,
+    organization_id uuid NOT NULL,
+    customer_id uuid NOT NULL,
+    event_code text NOT NULL,
+    span_start timestamp with time zone NOT NULL,
+    span_end timestamp with time zone NOT NULL,
+    reason text,
+    voided jsonb NOT NULL,
+    added jsonb NOT NULL,
+    reverts uuid,
+    created_at timestamp with time zone NOT NULL
+);
 CREATE TABLE customers (
     id uuid NOT NULL,
     organization_id uuid NOT NULL,
@@ -64,6 +77,13 @@ CREATE TABLE customers (
     metadata jsonb,
     created_at timestamp with time zone NOT NULL,
     updated_at timestamp with time zone NOT NULL
+);
+CREATE TABLE distinct_values (
+    customer_id uuid NOT NULL,
+    feature_id uuid NOT NULL,
+    value_hash bytea NOT NULL,
+    number integer NOT NULL,
+    CONSTRAINT distinct_values_number_check CHECK ((number >= 0))
 );
 CREATE TABLE event_keys (
     customer_id uuid NOT NULL,
@@ -85,7 +105,10 @@ CREATE TABLE events (
     timed boolean NOT NULL,
     adjusts uuid,
     properties jsonb,
-    reason text
+    reason text,
+    voids uuid,
+    voided bigint,
+    leaf bytea
 )
 PARTITION BY RANGE (occurred_at);
 CREATE TABLE events_any (
@@ -101,7 +124,10 @@ CREATE TABLE events_any (
     timed boolean CONSTRAINT events_timed_not_null NOT NULL,
     adjusts uuid,
     properties jsonb,
-    reason text
+    reason text,
+    voids uuid,
+    voided bigint,
+    leaf bytea
 );
 CREATE TABLE features (
     id uuid NOT NULL,
@@ -396,12 +422,14 @@ CREATE TABLE usage_hours (
     batch bigint NOT NULL,
     latest_at timestamp with time zone
 );
-CREATE TABLE usage_values (
+CREATE TABLE usage_sets (
     customer_id uuid NOT NULL,
     meter_id uuid NOT NULL,
     hour timestamp with time zone NOT NULL,
-    value_hash bytea NOT NULL
-);
+    block integer NOT NULL,
+    members bit(2048) NOT NULL
+)
+WITH (fillfactor='75');
 ALTER TABLE ONLY events ATTACH PARTITION events_any DEFAULT;
 ALTER TABLE ONLY api_keys
     ADD CONSTRAINT api_keys_pkey PRIMARY KEY (id);
@@ -415,8 +443,14 @@ ALTER TABLE ONLY clock_runs
     ADD CONSTRAINT clock_runs_pkey PRIMARY KEY (id);
 ALTER TABLE ONLY closed_periods
     ADD CONSTRAINT closed_periods_pkey PRIMARY KEY (subscription_id, period_index);
+ALTER TABLE ONLY corrections
+    ADD CONSTRAINT corrections_pkey PRIMARY KEY (id);
 ALTER TABLE ONLY customers
     ADD CONSTRAINT customers_pkey PRIMARY KEY (id);
+ALTER TABLE ONLY distinct_values
+    ADD CONSTRAINT distinct_values_customer_id_feature_id_number_key UNIQUE (customer_id, feature_id, number);
+ALTER TABLE ONLY distinct_values
+    ADD CONSTRAINT distinct_values_pkey PRIMARY KEY (customer_id, feature_id, value_hash);
 ALTER TABLE ONLY event_keys
     ADD CONSTRAINT event_keys_pkey PRIMARY KEY (customer_id, key_hash);
 ALTER TABLE ONLY events
@@ -477,12 +511,14 @@ ALTER TABLE ONLY transactions
     ADD CONSTRAINT transactions_pkey PRIMARY KEY (id);
 ALTER TABLE ONLY usage_hours
     ADD CONSTRAINT usage_hours_pkey PRIMARY KEY (customer_id, meter_id, hour);
-ALTER TABLE ONLY usage_values
-    ADD CONSTRAINT usage_values_pkey PRIMARY KEY (customer_id, meter_id, hour, value_hash);
+ALTER TABLE ONLY usage_sets
+    ADD CONSTRAINT usage_sets_pkey PRIMARY KEY (customer_id, meter_id, hour, block);
 CREATE INDEX api_keys_of_organization ON api_keys USING btree (organization_id, id);
 CREATE INDEX clock_runs_of_organization ON clock_runs USING btree (organization_id, id);
 CREATE UNIQUE INDEX clock_runs_one_at_a_time ON clock_runs USING btree (organization_id) WHERE (status = ANY (ARRAY['pending'::text, 'running'::text]));
 CREATE INDEX closed_periods_of_customer ON closed_periods USING btree (customer_id, period_end);
+CREATE INDEX corrections_of_organization ON corrections USING btree (organization_id, id);
+CREATE UNIQUE INDEX corrections_reverted_once ON corrections USING btree (reverts) WHERE (reverts IS NOT NULL);
 CREATE UNIQUE INDEX customers_external_id ON customers USING btree (organization_id, external_id);
 CREATE INDEX customers_of_organization ON customers USING btree (organization_id, id);
 CREATE INDEX events_arrival ON ONLY events USING brin (id, batch) WITH (pages_per_range='32', autosummarize='on');
@@ -522,6 +558,10 @@ ALTER TABLE ONLY closed_periods
     ADD CONSTRAINT closed_periods_organization_id_fkey FOREIGN KEY (organization_id) REFERENCES organizations(id);
 ALTER TABLE ONLY closed_periods
     ADD CONSTRAINT closed_periods_subscription_id_fkey FOREIGN KEY (subscription_id) REFERENCES subscriptions(id);
+ALTER TABLE ONLY corrections
+    ADD CONSTRAINT corrections_organization_id_fkey FOREIGN KEY (organization_id) REFERENCES organizations(id);
+ALTER TABLE ONLY corrections
+    ADD CONSTRAINT corrections_reverts_fkey FOREIGN KEY (reverts) REFERENCES corrections(id);
 ALTER TABLE ONLY customers
     ADD CONSTRAINT customers_organization_id_fkey FOREIGN KEY (organization_id) REFERENCES organizations(id);
 ALTER TABLE ONLY features

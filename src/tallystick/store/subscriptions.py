@@ -1,5 +1,6 @@
 """Subscriptions: rows, due work, and the one live subscription a customer may have."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from uuid import UUID
@@ -177,32 +178,54 @@ async def lived_in(
 
 async def update(conn: Conn, subscription: Subscription) -> None:
     """Write back everything that can change."""
-    await conn.execute(
-        """UPDATE subscriptions SET status = %s, timezone = %s, zones = %s, anchor_at = %s, anchor_day = %s, period_index = %s,
-                  period_start = %s, period_end = %s, closes_at = %s, cancel_at = %s, cancel_requested_at = %s,
-                  cancel_reason = %s, ended_at = %s, checkout_token = %s, close_failure = %s, updated_at = %s
-            WHERE id = %s AND organization_id = %s""",
-        (
-            subscription.status,
-            subscription.timezone,
-            Jsonb(subscription.zones),
-            subscription.anchor_at,
-            subscription.anchor_day,
-            subscription.period_index,
-            subscription.period_start,
-            subscription.period_end,
-            subscription.closes_at,
-            subscription.cancel_at,
-            subscription.cancel_requested_at,
-            subscription.cancel_reason,
-            subscription.ended_at,
-            subscription.checkout_token,
-            subscription.close_failure,
-            subscription.updated_at,
-            subscription.id,
-            subscription.organization_id,
-        ),
-    )
+    await update_set(conn, [subscription])
+
+
+async def update_set(conn: Conn, changed: Sequence[Subscription]) -> None:
+    async with conn.cursor() as many:
+        await many.executemany(
+            """UPDATE subscriptions SET status = %s, timezone = %s, zones = %s, anchor_at = %s, anchor_day = %s,
+                      period_index = %s, period_start = %s, period_end = %s, closes_at = %s, cancel_at = %s,
+                      cancel_requested_at = %s, cancel_reason = %s, ended_at = %s, checkout_token = %s,
+                      close_failure = %s, updated_at = %s
+                WHERE id = %s AND organization_id = %s""",
+            [
+                (
+                    each.status,
+                    each.timezone,
+                    Jsonb(each.zones),
+                    each.anchor_at,
+                    each.anchor_day,
+                    each.period_index,
+                    each.period_start,
+                    each.period_end,
+                    each.closes_at,
+                    each.cancel_at,
+                    each.cancel_requested_at,
+                    each.cancel_reason,
+                    each.ended_at,
+                    each.checkout_token,
+                    each.close_failure,
+                    each.updated_at,
+                    each.id,
+                    each.organization_id,
+                )
+                for each in changed
+            ],
+        )
+
+
+async def of_ids(
+    conn: Conn, *, organization_id: UUID, subscription_ids: Sequence[UUID], lock: bool = False
+) -> list[Subscription]:
+    """In order of id, which is also the order of locking."""
+    async with conn.cursor(row_factory=class_row(Subscription)) as cursor:
+        await cursor.execute(
+            f"SELECT {_COLUMNS} FROM subscriptions WHERE organization_id = %s AND id = ANY(%s) ORDER BY id"
+            + (" FOR UPDATE" if lock else ""),
+            (organization_id, list(subscription_ids)),
+        )
+        return await cursor.fetchall()
 
 
 async def due(conn: Conn, *, now: datetime, limit: int) -> list[tuple[UUID, UUID, datetime]]:

@@ -1,14 +1,18 @@
-"""Usage: partial folds by hour, distinct values, and the counters of hard limits."""
+"""Usage: partial folds by hour, sets of distinct values, and the counters of hard limits."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
+from typing import Final
 from uuid import UUID
 
-from tallystick.core.meters import Aggregation, Fold, Meter
+from tallystick.core.meters import NOTHING, Aggregation, Fold, Meter, Total
 from tallystick.core.money import ZERO
 from tallystick.core.times import Period
+from tallystick.store import columns
 from tallystick.store.db import Conn, rows
+from tallystick.store.meter_sql import contributions, latest_at, merged
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +20,7 @@ class Addition:
     """What one stored event adds to a meter that does not simply add up."""
 
     customer_id: UUID
+    feature_id: UUID
     meter_id: UUID
     hour: datetime
     quantity: Decimal
@@ -31,8 +36,9 @@ async def raise_maxima(conn: Conn, additions: list[Addition], *, number: int) ->
                AS c (customer_id, meter_id, hour, quantity)
             GROUP BY customer_id, meter_id, hour ORDER BY customer_id, meter_id, hour
            ON CONFLICT (customer_id, meter_id, hour) DO UPDATE
-              SET events = u.events + excluded.events, quantity = greatest(u.quantity, excluded.quantity),
-                  batch = excluded.batch""",
+              SET events = u.events + excluded.events, batch = excluded.batch,
+                  quantity = CASE WHEN u.events = 0 THEN excluded.quantity
+                                  ELSE greatest(u.quantity, excluded.quantity) END""",
         (
             number,
             [each.customer_id for each in additions],
@@ -54,7 +60,8 @@ async def renew_latest(conn: Conn, additions: list[Addition], *, number: int) ->
             GROUP BY customer_id, meter_id, hour ORDER BY customer_id, meter_id, hour
            ON CONFLICT (customer_id, meter_id, hour) DO UPDATE
               SET events = u.events + excluded.events, batch = excluded.batch,
-                  quantity = CASE WHEN (excluded.latest_at, excluded.quantity) > (u.latest_at, u.quantity)
+                  quantity = CASE WHEN u.latest_at IS NULL
+                                    OR (excluded.latest_at, excluded.quantity) > (u.latest_at, u.quantity)
                                   THEN excluded.quantity ELSE u.quantity END,
                   latest_at = greatest(u.latest_at, excluded.latest_at)""",
         (
@@ -69,62 +76,176 @@ async def renew_latest(conn: Conn, additions: list[Addition], *, number: int) ->
 
 
 async def add_values(conn: Conn, additions: list[Addition]) -> None:
+    """Number the values nobody has met before, and put all of them into the sets of their hours.
+
+    The organization's head row must be locked: it is what keeps two batches from giving one number twice. (If
+    it did not, the unique index on the numbers would refuse the second.)
+    """
     await conn.execute(
-        """INSERT INTO usage_values (customer_id, meter_id, hour, value_hash)
-           SELECT DISTINCT * FROM unnest(%s::uuid[], %s::uuid[], %s::timestamptz[], %s::bytea[])
-                AS c (customer_id, meter_id, hour, value_hash)
-            ORDER BY 1, 2, 3, 4
-           ON CONFLICT DO NOTHING""",
+        f"""WITH sent AS (
+                SELECT DISTINCT * FROM unnest(%s::uuid[], %s::uuid[], %s::uuid[], %s::timestamptz[], %s::bytea[])
+                    AS c (customer_id, feature_id, meter_id, hour, value_hash)
+            ){_NUMBER_AND_COUNT}""",
         (
-            [each.customer_id for each in additions],
-            [each.meter_id for each in additions],
-            [each.hour for each in additions],
-            [each.distinct for each in additions],
+            columns.uuids(each.customer_id for each in additions),
+            columns.uuids(each.feature_id for each in additions),
+            columns.uuids(each.meter_id for each in additions),
+            columns.instants(each.hour for each in additions),
+            columns.hashes(each.distinct for each in additions),
         ),
     )
 
 
-async def whole_hours(conn: Conn, *, customer_id: UUID, meter: Meter, span: Period) -> Fold:
-    """The fold of the hours in `span`, whose ends are full hours, from the rollups."""
-    if meter.aggregation is Aggregation.LATEST:
-        return await _latest_of_hours(conn, customer_id, meter, span)
-    found = await rows(
-        conn,
-        """SELECT coalesce(sum(events), 0)::bigint,
-                  CASE WHEN %(max)s THEN coalesce(max(quantity), 0) ELSE coalesce(sum(quantity), 0) END
-             FROM usage_hours
-            WHERE customer_id = %(customer)s AND meter_id = %(meter)s AND hour >= %(start)s AND hour < %(end)s""",
-        {
-            "max": meter.aggregation is Aggregation.MAX,
-            "customer": customer_id,
-            "meter": meter.id,
-            "start": span.start,
-            "end": span.end,
-        },
+MEMBERS: Final = 2048
+"""How many numbers a row of `usage_sets` has room for; the width of its column."""
+
+
+def member(number: str) -> str:
+    """The set of one number, within its block."""
+    return f"set_bit(B'0'::bit({MEMBERS}), mod({number}, {MEMBERS}), 1)"
+
+
+# Each value is looked up by a probe of its own, whatever the plan was made from (docs/decisions/0009). Numbers are
+# given in the order of first use: what is used together lies together, and an hour has few rows.
+_NUMBER_AND_COUNT: Final = f""", met AS (
+        SELECT v.*, d.number
+          FROM (SELECT customer_id, feature_id, value_hash, min(hour) AS first_hour FROM sent GROUP BY 1, 2, 3) v
+          LEFT JOIN LATERAL (
+               SELECT number FROM distinct_values d
+                WHERE d.customer_id = v.customer_id AND d.feature_id = v.feature_id
+                  AND d.value_hash = v.value_hash OFFSET 0) d ON true
+    ), fresh AS (
+        INSERT INTO distinct_values (customer_id, feature_id, value_hash, number)
+        SELECT m.customer_id, m.feature_id, m.value_hash,
+               coalesce(l.number, -1) + row_number() OVER (PARTITION BY m.customer_id, m.feature_id
+                                                           ORDER BY m.first_hour, m.value_hash)
+          FROM met m
+          LEFT JOIN LATERAL (
+               SELECT number FROM distinct_values d
+                WHERE d.customer_id = m.customer_id AND d.feature_id = m.feature_id
+                ORDER BY number DESC LIMIT 1) l ON true
+         WHERE m.number IS NULL
+        RETURNING customer_id, feature_id, value_hash, number
+    ), numbered AS (
+        SELECT customer_id, feature_id, value_hash, number FROM met WHERE number IS NOT NULL
+        UNION ALL SELECT * FROM fresh
     )
-    return Fold(found[0][0], Decimal(found[0][1]))
+    INSERT INTO usage_sets AS u (customer_id, meter_id, hour, block, members)
+    SELECT customer_id, meter_id, hour, number / {MEMBERS}, bit_or({member("number")})
+      FROM sent JOIN numbered USING (customer_id, feature_id, value_hash)
+     GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4
+    ON CONFLICT (customer_id, meter_id, hour, block) DO UPDATE SET members = u.members | excluded.members
+     WHERE (u.members | excluded.members) <> u.members"""
 
 
-async def _latest_of_hours(conn: Conn, customer_id: UUID, meter: Meter, span: Period) -> Fold:
-    found = await rows(
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A fold that is asked for: whole hours of one meter, and the ragged edges beside them."""
+
+    customer_id: UUID
+    meter: Meter
+    hours: Period | None
+    edges: tuple[Period, ...]
+
+
+async def folds(conn: Conn, asked: Sequence[Asked]) -> list[Total]:
+    """Many folds at once, in the order asked: of sums and counts that read no property (`reads_all`)."""
+    whole = [(place, each.hours) for place, each in enumerate(asked) if each.hours is not None]
+    ragged = [(place, edge) for place, each in enumerate(asked) for edge in each.edges]
+    found = [NOTHING] * len(asked)
+    for place, events, quantity in await rows(
         conn,
-        """SELECT sum(events) OVER ()::bigint, quantity, latest_at FROM usage_hours
-            WHERE customer_id = %s AND meter_id = %s AND hour >= %s AND hour < %s
-            ORDER BY latest_at DESC, quantity DESC LIMIT 1""",
-        (customer_id, meter.id, span.start, span.end),
-    )
-    return Fold(found[0][0], found[0][1], at=found[0][2]) if found else Fold()
-
-
-async def values_in(conn: Conn, *, customer_id: UUID, meter_id: UUID, span: Period) -> frozenset[bytes]:
-    """The distinct values of the hours in `span`."""
-    found = await rows(
+        """SELECT t.place, u.events, u.quantity
+             FROM unnest(%s::int[], %s::uuid[], %s::uuid[], %s::timestamptz[], %s::timestamptz[])
+               AS t (place, customer_id, meter_id, start_at, end_at)
+            CROSS JOIN LATERAL (
+                  SELECT sum(events)::bigint AS events, sum(quantity) AS quantity FROM usage_hours h
+                   WHERE h.customer_id = t.customer_id AND h.meter_id = t.meter_id
+                     AND h.hour >= t.start_at AND h.hour < t.end_at OFFSET 0) u
+            WHERE u.events > 0""",
+        (
+            [place for place, _ in whole],
+            [asked[place].customer_id for place, _ in whole],
+            [asked[place].meter.id for place, _ in whole],
+            [span.start for _, span in whole],
+            [span.end for _, span in whole],
+        ),
+    ):
+        found[place] = Total(events, quantity)
+    for place, events, quantity in await rows(
         conn,
-        """SELECT DISTINCT value_hash FROM usage_values
-            WHERE customer_id = %s AND meter_id = %s AND hour >= %s AND hour < %s""",
-        (customer_id, meter_id, span.start, span.end),
+        """SELECT t.place, e.events, e.quantity
+             FROM unnest(%s::int[], %s::uuid[], %s::text[], %s::uuid[], %s::bool[], %s::timestamptz[], %s::timestamptz[])
+               AS t (place, customer_id, code, feature_id, counts, start_at, end_at)
+            CROSS JOIN LATERAL (
+                  SELECT count(*) AS events,
+                         sum(CASE WHEN t.counts AND e.adjusts IS NULL THEN 1 ELSE e.value END) AS quantity
+                    FROM events e
+                   WHERE e.customer_id = t.customer_id AND e.feature_code = t.code
+                     AND e.occurred_at >= t.start_at AND e.occurred_at < t.end_at
+                     AND e.voids IS NULL AND e.voided IS NULL
+                     AND (e.adjusts IS NULL OR e.adjusts = t.feature_id) OFFSET 0) e
+            WHERE e.events > 0""",
+        (
+            [place for place, _ in ragged],
+            [asked[place].customer_id for place, _ in ragged],
+            [asked[place].meter.event_code for place, _ in ragged],
+            [asked[place].meter.feature_id for place, _ in ragged],
+            [asked[place].meter.aggregation is Aggregation.COUNT for place, _ in ragged],
+            [span.start for _, span in ragged],
+            [span.end for _, span in ragged],
+        ),
+    ):
+        found[place] = Total(found[place].events + events, found[place].quantity + quantity)
+    return found
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class HourPlace:
+    """One hourly rollup."""
+
+    customer_id: UUID
+    meter_id: UUID
+    hour: datetime
+
+
+async def lock_hours(conn: Conn, places: list[HourPlace]) -> None:
+    """Hold rollups, in one order: until this transaction ends nothing is counted there."""
+    for each in sorted(places):
+        await conn.execute(
+            "SELECT FROM usage_hours WHERE customer_id = %s AND meter_id = %s AND hour = %s FOR UPDATE",
+            (each.customer_id, each.meter_id, each.hour),
+        )
+
+
+async def rewrite_hour(conn: Conn, place: HourPlace, counted: Fold, *, meter: Meter, number: int) -> None:
+    """Make a held rollup what its events now say. The head row must be locked, as for whatever writes sets."""
+    where = (place.customer_id, place.meter_id, place.hour)
+    unique = meter.aggregation is Aggregation.UNIQUE
+    await conn.execute(
+        """UPDATE usage_hours SET events = %s, quantity = %s, latest_at = %s, batch = %s
+            WHERE customer_id = %s AND meter_id = %s AND hour = %s""",
+        (counted.events, ZERO if unique else counted.quantity, counted.at, number, *where),
     )
-    return frozenset(bytes(each[0]) for each in found)
+    if unique:
+        await conn.execute(
+            "DELETE FROM usage_sets WHERE customer_id = %s AND meter_id = %s AND hour = %s", where
+        )
+        await add_values(
+            conn,
+            [
+                Addition(place.customer_id, meter.feature_id, meter.id, place.hour, ZERO, value)
+                for value in counted.values
+            ],
+        )
+
+
+async def forget_counters(conn: Conn, *, customer_id: UUID, feature_ids: list[UUID]) -> None:
+    """Counters of hard limits that are to be counted anew when next asked."""
+    await conn.execute(
+        "DELETE FROM limit_counters WHERE customer_id = %s AND feature_id = ANY(%s)",
+        (customer_id, feature_ids),
+    )
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -173,17 +294,30 @@ async def set_counters(conn: Conn, *, used: dict[CounterKey, Decimal]) -> None:
     )
 
 
-async def backfill_hours(conn: Conn, *, customer_id: UUID, meter: Meter, hours: dict[datetime, Fold]) -> None:
-    """Rollups of a meter that is younger than the events it measures."""
+async def backfill(conn: Conn, *, organization_id: UUID, meter: Meter) -> None:
+    """The rollups of a meter that is younger than the events it measures. The head row must be locked."""
+    counts = contributions(meter)
+    params = {
+        "organization": organization_id,
+        "feature": meter.feature_id,
+        "meter": meter.id,
+        **counts.params,
+    }
     await conn.execute(
-        """INSERT INTO usage_hours (customer_id, meter_id, hour, events, quantity, latest_at, batch)
-           SELECT %s, %s, *, 0 FROM unnest(%s::timestamptz[], %s::bigint[], %s::numeric[], %s::timestamptz[])""",
-        (
-            customer_id,
-            meter.id,
-            list(hours),
-            [each.events for each in hours.values()],
-            [ZERO if meter.aggregation is Aggregation.UNIQUE else each.quantity for each in hours.values()],
-            [each.at for each in hours.values()],
-        ),
+        f"""INSERT INTO usage_hours (customer_id, meter_id, hour, events, quantity, latest_at, batch)
+            SELECT customer_id, %(meter)s, hour, count(*), {merged(meter)}, {latest_at(meter)}, 0
+              FROM (SELECT e.customer_id, date_trunc('hour', e.occurred_at, 'UTC') AS hour,
+                           {counts.quantity} AS quantity, e.occurred_at AS at
+                      FROM events e WHERE e.organization_id = %(organization)s AND {counts.matches}) AS measured
+             GROUP BY customer_id, hour ORDER BY customer_id, hour""",
+        params,
     )
+    if counts.value is not None:
+        await conn.execute(
+            f"""WITH sent AS (
+                    SELECT DISTINCT e.customer_id, %(feature)s::uuid AS feature_id, %(meter)s::uuid AS meter_id,
+                           date_trunc('hour', e.occurred_at, 'UTC') AS hour, {counts.value_hash} AS value_hash
+                      FROM events e WHERE e.organization_id = %(organization)s AND {counts.matches}
+                ){_NUMBER_AND_COUNT}""",
+            params,
+        )

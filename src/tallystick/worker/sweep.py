@@ -22,7 +22,7 @@ import psycopg
 from psycopg_pool import PoolTimeout
 
 from tallystick.core.limits import CHANGES_KEPT, CLOSES_PER_CLAIM, IDEMPOTENCY_KEEP
-from tallystick.flows.close_period import close_period
+from tallystick.flows.close_due import close_due
 from tallystick.flows.collect_payment import collect_payment
 from tallystick.flows.move_clock import perform_run
 from tallystick.flows.settle_late import settle_due
@@ -80,7 +80,7 @@ class Sweeper:
             if not (await db.the(cursor))[0]:
                 return
             try:
-                await self._close_what_is_due()
+                await close_due(self._database, now=self._wall())
                 await self._settle_what_is_late()
                 await self._collect_what_is_owed()
                 await self._finish_clock_runs()
@@ -96,30 +96,6 @@ class Sweeper:
         if used:
             async with self._database.reading() as conn:
                 await organizations.note_used(conn, key_ids=used, now=self._wall())
-
-    async def _close_what_is_due(self) -> None:
-        now = self._wall()
-        while True:
-            async with self._database.reading() as conn:
-                due = await subscriptions.due(conn, now=now, limit=CLOSES_PER_CLAIM)
-            for organization_id, subscription_id, _ in due:
-                try:
-                    await close_period(
-                        self._database,
-                        organization_id=organization_id,
-                        subscription_id=subscription_id,
-                        now=now,
-                    )
-                except (psycopg.OperationalError, PoolTimeout):
-                    raise
-                except Exception as error:  # one that cannot be closed does not stop the others
-                    log.exception("a period could not be closed", exc_info=error)
-                    async with self._database.reading() as conn:
-                        await subscriptions.note_failure(
-                            conn, subscription_id=subscription_id, failure=str(error)
-                        )
-            if len(due) < CLOSES_PER_CLAIM:
-                return
 
     async def _settle_what_is_late(self) -> None:
         try:
