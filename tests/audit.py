@@ -144,6 +144,7 @@ async def _fold_one_by_one(
     expected: Hours,
     values: set[tuple[UUID, UUID, datetime, bytes]],
 ) -> None:
+    newest: dict[tuple[UUID, UUID, datetime], tuple[datetime, Decimal]] = {}
     async for event in events.of_code(conn, organization_id=organization, feature=code):
         hour = event.occurred_at.replace(minute=0, second=0, microsecond=0)
         place = (event.customer_id, meter.id, hour)
@@ -163,8 +164,12 @@ async def _fold_one_by_one(
                 count + 1,
                 max(quantity, measured.quantity) if count else measured.quantity,
             )
-        elif meter.aggregation == "latest":  # events come in order of time; of one instant the larger counts
-            expected[place] = (count + 1, measured.quantity)
+        elif meter.aggregation == "latest":  # of one instant the larger counts
+            newest[place] = max(
+                (event.occurred_at, measured.quantity),
+                newest.get(place, (event.occurred_at, measured.quantity)),
+            )
+            expected[place] = (count + 1, newest[place][1])
         else:
             expected[place] = (count + 1, quantity + measured.quantity)
 

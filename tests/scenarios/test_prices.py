@@ -557,7 +557,7 @@ CHANGED = "2025-01-25T00:00:00.000Z"
 
 @dataclass(frozen=True)
 class Change:
-    """A price from one instant on: what is used before and after, and a line for each stretch that costs something."""
+    """A price from one instant on: what is used before and after, and a line for each stretch that was used."""
 
     before: Json
     after: Json
@@ -615,7 +615,7 @@ CHANGES: dict[str, Change] = {
     ),
     "included": Change(  # twenty are left
         priced(per_unit("0.1"), includedAmount=50), priced(per_unit("0.2")), ((30,), (40,)),
-        ((LATE, "40", "20", "20", 400),),
+        ((EARLY, "30", "50", "0", 0), (LATE, "40", "20", "20", 400)),
         (("included", "20", "0"), ("usage", "20", "0.2")),
     ),
     "included_used_up": Change(
@@ -650,7 +650,7 @@ CHANGES: dict[str, Change] = {
     ),
     "from_a_limit": Change(  # what a hard limit stopped at the included units goes on for money
         {"includedAmount": 10, "overage": {"enabled": False}}, priced(per_unit("0.1")), ((10,), (30,)),
-        ((LATE, "30", "0", "30", 300),), (("usage", "30", "0.1"),),
+        ((EARLY, "10", "10", "0", 0), (LATE, "30", "0", "30", 300)), (("usage", "30", "0.1"),),
     ),
     "largest": Change(
         priced(per_unit("1")), priced(per_unit("2")), ((10, 7), (25, 12)),

@@ -83,6 +83,8 @@ WAYS: dict[str, Way] = {
     "calls": Way({}),
     "requests": Way({"aggregation": "count"}),
     "peak": Way({"aggregation": "max"}),
+    "level": Way({"aggregation": "latest"}),
+    "latest_size": Way({"aggregation": "latest", "aggregationProperty": "size"}, amount=size_of),
     "users": Way({"aggregation": "unique", "aggregationProperty": "user"}),
     "european": Way(
         {"filters": [condition("region", "contains", "eu")]}, lambda each: "eu" in each.get("region", "")
@@ -108,7 +110,7 @@ def fold(feature: str, events: Sequence[Raw]) -> tuple[str, int]:
     """The quantity as text, and how many events it is of."""
     way = WAYS[feature]
     aggregation = way.meter.get("aggregation", "sum")
-    count, total, largest, values = 0, Decimal(0), None, set[str]()
+    count, total, largest, latest, values = 0, Decimal(0), None, None, set[str]()
     for event in events:
         if event.adjusts:  # only sums and counts can be set
             if aggregation in ("sum", "count"):
@@ -126,7 +128,14 @@ def fold(feature: str, events: Sequence[Raw]) -> tuple[str, int]:
             values.add(value)
         count, total = count + 1, total + amount
         largest = amount if largest is None else max(largest, amount)
-    quantity = {"sum": total, "count": total, "unique": Decimal(len(values)), "max": largest or Decimal(0)}
+        latest = (event.at, amount) if latest is None else max(latest, (event.at, amount))
+    quantity = {
+        "sum": total,
+        "count": total,
+        "unique": Decimal(len(values)),
+        "max": largest or Decimal(0),
+        "latest": latest[1] if latest else Decimal(0),
+    }
     return shown(quantity[aggregation]), count
 
 
@@ -172,6 +181,7 @@ def lived(server: Server, database_url: str) -> Iterator[Lived]:
                     f"{API}/usage", json={"customerId": "ada", "featureCode": feature, "value": value}
                 )
             )
+        take_back(made, chance)
     audit(database_url, made)
     yield Lived(made, listed(made, database_url))
     made.http.close()
@@ -207,6 +217,19 @@ def send(shop: Organization, chance: random.Random, count: int) -> None:
         assert not track_batch(shop, sent[start : start + 100])["failed"]
 
 
+def take_back(shop: Organization, chance: random.Random) -> None:
+    """Void some events here and there, and all of one hour."""
+    stored = [each for each in every(shop, f"{API}/usage/events?customerId=ada") if counting(each)]
+    hour = chance.choice(stored)["ts"][:13]
+    for each in stored:
+        if each["ts"].startswith(hour) or chance.random() < 0.04:
+            done(shop.http.delete(f"{API}/usage/events/{each['id']}"))
+
+
+def counting(event: Json) -> bool:
+    return event["kind"] != "void" and not event.get("voided", False)
+
+
 def listed(shop: Organization, database_url: str) -> dict[str, list[Raw]]:
     """What is stored, from the API; which total an adjustment corrects, the database alone says."""
     with psycopg.connect(database_url) as conn:
@@ -215,6 +238,8 @@ def listed(shop: Organization, database_url: str) -> dict[str, list[Raw]]:
         )
     raw: dict[str, list[Raw]] = {feature: [] for feature in WAYS}
     for each in every(shop, f"{API}/usage/events?customerId=ada"):
+        if not counting(each):
+            continue
         event = Raw(
             datetime.fromisoformat(each["ts"]),
             Decimal(each["valueDecimal"]),

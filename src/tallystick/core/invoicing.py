@@ -73,15 +73,21 @@ def base_line(plan_name: str, amount_minor: int, currency: str, proof: Mapping[s
 def usage_lines(
     basis: Basis, rated: Rated, *, feature_id: UUID, feature_name: str, unit: str, currency: str
 ) -> list[Line]:
-    """A line for each stretch that costs something, and one that lifts them to the minimum."""
+    """A line for each stretch, if any of them costs something, and one that lifts them to the minimum.
+
+    A stretch that was used and costs nothing is told beside one that does: together they speak of all the usage,
+    so that what is late can be told from it.
+    """
     lines = []
     several = len(rated.charges) > 1
+    billed = any(charge.billable or charge.exact for charge in rated.charges)
     for charge, amount in zip(rated.charges, charges_in_money(rated, currency), strict=True):
-        if not charge.billable and not charge.exact:
+        if not billed or not (charge.used or charge.billable or charge.exact):
             continue
         included = charge.included or ZERO
+        free = "all of it" if charge.included is None else text(included)
         said = (
-            f"{feature_name}: {text(charge.used)} {unit} used, {text(included)} included, "
+            f"{feature_name}: {text(charge.used)} {unit} used, {free} included, "
             f"{text(charge.billable)} billed"
         )
         lines.append(

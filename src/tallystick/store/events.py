@@ -15,6 +15,7 @@ from tallystick.core.proof import LEAF_BYTES, leaf
 from tallystick.core.times import Period
 from tallystick.store import columns
 from tallystick.store.db import Conn, rows, the
+from tallystick.store.proving import Span
 
 _EVENT: Final = """e.id, e.customer_id, e.feature_code, e.value, e.occurred_at, e.received_at, e.event_key, e.timed,
     e.properties, e.adjusts, e.reason, e.voids, e.voided"""
@@ -34,7 +35,7 @@ def _event(found: Sequence[Any]) -> StoredEvent:
         received_at=found[5],
         key=found[6],
         timed=found[7],
-        properties=found[8] or {},
+        properties={} if found[8] is None else found[8],
         adjusts=found[9],
         reason=found[10],
         voids=found[11],
@@ -367,25 +368,27 @@ class Batch:
     batch: int
     position: int
     first_event_id: UUID
+    events: int
     leaves: tuple[bytes, ...]
     digest: bytes
 
 
-async def batches(conn: Conn, *, organization_id: UUID, after: int, limit: int) -> list[Batch]:
-    """The chain's records from position `after` on, in order."""
+async def batches(conn: Conn, *, organization_id: UUID, after: int, until: int) -> list[Batch]:
+    """The chain's records after a position and up to another, in order."""
     found = await rows(
         conn,
-        """SELECT batch, position, first_event_id, leaves, digest FROM ingest_batches
-            WHERE organization_id = %s AND position > %s ORDER BY position LIMIT %s""",
-        (organization_id, after, limit),
+        """SELECT batch, position, first_event_id, events, leaves, digest FROM ingest_batches
+            WHERE organization_id = %s AND position > %s AND position <= %s ORDER BY position""",
+        (organization_id, after, until),
     )
     return [
         Batch(
             each[0],
             each[1],
             each[2],
-            tuple(bytes(each[3][at : at + LEAF_BYTES]) for at in range(0, len(each[3]), LEAF_BYTES)),
-            bytes(each[4]),
+            each[3],
+            tuple(bytes(each[4][at : at + LEAF_BYTES]) for at in range(0, len(each[4]), LEAF_BYTES)),
+            bytes(each[5]),
         )
         for each in found
     ]
@@ -407,32 +410,24 @@ async def of_batches(
     return kept
 
 
-async def lost(conn: Conn, *, organization_id: UUID, customers: Sequence[UUID] | None) -> list[UUID]:
-    """Events whose key is kept and whose row is gone; of all customers, or of some."""
+async def carried_leaf(conn: Conn, event: StoredEvent) -> bytes | None:
+    """The leaf that a row carries with it; None in rows from before they did."""
     found = await rows(
         conn,
-        """SELECT k.event_id FROM event_keys k JOIN customers c ON c.id = k.customer_id
-            WHERE c.organization_id = %(organization)s
-              AND (%(customers)s::uuid[] IS NULL OR k.customer_id = ANY(%(customers)s))
-              AND NOT EXISTS (SELECT FROM events e WHERE e.customer_id = k.customer_id
-                                 AND e.occurred_at = k.occurred_at AND e.id = k.event_id)
-            ORDER BY k.event_id LIMIT 100""",
-        {"organization": organization_id, "customers": None if customers is None else list(customers)},
+        "SELECT leaf FROM events WHERE customer_id = %s AND occurred_at = %s AND id = %s",
+        (event.customer_id, event.occurred_at, event.id),
     )
-    return [each[0] for each in found]
+    return None if found[0][0] is None else bytes(found[0][0])
 
 
-async def unchained(conn: Conn, *, organization_id: UUID) -> list[UUID]:
-    """Events that no batch of the chain brought."""
+async def voids_of(conn: Conn, event: StoredEvent) -> list[tuple[UUID, int]]:
+    """The voids that take an event back, each with its batch."""
     found = await rows(
         conn,
-        """SELECT e.id FROM events e
-            WHERE e.organization_id = %s
-              AND NOT EXISTS (SELECT FROM ingest_batches b WHERE b.organization_id = e.organization_id AND b.batch = e.batch)
-            ORDER BY e.id LIMIT 100""",
-        (organization_id,),
+        "SELECT id, batch FROM events WHERE customer_id = %s AND occurred_at = %s AND voids = %s",
+        (event.customer_id, event.occurred_at, event.id),
     )
-    return [each[0] for each in found]
+    return [(each[0], each[1]) for each in found]
 
 
 @dataclass(frozen=True, slots=True)
@@ -510,26 +505,28 @@ async def _digests(
 
 
 async def stream_positions(
-    conn: Conn, *, customer_id: UUID, feature: str, span: Period, at_position: int, page: int = 5_000
+    conn: Conn, wanted: Span, *, page: int = 5_000
 ) -> AsyncIterator[tuple[StoredEvent, int]]:
-    """All events of a span that the chain had by a position, each with its own; in order of (occurred_at, id)."""
-    after_at, after_id = span.start, UUID(int=0)
+    """The events of a span that counted then, and the voids, each with its position; in order of (occurred_at, id)."""
+    after_at, after_id = wanted.span.start, UUID(int=0)
     while True:
         found = await rows(
             conn,
             f"""SELECT b.position, {_EVENT} FROM events e JOIN ingest_batches b ON b.batch = e.batch
                  WHERE e.customer_id = %(customer)s AND e.occurred_at < %(end)s
                    AND (e.occurred_at, e.id) > (%(after_at)s, %(after_id)s)
-                   AND e.feature_code = %(feature)s AND b.position <= %(position)s
+                   AND e.feature_code = %(feature)s AND e.organization_id = %(organization)s
+                   AND b.organization_id = %(organization)s AND b.position <= %(position)s
                    AND (e.voids IS NOT NULL OR {_COUNTS})
                  ORDER BY e.occurred_at, e.id LIMIT %(limit)s""",
             {
-                "customer": customer_id,
-                "end": span.end,
+                "organization": wanted.organization_id,
+                "customer": wanted.customer_id,
+                "end": wanted.span.end,
                 "after_at": after_at,
                 "after_id": after_id,
-                "feature": feature,
-                "position": at_position,
+                "feature": wanted.meter.event_code,
+                "position": wanted.position,
                 "limit": page,
             },
         )

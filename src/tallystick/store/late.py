@@ -122,6 +122,15 @@ async def closed_between(
     return found
 
 
+async def closed(conn: Conn, *, subscription_id: UUID, index: int) -> ClosedPeriod | None:
+    async with conn.cursor(row_factory=class_row(ClosedPeriod)) as cursor:
+        await cursor.execute(
+            f"SELECT {_CLOSED} FROM closed_periods WHERE subscription_id = %s AND period_index = %s",
+            (subscription_id, index),
+        )
+        return await cursor.fetchone()
+
+
 async def touched(conn: Conn, *, customer_id: UUID) -> list[ClosedPeriod]:
     """Closed periods of a customer in which something happened that they were not rated with, oldest first.
 

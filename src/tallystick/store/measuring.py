@@ -17,6 +17,7 @@ Group = tuple[str | None, ...]
 """The value of each property that was asked for; None where an event does not have it."""
 
 _BEFORE_NEXT_HOUR: Final = "interval '59 minutes 59.999999 seconds'"
+_NO_SETS: Final = "SELECT block, members FROM usage_sets WHERE false"
 
 
 async def usage_of_pieces(conn: Conn, *, customer_id: UUID, parts: Sequence[Ruled]) -> dict[int, Total]:
@@ -75,23 +76,20 @@ async def met_in(conn: Conn, *, customer_id: UUID, part: Ruled, values: Sequence
     """Those of `values` (hashes) that the span has met."""
     said = _Statement(customer_id)
     asked = f"{said.of(list(values))}::bytea[]"
-    found: list[str] = []
     sets, edges = said.sets(part, "SELECT block FROM asked"), said.edge_values(part)
-    if sets is not None:
-        found.append(
-            f"""SELECT a.value_hash
-                  FROM asked a JOIN (SELECT block, bit_or(members) AS members
-                                       FROM ({sets}) AS met GROUP BY block) m USING (block)
-                 WHERE get_bit(m.members, a.place) = 1"""
-        )
+    found = [
+        "SELECT a.value_hash FROM asked a JOIN met USING (block) WHERE get_bit(met.members, a.place) = 1"
+    ]
     if edges is not None:
-        found.append(f"SELECT value_hash FROM ({edges}) AS met WHERE value_hash = ANY({asked})")
+        found.append(f"SELECT value_hash FROM ({edges}) AS near WHERE value_hash = ANY({asked})")
     rows_found = await said.ask(
         conn,
         f"""WITH asked AS (
                 SELECT d.value_hash, d.number / {MEMBERS} AS block, mod(d.number, {MEMBERS}) AS place
                   FROM unnest({asked}) AS v (value_hash)
-                 CROSS JOIN LATERAL {said.number(part.meter, "v.value_hash")} d)
+                 CROSS JOIN LATERAL {said.number(part.meter, "v.value_hash")} d
+            ), met AS MATERIALIZED (
+                SELECT block, bit_or(members) AS members FROM ({sets or _NO_SETS}) AS sets GROUP BY block)
             {_union(found)}""",
     )
     return frozenset(bytes(each[0]) for each in rows_found)

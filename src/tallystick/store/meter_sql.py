@@ -18,6 +18,7 @@ class Contributions:
     """What the raw events `e` of one meter contribute."""
 
     matches: str  # a condition; unknown means no
+    alike: str  # the same, whatever was taken back: also of a void, and of what it takes back
     quantity: str
     value: str | None  # for UNIQUE: the text whose distinct values count
     params: dict[str, Any]
@@ -49,8 +50,8 @@ def contributions(meter: Meter, name: str = "") -> Contributions:
         matches = f"({matches} OR e.adjusts = {said.of(meter.feature_id)}::uuid)"
         quantity = f"CASE WHEN {adjusting} THEN {quantity} ELSE e.value END"
     counts = "e.voids IS NULL AND e.voided IS NULL"
-    matches = f"e.feature_code = {said.text(meter.event_code)} AND {counts} AND {matches}"
-    return Contributions(matches, quantity, value, said.params)
+    alike = f"e.feature_code = {said.text(meter.event_code)} AND {matches}"
+    return Contributions(f"{alike} AND {counts}", alike, quantity, value, said.params)
 
 
 def merged(meter: Meter) -> str:

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from psycopg.rows import class_row
 
-from tallystick.store.db import Conn
+from tallystick.store.db import Conn, rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +123,16 @@ async def get(conn: Conn, *, organization_id: UUID, transaction_id: UUID) -> Tra
             (transaction_id, organization_id),
         )
         return await cursor.fetchone()
+
+
+async def paid(conn: Conn, *, invoice_id: UUID) -> list[int]:
+    """What was taken for an invoice, a charge at a time."""
+    found = await rows(
+        conn,
+        "SELECT gross_amount FROM transactions WHERE invoice_id = %s AND status = 'succeeded' ORDER BY id",
+        (invoice_id,),
+    )
+    return [each[0] for each in found]
 
 
 async def page(

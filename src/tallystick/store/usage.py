@@ -83,7 +83,7 @@ async def add_values(conn: Conn, additions: list[Addition]) -> None:
     """
     await conn.execute(
         f"""WITH sent AS (
-                SELECT DISTINCT * FROM unnest(%s::uuid[], %s::uuid[], %s::uuid[], %s::timestamptz[], %s::bytea[])
+                SELECT * FROM unnest(%s::uuid[], %s::uuid[], %s::uuid[], %s::timestamptz[], %s::bytea[])
                     AS c (customer_id, feature_id, meter_id, hour, value_hash)
             ){_NUMBER_AND_COUNT}""",
         (
@@ -105,34 +105,30 @@ def member(number: str) -> str:
     return f"set_bit(B'0'::bit({MEMBERS}), mod({number}, {MEMBERS}), 1)"
 
 
-# Each value is looked up by a probe of its own, whatever the plan was made from (docs/decisions/0009). Numbers are
-# given in the order of first use: what is used together lies together, and an hour has few rows.
-_NUMBER_AND_COUNT: Final = f""", met AS (
-        SELECT v.*, d.number
-          FROM (SELECT customer_id, feature_id, value_hash, min(hour) AS first_hour FROM sent GROUP BY 1, 2, 3) v
+# Nothing here is joined but by probes of an index, a value each: what the plan was made from must not decide
+# (docs/decisions/0009). Numbers are given in the order of first use: what is used together lies together, and an
+# hour has few rows.
+_NUMBER_AND_COUNT: Final = f""", numbered AS MATERIALIZED (
+        SELECT v.*, d.number IS NULL AS fresh,
+               coalesce(d.number, row_number() OVER (PARTITION BY v.customer_id, v.feature_id, d.number IS NULL
+                                                     ORDER BY v.first_hour, v.value_hash)
+                                  + coalesce((SELECT number FROM distinct_values l
+                                               WHERE l.customer_id = v.customer_id AND l.feature_id = v.feature_id
+                                               ORDER BY number DESC LIMIT 1), -1))::int AS number
+          FROM (SELECT customer_id, feature_id, value_hash, min(hour) AS first_hour,
+                       array_agg(meter_id) AS meters, array_agg(hour) AS hours
+                  FROM sent GROUP BY customer_id, feature_id, value_hash) v
           LEFT JOIN LATERAL (
                SELECT number FROM distinct_values d
                 WHERE d.customer_id = v.customer_id AND d.feature_id = v.feature_id
                   AND d.value_hash = v.value_hash OFFSET 0) d ON true
-    ), fresh AS (
+    ), kept AS (
         INSERT INTO distinct_values (customer_id, feature_id, value_hash, number)
-        SELECT m.customer_id, m.feature_id, m.value_hash,
-               coalesce(l.number, -1) + row_number() OVER (PARTITION BY m.customer_id, m.feature_id
-                                                           ORDER BY m.first_hour, m.value_hash)
-          FROM met m
-          LEFT JOIN LATERAL (
-               SELECT number FROM distinct_values d
-                WHERE d.customer_id = m.customer_id AND d.feature_id = m.feature_id
-                ORDER BY number DESC LIMIT 1) l ON true
-         WHERE m.number IS NULL
-        RETURNING customer_id, feature_id, value_hash, number
-    ), numbered AS (
-        SELECT customer_id, feature_id, value_hash, number FROM met WHERE number IS NOT NULL
-        UNION ALL SELECT * FROM fresh
+        SELECT customer_id, feature_id, value_hash, number FROM numbered WHERE fresh
     )
     INSERT INTO usage_sets AS u (customer_id, meter_id, hour, block, members)
-    SELECT customer_id, meter_id, hour, number / {MEMBERS}, bit_or({member("number")})
-      FROM sent JOIN numbered USING (customer_id, feature_id, value_hash)
+    SELECT n.customer_id, c.meter_id, c.hour, n.number / {MEMBERS}, bit_or({member("n.number")})
+      FROM numbered n CROSS JOIN LATERAL unnest(n.meters, n.hours) AS c (meter_id, hour)
      GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4
     ON CONFLICT (customer_id, meter_id, hour, block) DO UPDATE SET members = u.members | excluded.members
      WHERE (u.members | excluded.members) <> u.members"""
