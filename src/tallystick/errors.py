@@ -8,7 +8,8 @@
 Codes, types and statuses follow the published error list (behaviour.md, Appendix C).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Final, NamedTuple
 
 
@@ -44,6 +45,7 @@ CODES: Final[Mapping[str, Kind]] = {
     "no_active_subscription": Kind(_NOT_FOUND, 404, "The customer has no active subscription."),
     "invoice_not_found": Kind(_NOT_FOUND, 404, "There is no such invoice."),
     "transaction_not_found": Kind(_NOT_FOUND, 404, "There is no such transaction."),
+    "simulation_not_found": Kind(_NOT_FOUND, 404, "There is no such simulation."),
     "api_key_not_found": Kind(_NOT_FOUND, 404, "There is no such API key."),
     "endpoint_not_available": Kind(_NOT_FOUND, 404, "This version of the API does not have that route."),
     "endpoint_deprecated": Kind(_NOT_FOUND, 410, "This route is retired."),
@@ -114,12 +116,24 @@ class InvalidRequest(Problem):
     """Fields are wrong: each with its name and the reason."""
 
     def __init__(self, *errors: FieldError) -> None:
+        self.errors = errors
         super().__init__(
             "validation_error",
             "; ".join(f"{field}: {message}" if field else message for field, message in errors),
             param=errors[0].field or None,
             details=[{"field": field, "message": message} for field, message in errors],
         )
+
+
+@contextmanager
+def within(where: str) -> Iterator[None]:
+    """Name what is wrong with a part as the whole request knows it: `planFeatures[0].price.model`."""
+    try:
+        yield
+    except InvalidRequest as wrong:
+        raise InvalidRequest(
+            *(FieldError(f"{where}.{field}" if field else where, message) for field, message in wrong.errors)
+        ) from None
 
 
 class Broken(TallystickError):

@@ -62,7 +62,7 @@ def everything(shop: Organization) -> Json:
     """All that can be read of an organization whose clock stands still."""
     lists = {
         path: done(shop.http.get(f"{API}/{path}", params={"limit": "100"}))["data"]
-        for path in ("customers", "usage/events", "invoices", "transactions", "api-keys")
+        for path in ("customers", "usage/events", "invoices", "transactions", "api-keys", "simulations")
     }
     lists |= {path: done(shop.http.get(f"{API}/{path}"))["data"] for path in ("features", "subscriptions")}
     lists["plans"] = done(shop.http.get(f"{API}/plans", params={"includePrivate": "true"}))["data"]

@@ -132,6 +132,7 @@ class Operation:
     errors: tuple[str, ...] = ()
     writes: bool | None = None
     after: Handler | None = None  # what follows the commit, and answers instead; on connections of its own
+    snapshot: bool = False  # a write that reads much, and must see one moment of it
     secret: bool = False  # the answer holds a secret, which is kept nowhere
     renames: Mapping[str, str] = field(default_factory=dict)  # older body field → current
 
@@ -201,6 +202,7 @@ async def carry_out(
         wall=wall,
         act=act,
         secret=operation.secret,
+        snapshot=operation.snapshot,
     )
     if operation.after is not None and not answer.replayed:
         return _encode(await operation.after(call), call)

@@ -334,7 +334,7 @@ async def delete_price(call: Call[None]) -> Reply:
     return Reply(Deleted(id=ids.show(ids.PLAN_PRICE, price.id), object="plan_price", livemode=call.live))
 
 
-def _spec(body: AddPlanFeature | UpdatePlanFeature) -> TermsSpec:
+def terms_spec(body: AddPlanFeature | UpdatePlanFeature) -> TermsSpec:
     overage = body.overage or OverageIn()
     if body.included_amount is not None and not (fits(body.included_amount) and body.included_amount >= 0):
         raise InvalidRequest(FieldError("includedAmount", "must be 0 or more, with at most 20 and 12 digits"))
@@ -411,7 +411,7 @@ async def _promise(call: Call[Any], feature: Feature, *, new: bool) -> Reply:
         organization_id=call.organization.id,
         plan=await _find(call),
         feature=feature,
-        spec=_spec(call.body),
+        spec=terms_spec(call.body),
         now=call.now,
         new=new,
     )

@@ -124,6 +124,13 @@ def terms_at(versions: Sequence[Terms], period: Period, at: datetime) -> Terms |
     return None
 
 
+def promised(versions: Sequence[Terms], now: datetime) -> Terms | None:
+    """What a subscriber of today gets; None when the promise has ended."""
+    begun = [version for version in versions if version.valid_from <= now] or versions[:1]
+    last = max(begun, key=lambda version: (version.valid_from, version.version))
+    return None if last.removed else last
+
+
 def _bettered(current: Terms, newer: Terms) -> Terms:
     """`current` with everything in which `newer` is kinder."""
     cheaper = newer.overage_enabled and is_kinder(newer.price, current.price)

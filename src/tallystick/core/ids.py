@@ -28,6 +28,7 @@ TRANSACTION: Final = "txn"
 API_KEY: Final = "key"
 CLOCK_RUN: Final = "clr"
 CORRECTION: Final = "cor"
+SIMULATION: Final = "sim"
 REQUEST: Final = "req"
 
 

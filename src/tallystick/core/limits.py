@@ -32,6 +32,12 @@ CORRECTED_EVENTS_MAX: Final = 1_000
 BASIS_POINTS_MAX: Final = 10_000
 """More than the whole of an amount is a typing error, not a share."""
 
+SIMULATION_MONTHS_MAX: Final = 36
+SIMULATION_PERIODS_MAX: Final = 20_000
+SIMULATION_CUSTOMERS_MAX: Final = 5_000
+SIMULATION_CHANGES_MAX: Final = 100
+"""Plan features that one simulation puts otherwise."""
+
 FUTURE_MAX: Final = timedelta(hours=1)
 """How far ahead of our clock an event may say it happened: clients' clocks differ (ruling 5)."""
 

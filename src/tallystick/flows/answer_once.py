@@ -32,12 +32,13 @@ async def answer_once(
     wall: datetime,
     act: Callable[[Conn], Awaitable[Answer]],
     secret: bool = False,
+    snapshot: bool = False,
 ) -> Answer:
     """Run `act` in one transaction, or answer what it answered before. Keys last 24 hours of wall time.
 
     An answer that holds a secret is not kept: its repeat does nothing and is told so.
     """
-    async with database.transaction() as conn:
+    async with database.transaction(snapshot=snapshot) as conn:
         if key is None:
             return await act(conn)
         key_hash = sha256(key.encode()).digest()

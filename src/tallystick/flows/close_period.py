@@ -219,13 +219,9 @@ async def prepare(
     organization = reads.organization
     closing = _open_period(subscription)
     customer, plan = reads.customers[subscription.customer_id], reads.plans[subscription.plan_id]
-    ends = subscription.state is Status.CANCELED or (
-        subscription.cancel_at is not None and subscription.cancel_at <= closing.end
-    )
+    ends = _ends(subscription)
     zone = customer.timezone or organization.timezone
-    after = (
-        _ended(subscription, now) if ends else _next_period(subscription, zone, grace_of(organization), now)
-    )
+    after = after_close(subscription, zone, grace_of(organization), now)
     base = [] if ends else _next_base(reads, after, plan.name)
     used = await _used(conn, reads, subscription) if closing.start < closing.end else []
     findings = await look(conn, organization, customer_id=subscription.customer_id) if late else None
@@ -402,6 +398,18 @@ def _next_base(reads: Reads, opened: Subscription, plan_name: str) -> list[Line]
     price = reads.prices[opened.price_id]
     covered = billing_period(opened, opened.period_index)
     return [base_line(plan_name, price.amount_minor, opened.currency, base_evidence(price, covered, opened))]
+
+
+def after_close(subscription: Subscription, zone: str, grace: timedelta, now: datetime) -> Subscription:
+    """The subscription as the close of its open period leaves it."""
+    return _ended(subscription, now) if _ends(subscription) else _next_period(subscription, zone, grace, now)
+
+
+def _ends(subscription: Subscription) -> bool:
+    """Whether no period follows the open one, but for the short rest of a subscription that was canceled in it."""
+    return subscription.state is Status.CANCELED or (
+        subscription.cancel_at is not None and subscription.cancel_at <= _open_period(subscription).end
+    )
 
 
 def _ended(subscription: Subscription, now: datetime) -> Subscription:

@@ -9,7 +9,7 @@ from decimal import Decimal
 from itertools import groupby
 from uuid import UUID
 
-from tallystick.core.catalog import Feature, FeatureType, Terms
+from tallystick.core.catalog import Feature, FeatureType, Terms, promised
 from tallystick.core.meters import Aggregation, Filter, LatePolicy, Meter
 from tallystick.core.pricing import Percentage, PerUnit, Price
 from tallystick.errors import FieldError, InvalidRequest, Problem
@@ -215,10 +215,26 @@ async def promise(
         raise Problem("feature_already_exists", f"The plan already has {feature.code!r}.", param="featureId")
     if not new and current is None:
         raise Problem("feature_not_found", f"The plan does not have {feature.code!r}.")
-    base = current or Terms(
+    terms = replace(
+        revised(current or nothing_promised(plan.id, feature.id, now), spec),
         id=new_id(),
-        plan_id=plan.id,
-        feature_id=feature.id,
+        version=versions[-1].version + 1 if versions else 1,
+        removed=False,
+        valid_from=begins,
+        pinned=spec.valid_from is not None,
+    )
+    await check_terms(conn, organization_id, plan, feature, terms, asked=spec)
+    await catalog.insert_terms(conn, organization_id=organization_id, terms=terms)
+    await db.bump(conn, organization_id=organization_id)
+    return terms
+
+
+def nothing_promised(plan_id: UUID, feature_id: UUID, now: datetime) -> Terms:
+    """What a feature is added to a plan with, where nothing else is said."""
+    return Terms(
+        id=new_id(),
+        plan_id=plan_id,
+        feature_id=feature_id,
         version=0,
         enabled=True,
         included=Decimal(0),
@@ -227,28 +243,23 @@ async def promise(
         price=PerUnit(Decimal(0)),
         valid_from=now,
     )
-    terms = replace(
-        base,
-        id=new_id(),
-        version=versions[-1].version + 1 if versions else 1,
-        enabled=base.enabled if spec.enabled is None else spec.enabled,
-        included=base.included if spec.included is None else spec.included,
-        unlimited=base.unlimited if spec.unlimited is None else spec.unlimited,
-        overage_enabled=base.overage_enabled if spec.overage_enabled is None else spec.overage_enabled,
-        price=base.price if spec.price is None else spec.price,
-        minimum=base.minimum if spec.minimum is None else spec.minimum,
-        maximum=base.maximum if spec.maximum is None else spec.maximum,
-        removed=False,
-        valid_from=begins,
-        pinned=spec.valid_from is not None,
+
+
+def revised(terms: Terms, spec: TermsSpec) -> Terms:
+    """`terms` with what was asked for, and the rest as it was."""
+    return replace(
+        terms,
+        enabled=terms.enabled if spec.enabled is None else spec.enabled,
+        included=terms.included if spec.included is None else spec.included,
+        unlimited=terms.unlimited if spec.unlimited is None else spec.unlimited,
+        overage_enabled=terms.overage_enabled if spec.overage_enabled is None else spec.overage_enabled,
+        price=terms.price if spec.price is None else spec.price,
+        minimum=terms.minimum if spec.minimum is None else spec.minimum,
+        maximum=terms.maximum if spec.maximum is None else spec.maximum,
     )
-    await _check_terms(conn, organization_id, plan, feature, terms, asked=spec)
-    await catalog.insert_terms(conn, organization_id=organization_id, terms=terms)
-    await db.bump(conn, organization_id=organization_id)
-    return terms
 
 
-async def _check_terms(
+async def check_terms(
     conn: Conn, organization_id: UUID, plan: Plan, feature: Feature, terms: Terms, *, asked: TermsSpec
 ) -> None:
     """What a plan cannot promise, whatever it promised before."""
@@ -311,9 +322,7 @@ def by_plan(terms: list[Terms], now: datetime) -> dict[UUID, list[Terms]]:
     """The promise per plan and feature that a subscriber of today gets, without those that ended."""
     newest: dict[UUID, list[Terms]] = {}
     for (plan_id, _), each in groupby(terms, key=lambda each: (each.plan_id, each.feature_id)):
-        versions = list(each)
-        begun = [version for version in versions if version.valid_from <= now] or versions[:1]
-        last = max(begun, key=lambda version: (version.valid_from, version.version))
-        if not last.removed:
+        last = promised(list(each), now)
+        if last is not None:
             newest.setdefault(plan_id, []).append(last)
     return newest

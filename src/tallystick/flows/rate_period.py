@@ -6,7 +6,7 @@ from datetime import datetime
 from uuid import UUID
 
 from tallystick.core.adjustments import Rated, Usage, rate_period
-from tallystick.core.catalog import Catalogue, Feature, FeatureType, stretches
+from tallystick.core.catalog import Catalogue, Feature, FeatureType, Stretch, stretches
 from tallystick.core.evidence import Basis
 from tallystick.core.meters import Measured, Total, fold, in_force
 from tallystick.core.pricing import Percentage
@@ -38,32 +38,50 @@ class RatedFeature:
 
 
 Known = dict[tuple[UUID, UUID, Period], Total]
-"""Folds that were read ahead, by customer, meter and span."""
+"""Folds that were read already, by customer, meter and span."""
+
+Ruled = Mapping[UUID, tuple[Stretch, ...]]
+"""The terms of a period, by feature: where it has none, it is not rated."""
 
 
 async def rate_features(
-    conn: Conn, offered: Catalogue, lived: UsagePeriod, *, position: int, known: Known | None = None
+    conn: Conn,
+    offered: Catalogue,
+    lived: UsagePeriod,
+    *,
+    position: int,
+    known: Known | None = None,
+    ruled: Ruled | None = None,
 ) -> list[RatedFeature]:
-    """What each usage feature of the plan costs over the period, measured through the rollups."""
+    """What each usage feature of the plan costs over the period, measured through the rollups; by other terms than
+    it was lived under, when they are given."""
     return [
         RatedFeature(feature, basis, await rate_basis(conn, lived.customer_id, basis, known))
-        for feature, basis in bases(offered, lived, position=position)
+        for feature, basis in bases(offered, lived, position=position, ruled=ruled)
     ]
 
 
-def bases(offered: Catalogue, lived: UsagePeriod, *, position: int) -> list[tuple[Feature, Basis]]:
+def ruling(offered: Catalogue, lived: UsagePeriod) -> Ruled:
+    """What the plan promises of each usage feature over the period, where it is switched on."""
+    usage_features = {each.id for each in offered.features.values() if each.type is FeatureType.USAGE}
+    found = {
+        feature_id: tuple(each for each in stretches(versions, lived.span) if each[1].enabled)
+        for feature_id, versions in offered.plans.get(lived.plan_id, {}).items()
+        if feature_id in usage_features
+    }
+    return {feature_id: terms for feature_id, terms in found.items() if terms}
+
+
+def bases(
+    offered: Catalogue, lived: UsagePeriod, *, position: int, ruled: Ruled | None = None
+) -> list[tuple[Feature, Basis]]:
     """What each usage feature of the plan is rated by."""
     features: Mapping[UUID, Feature] = {feature.id: feature for feature in offered.features.values()}
     found = []
-    for feature_id, versions in offered.plans.get(lived.plan_id, {}).items():
-        feature = features[feature_id]
-        if feature.type is not FeatureType.USAGE:
-            continue
-        ruling = tuple(each for each in stretches(versions, lived.span) if each[1].enabled)
-        if not ruling:
-            continue
+    for feature_id, terms in (ruling(offered, lived) if ruled is None else ruled).items():
         meter = in_force(offered.versions[feature_id], lived.span.start)
-        found.append((feature, Basis(meter, ruling, lived.index, lived.span, lived.timezone, position)))
+        basis = Basis(meter, terms, lived.index, lived.span, lived.timezone, position)
+        found.append((features[feature_id], basis))
     return found
 
 
@@ -96,6 +114,8 @@ async def rate_basis(conn: Conn, customer_id: UUID, basis: Basis, known: Known |
         else:
             if measured is None:
                 measured = await measure_usage(conn, customer_id=customer_id, meter=basis.meter, span=until)
+                if known is not None:
+                    known[customer_id, basis.meter.id, until] = measured
             used = Usage(measured.quantity)
         rows.append((span, terms, used))
     return rate_period(rows)

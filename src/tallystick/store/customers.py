@@ -119,6 +119,20 @@ async def page(
         return await cursor.fetchall()
 
 
+async def identities(conn: Conn, *, organization_id: UUID, references: list[str]) -> dict[str, UUID]:
+    """Who these references name; what names nobody is absent."""
+    public = {named: each for each in references if (named := ids.read(ids.CUSTOMER, each)) is not None}
+    external = {each for each in references if not each.startswith("cus_")}
+    found = await rows(
+        conn,
+        """SELECT id, external_id FROM customers
+            WHERE organization_id = %s AND (id = ANY(%s) OR external_id = ANY(%s))""",
+        (organization_id, list(public), list(external)),
+    )
+    by_id = {public[each[0]]: each[0] for each in found if each[0] in public}
+    return by_id | {each[1]: each[0] for each in found if each[1] in external}
+
+
 async def update(conn: Conn, *, organization_id: UUID, customer: Customer) -> None:
     """Raises UniqueViolation when the external id belongs to somebody else."""
     await conn.execute(

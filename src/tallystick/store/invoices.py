@@ -215,6 +215,19 @@ async def lines_of_period(conn: Conn, *, subscription_id: UUID, index: int) -> l
         return await cursor.fetchall()
 
 
+async def charged_in_advance(conn: Conn, *, subscription_ids: list[UUID]) -> dict[tuple[UUID, datetime], int]:
+    """What was charged in advance, by subscription and where the billing period begins."""
+    found = await rows(
+        conn,
+        """SELECT i.subscription_id, i.period_start, sum(l.amount)::bigint
+             FROM subscriptions s JOIN invoices i ON i.customer_id = s.customer_id AND i.subscription_id = s.id
+             JOIN invoice_lines l ON l.invoice_id = i.id
+            WHERE s.id = ANY(%s) AND l.line_type = 'plan_base' GROUP BY 1, 2""",
+        (subscription_ids,),
+    )
+    return {(each[0], each[1]): each[2] for each in found}
+
+
 async def page(
     conn: Conn,
     *,

@@ -104,6 +104,24 @@ async def among(conn: Conn, *, customer_ids: list[UUID]) -> set[UUID]:
     return {each[0] for each in found}
 
 
+async def closed_between(
+    conn: Conn, *, subscription_ids: list[UUID], span: Period
+) -> dict[UUID, list[ClosedPeriod]]:
+    """By subscription, the closed periods that lie wholly or partly in `span`, in order."""
+    found: dict[UUID, list[ClosedPeriod]] = {}
+    async with conn.cursor(row_factory=class_row(ClosedPeriod)) as cursor:
+        await cursor.execute(
+            f"""SELECT {_CLOSED} FROM closed_periods
+                 WHERE subscription_id = ANY(%s) AND period_start < %s AND period_end > %s
+                   AND period_start < period_end
+                 ORDER BY subscription_id, period_index""",
+            (subscription_ids, span.end, span.start),
+        )
+        async for each in cursor:
+            found.setdefault(each.subscription_id, []).append(each)
+    return found
+
+
 async def closed(conn: Conn, *, subscription_id: UUID, index: int) -> ClosedPeriod | None:
     async with conn.cursor(row_factory=class_row(ClosedPeriod)) as cursor:
         await cursor.execute(

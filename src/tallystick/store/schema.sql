@@ -351,6 +351,18 @@ CREATE TABLE plans (
     updated_at timestamp with time zone NOT NULL,
     CONSTRAINT plans_consumption_model_check CHECK ((consumption_model = ANY (ARRAY['metered'::text, 'credits'::text, 'balance'::text])))
 );
+CREATE TABLE simulations (
+    id uuid NOT NULL,
+    organization_id uuid NOT NULL,
+    starts_at timestamp with time zone NOT NULL,
+    ends_at timestamp with time zone NOT NULL,
+    asked jsonb NOT NULL,
+    "position" bigint NOT NULL,
+    result jsonb NOT NULL,
+    customers jsonb NOT NULL,
+    created_at timestamp with time zone NOT NULL,
+    CONSTRAINT simulations_check CHECK ((starts_at < ends_at))
+);
 CREATE TABLE subscriptions (
     id uuid NOT NULL,
     organization_id uuid NOT NULL,
@@ -487,6 +499,8 @@ ALTER TABLE ONLY plan_prices
     ADD CONSTRAINT plan_prices_pkey PRIMARY KEY (id);
 ALTER TABLE ONLY plans
     ADD CONSTRAINT plans_pkey PRIMARY KEY (id);
+ALTER TABLE ONLY simulations
+    ADD CONSTRAINT simulations_pkey PRIMARY KEY (id);
 ALTER TABLE ONLY subscriptions
     ADD CONSTRAINT subscriptions_checkout_token_key UNIQUE (checkout_token);
 ALTER TABLE ONLY subscriptions
@@ -524,6 +538,7 @@ CREATE INDEX plan_features_of_organization ON plan_features USING btree (organiz
 CREATE UNIQUE INDEX plan_prices_default ON plan_prices USING btree (plan_id) WHERE (is_default AND (archived_at IS NULL));
 CREATE UNIQUE INDEX plan_prices_interval ON plan_prices USING btree (plan_id, billing_interval) WHERE (archived_at IS NULL);
 CREATE UNIQUE INDEX plans_code ON plans USING btree (organization_id, code) WHERE (deleted_at IS NULL);
+CREATE INDEX simulations_of_organization ON simulations USING btree (organization_id, id);
 CREATE INDEX subscriptions_due ON subscriptions USING btree (closes_at) WHERE (closes_at IS NOT NULL);
 CREATE INDEX subscriptions_of_customer ON subscriptions USING btree (customer_id, id);
 CREATE INDEX subscriptions_of_organization ON subscriptions USING btree (organization_id, id);
@@ -589,6 +604,8 @@ ALTER TABLE ONLY plan_prices
     ADD CONSTRAINT plan_prices_plan_id_fkey FOREIGN KEY (plan_id) REFERENCES plans(id);
 ALTER TABLE ONLY plans
     ADD CONSTRAINT plans_organization_id_fkey FOREIGN KEY (organization_id) REFERENCES organizations(id);
+ALTER TABLE ONLY simulations
+    ADD CONSTRAINT simulations_organization_id_fkey FOREIGN KEY (organization_id) REFERENCES organizations(id);
 ALTER TABLE ONLY subscriptions
     ADD CONSTRAINT subscriptions_customer_id_fkey FOREIGN KEY (customer_id) REFERENCES customers(id);
 ALTER TABLE ONLY subscriptions

@@ -9,7 +9,7 @@ from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
 from tallystick.core.subscriptions import Status
-from tallystick.core.times import Anchor
+from tallystick.core.times import Anchor, Period
 from tallystick.store.db import Conn
 
 _COLUMNS = """id, organization_id, customer_id, plan_id, price_id, name, description, status, billing_interval, currency,
@@ -142,6 +142,36 @@ async def matching(
                    AND (%(status)s::text IS NULL OR status = %(status)s)
                  ORDER BY id DESC""",
             {"organization": organization_id, "customer": customer_id, "status": status},
+        )
+        return await cursor.fetchall()
+
+
+async def lived_in(
+    conn: Conn,
+    *,
+    organization_id: UUID,
+    span: Period,
+    customers: list[UUID] | None,
+    after: UUID | None,
+    limit: int,
+) -> list[Subscription]:
+    """Those that ran at some time of `span`, in order of id."""
+    async with conn.cursor(row_factory=class_row(Subscription)) as cursor:
+        await cursor.execute(
+            f"""SELECT {_COLUMNS} FROM subscriptions
+                 WHERE organization_id = %(organization)s
+                   AND (%(customers)s::uuid[] IS NULL OR customer_id = ANY(%(customers)s))
+                   AND anchor_at < %(end)s AND (ended_at IS NULL OR ended_at > %(start)s)
+                   AND (%(after)s::uuid IS NULL OR id > %(after)s)
+                 ORDER BY id LIMIT %(limit)s""",
+            {
+                "organization": organization_id,
+                "customers": customers,
+                "start": span.start,
+                "end": span.end,
+                "after": after,
+                "limit": limit,
+            },
         )
         return await cursor.fetchall()
 
