@@ -92,7 +92,7 @@ async def get(
     async with conn.cursor(row_factory=class_row(Subscription)) as cursor:
         await cursor.execute(
             f"SELECT {_COLUMNS} FROM subscriptions WHERE id = %s AND organization_id = %s"
-            + (" FOR UPDATE" if lock else ""),
+            + (" FOR NO KEY UPDATE" if lock else ""),
             (subscription_id, organization_id),
         )
         return await cursor.fetchone()
@@ -112,7 +112,7 @@ async def live_of_customer(
         await cursor.execute(
             f"""SELECT {_COLUMNS} FROM subscriptions
                  WHERE organization_id = %s AND customer_id = %s AND status <> 'canceled'"""
-            + (" FOR UPDATE" if lock else ""),
+            + (" FOR NO KEY UPDATE" if lock else ""),
             (organization_id, customer_id),
         )
         return await cursor.fetchone()
