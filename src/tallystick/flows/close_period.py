@@ -7,8 +7,10 @@ between.) A repeat is a no-op: what is closed already is not due. The unique ind
 is the last judge.
 """
 
+import contextlib
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from itertools import count
 from uuid import UUID
 
 from tallystick.core import evidence, ids
@@ -73,11 +75,22 @@ class Prepared:
         return subtotal(self.lines)
 
 
+_OVERTAKEN_MAX = 10
+"""Tries before we go on: what is judged after the period's end is marked as late, and found all the same."""
+
+
+class _Overtaken(Exception):
+    """Usage of the last period was stored since we looked, by somebody who judged that it was still open.
+
+    No later close would find it. From the head's lock on (`db.bump`) nobody can store any more of that.
+    """
+
+
 async def close_period(
     database: Database, *, organization_id: UUID, subscription_id: UUID, now: datetime
 ) -> Closed | None:
     """Close the open period of one subscription if it is due at `now`; None when there is nothing to close."""
-    while True:
+    for attempt in count():
         async with database.transaction(snapshot=True) as conn:
             subscription = await subscriptions.get(
                 conn, organization_id=organization_id, subscription_id=subscription_id
@@ -88,14 +101,16 @@ async def close_period(
             must(organization is not None, "a subscription has an organization", subscription=subscription_id)
             assert organization is not None
             prepared = await prepare(conn, organization, subscription, now)
-        async with database.transaction() as conn:
-            locked = await subscriptions.get(
-                conn, organization_id=organization_id, subscription_id=subscription_id, lock=True
-            )
-            if locked == subscription and (
-                prepared.findings is None or await still_so(conn, prepared.findings)
-            ):
-                return await _write(conn, prepared, now)
+        with contextlib.suppress(_Overtaken):
+            async with database.transaction() as conn:
+                locked = await subscriptions.get(
+                    conn, organization_id=organization_id, subscription_id=subscription_id, lock=True
+                )
+                if locked == subscription and (
+                    prepared.findings is None or await still_so(conn, prepared.findings)
+                ):
+                    return await _write(conn, prepared, now, patient=attempt < _OVERTAKEN_MAX)
+    return None
 
 
 async def prepare(
@@ -193,11 +208,11 @@ async def _with_events(conn: Conn, customer_id: UUID, again: RatedFeature, line:
     )
 
 
-async def _write(conn: Conn, prepared: Prepared, now: datetime) -> Closed:
+async def _write(conn: Conn, prepared: Prepared, now: datetime, *, patient: bool) -> Closed:
     subscription, organization = prepared.subscription, prepared.organization
     total, invoice_id, invoice_number = prepared.total, new_id(), None
     if prepared.lines:
-        count = await invoices.issue(
+        issued = await invoices.issue(
             conn,
             invoices.Draft(
                 id=invoice_id,
@@ -220,7 +235,7 @@ async def _write(conn: Conn, prepared: Prepared, now: datetime) -> Closed:
             ),
             prepared.lines,
         )
-        invoice_number = number(organization.invoice_prefix, count)
+        invoice_number = number(organization.invoice_prefix, issued)
     await late.close(
         conn,
         late.ClosedPeriod(
@@ -242,10 +257,20 @@ async def _write(conn: Conn, prepared: Prepared, now: datetime) -> Closed:
             conn, organization, prepared.findings, next_invoice=invoice_id, now=now
         )
         await late.forget(conn, customer_id=subscription.customer_id, event_ids=prepared.on_time)
+    await late.wake(conn, customer_id=subscription.customer_id, now=now)
     after = prepared.after
     await subscriptions.update(conn, after)
     if after.status != subscription.status or after.timezone != subscription.timezone:
         await db.bump(conn, organization_id=organization.id, customer_id=subscription.customer_id)
+    ended = after.status != subscription.status
+    if (
+        patient
+        and ended
+        and await late.overtaken(
+            conn, customer_id=subscription.customer_id, span=prepared.closing, position=prepared.position
+        )
+    ):
+        raise _Overtaken
     return Closed(
         subscription.id,
         subscription.period_index,

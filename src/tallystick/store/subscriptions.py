@@ -118,12 +118,15 @@ async def live_of_customer(
         return await cursor.fetchone()
 
 
-async def of_customer(conn: Conn, *, organization_id: UUID, customer_id: UUID) -> list[Subscription]:
+async def of_customer(
+    conn: Conn, *, organization_id: UUID, customer_id: UUID, lock: bool = False
+) -> list[Subscription]:
     """All a customer ever had that was activated, oldest first."""
     async with conn.cursor(row_factory=class_row(Subscription)) as cursor:
         await cursor.execute(
             f"""SELECT {_COLUMNS} FROM subscriptions
-                 WHERE organization_id = %s AND customer_id = %s AND anchor_at IS NOT NULL ORDER BY id""",
+                 WHERE organization_id = %s AND customer_id = %s AND anchor_at IS NOT NULL ORDER BY id"""
+            + (" FOR NO KEY UPDATE" if lock else ""),
             (organization_id, customer_id),
         )
         return await cursor.fetchall()
