@@ -87,6 +87,20 @@ GOOD: dict[str, tuple[str, Json]] = {
         {"price": {"model": "per_unit", "unitAmount": "0.01"}, "quantity": "5"},
     ),
     "invoices.verify": ("/invoices/{invoice}/verify", {}),
+    "simulations.create": (  # as soon as some time has passed since `ada` subscribed
+        "/simulations",
+        {
+            "planFeatures": [
+                {
+                    "planCode": "pro",
+                    "featureCode": "api_calls",
+                    "price": {"model": "per_unit", "unitAmount": "0.02"},
+                }
+            ],
+            "start": "2026-02-20",
+            "end": "2026-03-20T12:00:00Z",
+        },
+    ),
 }
 METHODS = {operation.name: operation.method for operation in OPERATIONS}
 WITH_BODY = {operation.name for operation in OPERATIONS if operation.body is not None}
@@ -234,6 +248,14 @@ WRONG: dict[str, dict[str, list[Any]]] = {
         "minimum": NOT_DECIMAL,
         "maximum": NOT_DECIMAL,
         "currency": [*NOT_TEXT, "", "usd", "XXX", "US\n"],
+    },
+    "simulations.create": {
+        "planFeatures": ["text", 5, True, {}, [], None, GONE, [5], [None], [{}], [{"planCode": "pro"}], [{"planCode": "pro", "featureCode": "api_calls"}]],
+        "planId": [*NOT_TEXT, "", "pln_1"],
+        "planCode": [*NOT_TEXT, "", "none"],
+        "start": [*NOT_TEXT, None, GONE, "", "soon", "2026-02-30", "2026-02", "2020-01-01"],
+        "end": [*NOT_TEXT, None, GONE, "", "soon", "2026-02-20", "2026-02-19", "2026-03-20T12:00:00.001Z", "9999-12-31"],
+        "customers": ["ada", 5, {}, [], [5], [""], ["c" * 201], ["nobody"], ["ada", "cus_1"], ["ada"] * (limits.SIMULATION_CUSTOMERS_MAX + 1)],
     },
 }  # fmt: skip
 BODYLESS = {
@@ -406,6 +428,9 @@ def test_a_bad_price_is_refused_wherever_it_is_sent(
     for answer in answers:
         told(answer, field, reason)
         still_works(shop, answer)
+    change = {"planCode": "pro", "featureCode": "api_calls", "price": price}
+    body = {**GOOD["simulations.create"][1], "planFeatures": [change]}
+    told(send(shop, "simulations.create", body), f"planFeatures[0].{field}", reason)
 
 
 def test_all_that_is_wrong_with_a_price_is_told_at_once(shop: Organization) -> None:
@@ -777,7 +802,15 @@ def test_a_full_limit_refuses_and_stays_full(server: Server, database_url: str) 
 
 # Addresses, queries, headers ------------------------------------------------------------------------------
 
-PAGED = ["customers", "usage/events", "usage/late-events", "invoices", "transactions", "api-keys"]
+PAGED = [
+    "customers",
+    "usage/events",
+    "usage/late-events",
+    "invoices",
+    "transactions",
+    "api-keys",
+    "simulations",
+]
 BAD_LIMITS = ["0", "-1", "101", "1.5", "ten", "", " 5", "1e1", "²", "00000000199", "9" * 400]
 BAD_CURSORS = ["", "next", "1", "ftr_" + "0" * 26, "cus_", "2026-01-01T00:00:00Z", "a\0"]
 

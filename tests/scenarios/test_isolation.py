@@ -15,6 +15,7 @@ from tests.shop import API, add_customer, add_feature, done, open_shop, overage,
 
 CLOCK = "2026-03-20T12:00:00Z"
 NEVER_MADE = "0" * 26
+SIMULATED = {"start": "2026-03-20T11:00:00Z", "end": CLOCK}
 
 
 @dataclass
@@ -57,6 +58,9 @@ def two(server: Server, database_url: str) -> Iterator[Two]:
         "line": lines[0][1],
         "transaction": done(a.http.get(f"{API}/transactions"))["data"][0]["id"],
         "key": done(a.http.get(f"{API}/api-keys"))["data"][0]["id"],
+        "simulation": done(
+            a.http.post(f"{API}/simulations", json=SIMULATED | {"end": "2026-05-01", "planId": plan["id"]})
+        )["id"],
     }
     yield Two(a, b, ids)
     a.http.close()
@@ -135,6 +139,11 @@ CASES: dict[str, Case] = {
     "invoices.evidence": Case("/invoices/{invoice}/evidence", "invoice_not_found"),
     "invoices.verify": Case("/invoices/{invoice}/verify", "invoice_not_found", body={}),
     "invoices.explainLine": Case("/invoices/{invoice}/lines/{line}/explain", "invoice_not_found"),
+    "simulations.create": Case(
+        "/simulations", "validation_error", body=SIMULATED | {"planCode": "pro", "customers": ["{customer}"]}, status=400
+    ),
+    "simulations.list": Case("/simulations"),
+    "simulations.get": Case("/simulations/{simulation}", "simulation_not_found"),
     "rating.preview": Case(
         "/rating/preview", body={"price": {"model": "per_unit", "unitAmount": "0.01"}, "quantity": "5"}
     ),
@@ -198,7 +207,9 @@ def test_another_organizations_key_reaches_nothing(two: Two, name: str) -> None:
     assert everything(two.a) == before
 
 
-@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.code and case.status == 404])
+@pytest.mark.parametrize(
+    "name", [name for name, case in CASES.items() if case.code and case.status in (400, 404)]
+)
 def test_what_is_anothers_is_told_from_what_never_was_by_nothing(two: Two, name: str) -> None:
     """A guess at an id must not say whether it was a good one."""
     case = CASES[name]
@@ -222,7 +233,33 @@ def test_a_batch_for_anothers_customer_stores_nothing(two: Two) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["customers", "usage/events", "usage/late-events", "invoices", "transactions", "subscriptions"]
+    ("asked", "field"),
+    [
+        ({"planId": "{plan}"}, "planId"),
+        ({"planCode": "pro", "customers": ["bob", "{customer}"]}, "customers[1]"),
+        ({"planFeatures": [{"planId": "{plan}", "featureCode": "api_calls", "unlimited": True}]}, "planFeatures[0].planId"),
+        ({"planFeatures": [{"planCode": "pro", "featureId": "{feature}", "unlimited": True}]}, "planFeatures[0].featureId"),
+        ({"planFeatures": [{"planCode": "pro", "featureCode": "only_a", "unlimited": True}]}, "planFeatures[0].featureCode"),
+    ],
+)  # fmt: skip
+def test_nothing_of_anothers_can_be_simulated(two: Two, asked: dict[str, Any], field: str) -> None:
+    before = everything(two.b)
+    answer = two.b.http.post(f"{API}/simulations", json=filled(SIMULATED | asked, two.ids))
+    assert "there is no" in refusal(answer, 400, "validation_error", field)["message"]
+    assert everything(two.b) == before
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "customers",
+        "usage/events",
+        "usage/late-events",
+        "invoices",
+        "transactions",
+        "subscriptions",
+        "simulations",
+    ],
 )
 def test_lists_hold_only_what_is_ones_own(two: Two, path: str) -> None:
     theirs = {each["id"] for each in done(two.a.http.get(f"{API}/{path}"))["data"]}
@@ -233,7 +270,7 @@ def test_lists_hold_only_what_is_ones_own(two: Two, path: str) -> None:
 
 @pytest.mark.parametrize(
     ("path", "name"),
-    [("invoices", "invoice"), ("usage/events", "event"), ("usage/late-events", "event"), ("customers", "customer"), ("transactions", "transaction"), ("api-keys", "key")],
+    [("invoices", "invoice"), ("usage/events", "event"), ("usage/late-events", "event"), ("customers", "customer"), ("transactions", "transaction"), ("api-keys", "key"), ("simulations", "simulation")],
 )  # fmt: skip
 def test_anothers_cursor_opens_nothing(two: Two, path: str, name: str) -> None:
     listed = done(two.b.http.get(f"{API}/{path}", params={"cursor": two.ids[name]}))
