@@ -104,7 +104,7 @@ def store(database_url: str, organization: Any, events: list[StoredEvent], batch
                 (
                     *each[:8],
                     psycopg.types.json.Jsonb(dict(each.properties)) if each.properties else None,
-                    *each[9:],
+                    *each[9:11],
                     organization,
                     batch,
                 )
