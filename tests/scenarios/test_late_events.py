@@ -872,3 +872,41 @@ def test_late_events_are_paged_by_arrival_and_told_by_customer(open_at: Any) -> 
                 break
             cursor = f"&cursor={page['nextCursor']}"
         assert found == expected[::-1]
+
+
+def test_what_waits_for_an_invoice_that_will_not_come_is_billed_by_itself(open_at: Any) -> None:
+    """It was told while a free plan ran, whose end makes no invoice."""
+    shop = open_at(OPENED)
+    first = open_shop(shop, per_unit("1"))
+    add_plan(shop, "free", price=None, promises={"api_calls": {"includedAmount": 1000}})
+    use(shop, 10)
+    set_clock(shop, "2025-01-31T00:00:00Z")
+    done(shop.http.post(f"{API}/subscriptions/{first['id']}/cancel", json={"immediate": True}))
+    set_clock(shop, "2025-02-01T00:00:00Z")
+    free = done(shop.http.post(f"{API}/subscriptions", json={"customerId": "ada", "planCode": "free"}))
+    use(shop, 5)
+    settle(shop, "2025-02-02T00:00:00Z")
+    assert [each["status"] for each in late_events(shop, "ada")] == ["pending"]
+    done(shop.http.post(f"{API}/subscriptions/{free['id']}/cancel", json={}))
+    settle(shop, "2025-02-03T00:00:00Z")
+    assert [(kind, amounts) for kind, _, amounts in bills(shop)] == [
+        ("recurring", []),
+        ("overage", [1000]),
+        ("adjustment", [500]),
+    ]
+    assert fate(shop) == [("next_period", "billed", 0)]
+
+
+def test_what_is_late_goes_with_the_invoice_of_a_free_plan(open_at: Any) -> None:
+    shop = open_at(OPENED)
+    first = open_shop(shop, per_unit("1"))
+    add_plan(shop, "free", price=None, promises={"api_calls": {"includedAmount": 1000}})
+    use(shop, 10)
+    set_clock(shop, "2025-01-31T00:00:00Z")
+    done(shop.http.post(f"{API}/subscriptions/{first['id']}/cancel", json={"immediate": True}))
+    set_clock(shop, "2025-02-01T00:00:00Z")
+    done(shop.http.post(f"{API}/subscriptions", json={"customerId": "ada", "planCode": "free"}))
+    use(shop, 5)
+    set_clock(shop, "2025-03-01T00:00:00Z")
+    assert bills(shop)[-1] == ("overage", "2025-03-01", [500])
+    assert fate(shop) == [("next_period", "billed", 0)]

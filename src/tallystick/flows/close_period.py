@@ -7,9 +7,11 @@ between.) A repeat is a no-op: what is closed already is not due. The unique ind
 is the last judge.
 """
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from itertools import count
 from uuid import UUID
 
 from tallystick.core import evidence
@@ -85,11 +87,22 @@ class Prepared:
         return subtotal(self.lines)
 
 
+_OVERTAKEN_MAX = 10
+"""Tries before we go on: what is judged after the period's end is marked as late, and found all the same."""
+
+
+class _Overtaken(Exception):
+    """Usage of the last period was stored since we looked, by somebody who judged that it was still open.
+
+    No later close would find it. From the head's lock on (`db.bump`) nobody can store any more of that.
+    """
+
+
 async def close_period(
     database: Database, *, organization_id: UUID, subscription_id: UUID, now: datetime
 ) -> Closed | None:
     """Close the open period of one subscription if it is due at `now`; None when there is nothing to close."""
-    while True:
+    for attempt in count():
         async with database.transaction(snapshot=True) as conn:
             subscription = await subscriptions.get(
                 conn, organization_id=organization_id, subscription_id=subscription_id
@@ -102,14 +115,16 @@ async def close_period(
             reads = await read_for(conn, organization, [subscription])
             prepared = await prepare(conn, reads, subscription, now)
             await prove(conn, [prepared])
-        async with database.transaction() as conn:
-            locked = await subscriptions.get(
-                conn, organization_id=organization_id, subscription_id=subscription_id, lock=True
-            )
-            if locked == subscription and (
-                prepared.findings is None or await still_so(conn, prepared.findings)
-            ):
-                return await _write(conn, prepared, now)
+        with contextlib.suppress(_Overtaken):
+            async with database.transaction() as conn:
+                locked = await subscriptions.get(
+                    conn, organization_id=organization_id, subscription_id=subscription_id, lock=True
+                )
+                if locked == subscription and (
+                    prepared.findings is None or await still_so(conn, prepared.findings)
+                ):
+                    return await _write(conn, prepared, now, patient=attempt < _OVERTAKEN_MAX)
+    return None
 
 
 async def close_set(
@@ -117,7 +132,8 @@ async def close_set(
 ) -> list[Closed]:
     """Close what is due among many subscriptions of one organization: set-based, in one transaction (ruling 33).
 
-    Left out are those with something late, and those that changed meanwhile: `close_period` has them one by one.
+    Left out are those with something late, those that end, and those that changed meanwhile: `close_period` has them
+    one by one.
     """
     async with database.transaction(snapshot=True) as conn:
         organization = await organizations.get(conn, organization_id=organization_id)
@@ -130,6 +146,7 @@ async def close_set(
         plain = [each for each in due if each.customer_id not in late_customers]
         reads = await read_for(conn, organization, plain, ahead=True)
         prepared = [await prepare(conn, reads, each, now, late=False) for each in plain]
+        prepared = [each for each in prepared if each.after.status == each.subscription.status]
         await prove(conn, prepared)
     async with database.transaction() as conn:
         locked = {
@@ -307,9 +324,20 @@ async def prove(conn: Conn, prepared: Sequence[Prepared]) -> None:
         each.lines[place] = replace(each.lines[place], evidence=kept)
 
 
-async def _write(conn: Conn, prepared: Prepared, now: datetime) -> Closed:
+async def _write(conn: Conn, prepared: Prepared, now: datetime, *, patient: bool) -> Closed:
     """Everything a close makes a fact, under the lock of its subscription."""
     (closed,) = await write_set(conn, prepared.organization, [prepared], now)
+    if (
+        patient
+        and prepared.after.status != prepared.subscription.status
+        and await late.overtaken(
+            conn,
+            customer_id=prepared.subscription.customer_id,
+            span=prepared.closing,
+            position=prepared.position,
+        )
+    ):
+        raise _Overtaken
     return closed
 
 
@@ -331,6 +359,7 @@ async def write_set(
                 conn, organization, each.findings, next_invoice=home, now=now
             )
             await late.forget(conn, customer_id=each.subscription.customer_id, event_ids=each.on_time)
+    await late.wake(conn, customer_ids=[each.subscription.customer_id for each in prepared], now=now)
     await subscriptions.update_set(conn, [each.after for each in prepared])
     for each in prepared:
         before = each.subscription

@@ -9,8 +9,8 @@ and starts anew when they are no longer what was looked at.
 """
 
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
-from typing import Any, Final
+from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 from tallystick.core import evidence, ids
@@ -28,12 +28,9 @@ from tallystick.flows.rate_period import Listed, RatedFeature, UsagePeriod, dige
 from tallystick.store import db, events, invoices, late, organizations, subscriptions
 from tallystick.store.db import Conn, Database, new_id
 from tallystick.store.invoices import InvoiceLine
-from tallystick.store.late import ClosedPeriod, LateEvent
+from tallystick.store.late import WITH_THE_NEXT_INVOICE, ClosedPeriod, LateEvent
 from tallystick.store.organizations import Organization
 from tallystick.store.subscriptions import Subscription
-
-NEVER: Final = datetime(9999, 12, 31, tzinfo=UTC)
-"""When to look again at what waits for the next invoice: its close will."""
 
 Decision = dict[str, Any]
 
@@ -199,7 +196,10 @@ async def settle_late(
         if findings is None:
             return []
         async with database.transaction() as conn:
-            if await still_so(conn, findings):
+            held = await subscriptions.of_customer(
+                conn, organization_id=organization_id, customer_id=customer_id, lock=True
+            )  # whether an invoice is to come, and which periods are open: no close may say otherwise meanwhile
+            if held == findings.held and await still_so(conn, findings):
                 return await write(conn, organization, findings, next_invoice=None, now=now)
 
 
@@ -300,10 +300,8 @@ def _decide(
                 and each.period_start is not None
                 and mark.occurred_at >= each.period_start
             ):
-                return (
-                    mark.decisions,
-                    NEVER,
-                )  # its period is still open: the close counts it and forgets the mark
+                # Its period is still open: the close counts it and forgets the mark.
+                return mark.decisions, WITH_THE_NEXT_INVOICE
         begun = any(
             each.anchor_at is not None and mark.occurred_at >= each.anchor_at for each in findings.held
         )
@@ -336,5 +334,5 @@ def _decide(
             "lineId": ids.show(ids.INVOICE_LINE, home[1].id) if home and home[1].id else None,
         }
     if waits:
-        return list(decisions.values()), NEVER
+        return list(decisions.values()), WITH_THE_NEXT_INVOICE
     return list(decisions.values()) or [{"rule": "not_counted", "outcome": "not_billed"}], None

@@ -14,7 +14,7 @@ from tallystick.core.subscriptions import Status, Step, move, periods_per_invoic
 from tallystick.core.times import Anchor, Period, boundary, local_day, period, show_instant
 from tallystick.errors import FieldError, InvalidRequest, Problem, must
 from tallystick.flows.publish_catalog import find_plan, find_price
-from tallystick.store import catalog, customers, db, invoices, subscriptions
+from tallystick.store import catalog, customers, db, invoices, late, subscriptions
 from tallystick.store.catalog import Plan, PlanPrice
 from tallystick.store.customers import Customer
 from tallystick.store.db import Conn, new_id
@@ -292,5 +292,6 @@ async def end(conn: Conn, *, subscription: Subscription, reason: str | None, now
     )
     await subscriptions.update(conn, ended)
     await invoices.void_unpaid(conn, subscription_id=subscription.id, now=now)
+    await late.wake(conn, customer_ids=[subscription.customer_id], now=now)
     await db.bump(conn, organization_id=subscription.organization_id, customer_id=subscription.customer_id)
     return ended

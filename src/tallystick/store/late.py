@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any
+from datetime import UTC, datetime
+from typing import Any, Final
 from uuid import UUID
 
 from psycopg.rows import class_row
@@ -14,6 +14,9 @@ from tallystick.store.db import Conn, rows
 
 _CLOSED = """subscription_id, period_index, organization_id, customer_id, plan_id, timezone, period_start, period_end,
     position, closed_at"""
+
+WITH_THE_NEXT_INVOICE: Final = datetime(9999, 12, 31, tzinfo=UTC)
+"""When to look again at what waits for the next invoice: its close will."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +134,20 @@ async def closed(conn: Conn, *, subscription_id: UUID, index: int) -> ClosedPeri
         return await cursor.fetchone()
 
 
+_NEWS = """EXISTS (SELECT FROM usage_hours u JOIN ingest_batches b ON b.batch = u.batch
+                     WHERE u.customer_id = %(customer)s
+                       AND u.hour >= date_trunc('hour', {start}) AND u.hour < {end} AND b.position > {position})"""
+
+
+async def overtaken(conn: Conn, *, customer_id: UUID, span: Period, position: int) -> bool:
+    """Whether something happened in a span (or in the hour it begins in) that the chain had not at a position."""
+    query = f"SELECT {_NEWS.format(start='%(start)s', end='%(end)s', position='%(position)s')}"
+    found = await rows(
+        conn, query, {"customer": customer_id, "start": span.start, "end": span.end, "position": position}
+    )
+    return bool(found[0][0])
+
+
 async def touched(conn: Conn, *, customer_id: UUID) -> list[ClosedPeriod]:
     """Closed periods of a customer in which something happened that they were not rated with, oldest first.
 
@@ -145,10 +162,7 @@ async def touched(conn: Conn, *, customer_id: UUID) -> list[ClosedPeriod]:
                                  WHERE l.customer_id = %(customer)s AND l.due_at IS NOT NULL
                                    AND l.occurred_at >= p.period_start AND l.occurred_at < p.period_end)
                         OR (p.period_end = (SELECT max(period_end) FROM closed_periods WHERE customer_id = %(customer)s)
-                            AND EXISTS (SELECT FROM usage_hours u JOIN ingest_batches b ON b.batch = u.batch
-                                         WHERE u.customer_id = %(customer)s
-                                           AND u.hour >= date_trunc('hour', p.period_start) AND u.hour < p.period_end
-                                           AND b.position > p.position)))
+                            AND {_NEWS.format(start="p.period_start", end="p.period_end", position="p.position")}))
                  ORDER BY p.period_end""",
             {"customer": customer_id},
         )
@@ -192,6 +206,14 @@ async def decide(
     await conn.execute(
         "UPDATE late_events SET decisions = %s, due_at = %s WHERE customer_id = %s AND event_id = %s",
         (Jsonb(decisions), until, customer_id, event_id),
+    )
+
+
+async def wake(conn: Conn, *, customer_ids: Sequence[UUID], now: datetime) -> None:
+    """Look again at what waits for an invoice: one was made without it, or none is to come."""
+    await conn.execute(
+        "UPDATE late_events SET due_at = %s WHERE customer_id = ANY(%s) AND due_at = %s",
+        (now, list(customer_ids), WITH_THE_NEXT_INVOICE),
     )
 
 

@@ -93,7 +93,7 @@ async def get(
     async with conn.cursor(row_factory=class_row(Subscription)) as cursor:
         await cursor.execute(
             f"SELECT {_COLUMNS} FROM subscriptions WHERE id = %s AND organization_id = %s"
-            + (" FOR UPDATE" if lock else ""),
+            + (" FOR NO KEY UPDATE" if lock else ""),
             (subscription_id, organization_id),
         )
         return await cursor.fetchone()
@@ -113,18 +113,21 @@ async def live_of_customer(
         await cursor.execute(
             f"""SELECT {_COLUMNS} FROM subscriptions
                  WHERE organization_id = %s AND customer_id = %s AND status <> 'canceled'"""
-            + (" FOR UPDATE" if lock else ""),
+            + (" FOR NO KEY UPDATE" if lock else ""),
             (organization_id, customer_id),
         )
         return await cursor.fetchone()
 
 
-async def of_customer(conn: Conn, *, organization_id: UUID, customer_id: UUID) -> list[Subscription]:
+async def of_customer(
+    conn: Conn, *, organization_id: UUID, customer_id: UUID, lock: bool = False
+) -> list[Subscription]:
     """All a customer ever had that was activated, oldest first."""
     async with conn.cursor(row_factory=class_row(Subscription)) as cursor:
         await cursor.execute(
             f"""SELECT {_COLUMNS} FROM subscriptions
-                 WHERE organization_id = %s AND customer_id = %s AND anchor_at IS NOT NULL ORDER BY id""",
+                 WHERE organization_id = %s AND customer_id = %s AND anchor_at IS NOT NULL ORDER BY id"""
+            + (" FOR NO KEY UPDATE" if lock else ""),
             (organization_id, customer_id),
         )
         return await cursor.fetchall()
@@ -222,7 +225,7 @@ async def of_ids(
     async with conn.cursor(row_factory=class_row(Subscription)) as cursor:
         await cursor.execute(
             f"SELECT {_COLUMNS} FROM subscriptions WHERE organization_id = %s AND id = ANY(%s) ORDER BY id"
-            + (" FOR UPDATE" if lock else ""),
+            + (" FOR NO KEY UPDATE" if lock else ""),
             (organization_id, list(subscription_ids)),
         )
         return await cursor.fetchall()
