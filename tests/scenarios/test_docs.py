@@ -4,15 +4,24 @@ import json
 import re
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tallystick.core import limits
 from tests.conftest import MakeOrganization
 from tests.core import calendar_walk
 from tests.core.calendar_walk import Case, zone_of
 
 ROOT = Path(__file__).parents[2]
-PAGES = ("README.md", "docs/usage.md", "docs/invoices.md", "docs/prices.md", "docs/late.md")
+PAGES = (
+    "README.md",
+    "docs/usage.md",
+    "docs/invoices.md",
+    "docs/prices.md",
+    "docs/late.md",
+    "docs/simulations.md",
+)
 EXPECTED_REFUSALS = {"duplicate", "customer_not_found"}
 
 
@@ -50,6 +59,28 @@ def shown(page: str, kind: str) -> object:
     """The JSON of a page that shows an answer whole."""
     (found,) = (block for block in blocks(page, "json") if f'"object": "{kind}"' in block)
     return json.loads(found)
+
+
+def test_the_report_on_the_page_of_simulations_is_what_its_commands_answer(told: str) -> None:
+    answers = [json.loads(line) for line in told.splitlines() if '"object":"simulation"' in line]
+    priced, planned, listed = answers
+    (shown,) = map(json.loads, blocks("docs/simulations.md", "json"))
+    assert shown == part_of(priced, shown)
+    ((base, usage),) = [(each["base"], each["features"][0]["newAmount"]) for each in planned["customers"]]
+    assert (base["oldAmount"], base["newAmount"], usage) == (3 * 2900, 3 * 4900, 0)
+    assert listed["data"][0]["id"] == planned["id"]
+    page = (ROOT / "docs/simulations.md").read_text().replace("\n", " ")
+    sizes = f"At most {limits.SIMULATION_MONTHS_MAX} months, {limits.SIMULATION_PERIODS_MAX:,} periods"
+    assert f"{sizes} and {limits.SIMULATION_CUSTOMERS_MAX:,} customers at once" in page
+
+
+def part_of(whole: Any, shown: Any) -> Any:
+    """Of a whole answer, what is shown of it."""
+    if isinstance(shown, dict):
+        return {name: part_of(whole[name], each) for name, each in shown.items()}
+    if isinstance(shown, list):
+        return [part_of(*pair) for pair in zip(whole, shown, strict=True)]
+    return whole
 
 
 def test_every_bash_block_of_the_docs_is_tried() -> None:

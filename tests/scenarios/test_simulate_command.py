@@ -1,8 +1,12 @@
 """`tallystick simulate`: the report of the API, as tables for people and as one document for programs."""
 
+import contextlib
 import json
+import os
+import pty
 import subprocess
 from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -77,11 +81,43 @@ def test_people_see_the_biggest_winners_and_losers_each_with_a_bar(
     assert lengths == sorted(lengths, reverse=True) and lengths[0] > lengths[-1] > 0
     assert ": 12" in more
     assert "and 2 more" in more
-    total = next(line for line in ran.stdout.splitlines() if "USD" in line).split()
-    assert total[-4:] == ["30", "16", "12", "2"]
     newest = next(iter(every(shop, f"{API}/simulations")))
     assert ran.stderr.strip() == f"90 usage periods, 30 of them still open; the report is {newest['id']}"
-    assert total[1:4] == [f"${newest['totals'][0]['oldAmount'] / 100:,.2f}", f"${newest['totals'][0]['newAmount'] / 100:,.2f}", total[3]]  # fmt: skip
+    (total,) = newest["totals"]
+    assert "All customers in USD: 30" in more
+    assert "16 would pay less, 12 more, 2 the same" in more
+    together = next(line for line in more.splitlines() if "together" in line).split()
+    assert together[1:3] == [f"${Decimal(total[name]) / 100:,.2f}" for name in ("oldAmount", "newAmount")]
+
+
+def test_the_tables_fit_a_narrow_terminal(shop: Organization, database_url: str) -> None:
+    """Names and numbers are whole at eighty columns."""
+    words = (*PRICED, json.dumps(GRADUATED), *SPAN, "--to-plan", "pro")
+    command = [str(PROGRAM), "simulate", "--organization", shop.id, "--database-url", database_url, *words]
+    shown, terminal = pty.openpty()
+    surroundings = os.environ | {"COLUMNS": "80", "NO_COLOR": "1", "TERM": "dumb"}
+    with subprocess.Popen(command, stdout=terminal, stderr=subprocess.PIPE, env=surroundings) as running:
+        os.close(terminal)
+        said = b""
+        with contextlib.suppress(OSError):  # how a terminal says that nobody writes to it any more
+            while chunk := os.read(shown, 4096):
+                said += chunk
+        os.close(shown)
+        _, complaint = running.communicate(timeout=60)
+    assert running.returncode == 0, complaint
+    text = said.decode()
+    assert "…" not in text
+    assert max(map(len, text.splitlines())) <= 80
+    for each in (
+        "customer_29[b]",
+        "as it was",
+        "simulated",
+        "difference",
+        "base price",
+        "api_calls",
+        "together",
+    ):
+        assert each in text
 
 
 def test_another_plan_and_some_customers(shop: Organization, database_url: str) -> None:

@@ -423,6 +423,52 @@ def test_what_a_price_was_in_each_period_is_what_it_is_compared_with(open_at: Op
     assert kept["totals"][0]["oldAmount"] == report["totals"][0]["oldAmount"]
 
 
+def test_a_plans_own_minimum_lifts_both_sides(open_at: OpenAt) -> None:
+    """Of the plan that was lived under, lowered on the way; of the plan that is simulated, as it is now."""
+    shop, twin, other = (open_at(START) for _ in range(3))
+    for each, price in ((shop, "0.05"), (twin, "0.02"), (other, "0.05")):
+        offer(each, overage(price), overage("0.10", included=1))
+        offer(each, overage("0.03"), {"unlimited": True}, code="team", price=2900)
+        for plan, minimum in (("pro", "9"), ("team", "7.77")):
+            done(each.http.patch(f"{API}/plans/{plan}", json={"minimumAmount": minimum}))
+    for each, plan in ((shop, "pro"), (twin, "pro"), (other, "team")):
+        set_clock(each, "2025-01-17T00:00:00Z")
+        for name in ("ada", "bob", "idle"):
+            subscribe(each, name, plan)
+        for day, value in (("2025-01-20", 90.5), ("2025-02-20", 200), ("2025-03-20", 10)):
+            set_clock(each, f"{day}T00:00:00Z")
+            done(track(each, "ada", value=value))
+            done(track(each, "bob", value=2 * value))
+        done(each.http.patch(f"{API}/plans/pro", json={"minimumAmount": "4"}))
+        set_clock(each, NOW)
+    priced = simulate(shop, planFeatures=[put(per_unit("0.02"))])
+    planned = simulate(shop, planCode="team")
+    for name in ("ada", "bob", "idle"):
+        assert of(priced, name)["oldAmount"] == usage_invoiced(shop, name)
+        assert of(priced, name)["newAmount"] == usage_invoiced(twin, name)
+        base, moved = of(planned, name)["base"], of(planned, name)
+        assert moved["oldAmount"] - base["oldAmount"] == usage_invoiced(shop, name)
+        assert moved["newAmount"] - base["newAmount"] == usage_invoiced(other, name)
+    assert of(priced, "idle")["planMinimum"]["oldAmount"] == of(priced, "idle")["oldAmount"] > 0
+    assert of(priced, "ada")["planMinimum"]["difference"] > 0
+    unasked = simulate(shop, planFeatures=[put(unlimited=False)])
+    assert unasked["same"] == 3
+    offer(shop, hard_limit(1), hard_limit(1), code="free", price=None)
+    assert {each["planMinimum"]["newAmount"] for each in simulate(shop, planCode="free")["customers"]} == {0}
+
+
+def test_what_was_taken_back_costs_nothing_on_either_side(open_at: OpenAt) -> None:
+    shop = open_at(START)
+    open_shop(shop, "ada")
+    kept, wrong = (done(track(shop, value=value)) for value in (100, 11))
+    set_clock(shop, "2025-02-20T00:00:00Z")
+    done(shop.http.request("DELETE", f"{API}/usage/events/{wrong['id']}", json={"reason": "a test run"}))
+    set_clock(shop, NOW)
+    ada = of(simulate(shop, planFeatures=[put(per_unit("0.03"))]), "ada")
+    assert (ada["oldAmount"], ada["newAmount"]) == (kept["value"], 3 * kept["value"])
+    assert ada["oldAmount"] == usage_invoiced(shop, "ada")
+
+
 def test_a_plan_and_a_feature_of_today_can_be_tried_on_usage_of_before(lived: Organization) -> None:
     """What usage would have cost on a plan that is made only now, and with a feature that no plan had."""
     made = len(done(lived.http.get(f"{API}/plans"))["data"])

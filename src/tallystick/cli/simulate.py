@@ -13,7 +13,15 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 
 from tallystick.api import wire
-from tallystick.api.simulations import Amounts, Simulate, SimulatedCustomer, SimulationOut, show, wish_of
+from tallystick.api.simulations import (
+    Amounts,
+    Simulate,
+    SimulatedCustomer,
+    SimulatedTotal,
+    SimulationOut,
+    show,
+    wish_of,
+)
 from tallystick.app import wall
 from tallystick.cli import terminal
 from tallystick.cli.terminal import DatabaseUrl, DataDir, Json
@@ -24,7 +32,8 @@ from tallystick.web.format import money
 
 _SHOWN: Final = 10
 """Winners, and as many losers."""
-_BAR_CHARS: Final = 32
+_BAR_CHARS: Final = 20
+_NAME_CHARS_MIN: Final = 16
 
 
 def simulate(
@@ -153,7 +162,8 @@ def _show(report: SimulationOut) -> None:
     ):
         if ranked:
             terminal.show(_table(title, ranked, most=max(abs(each.difference) for each in people)))
-    terminal.show(_totals(report))
+    for total in report.totals:
+        terminal.show(_total(total))
     terminal.people.print(
         f"{report.periods:,} usage periods, {report.open_periods:,} of them still open; the report is {report.id}",
         soft_wrap=True,
@@ -168,9 +178,7 @@ def _table(title: str, ranked: Sequence[SimulatedCustomer], most: int) -> Table:
         box=box.SIMPLE_HEAD,
         caption=f"and {rest:,} more" if rest > 0 else None,
     )
-    table.add_column("customer", overflow="fold")
-    for name in ("as it was", "simulated", "difference"):
-        table.add_column(name, justify="right", no_wrap=True)
+    _add_columns(table, "customer")
     table.add_column("", no_wrap=True)
     for each in ranked[:_SHOWN]:
         saves = each.difference < 0
@@ -185,25 +193,27 @@ def _table(title: str, ranked: Sequence[SimulatedCustomer], most: int) -> Table:
     return table
 
 
-def _totals(report: SimulationOut) -> Table:
-    table = Table(title="All customers", box=box.SIMPLE_HEAD)
-    table.add_column("")
-    for name in ("as it was", "simulated", "difference", "customers", "pay less", "pay more", "the same"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for total in report.totals:
-        parts: list[tuple[str, Amounts]] = [(each.feature_code, each) for each in total.features]
-        parts = [("base price", total.base), *parts] if total.base is not None else parts
-        for name, each in parts:
+def _total(total: SimulatedTotal) -> Table:
+    """What everybody who pays in one currency comes to, part by part."""
+    table = Table(
+        title=f"All customers in {total.currency}: {total.customers:,}",
+        box=box.SIMPLE_HEAD,
+        caption=f"{total.winners:,} would pay less, {total.losers:,} more, {total.same:,} the same",
+    )
+    _add_columns(table, "")
+    beside = (("base price", total.base), ("up to the plan's minimum", total.plan_minimum))
+    for name, each in (*beside, *((each.feature_code, each) for each in total.features)):
+        if each is not None:
             table.add_row(escape(name), *_amounts(each, total.currency))
-        table.add_section()
-        counts = (total.customers, total.winners, total.losers, total.same)
-        table.add_row(
-            total.currency,
-            *_amounts(total, total.currency),
-            *(f"{count:,}" for count in counts),
-            style="bold",
-        )
+    table.add_section()
+    table.add_row("together", *_amounts(total, total.currency), style="bold")
     return table
+
+
+def _add_columns(table: Table, who: str) -> None:
+    table.add_column(who, overflow="fold", min_width=_NAME_CHARS_MIN)
+    for name in ("as it was", "simulated", "difference"):
+        table.add_column(name, justify="right", no_wrap=True)
 
 
 def _amounts(each: Amounts, currency: str) -> tuple[str, str, str]:
