@@ -1,5 +1,6 @@
 """Closed periods, and the events that happened before the period that was open when they arrived."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -173,7 +174,12 @@ async def forget(conn: Conn, *, customer_id: UUID, event_ids: list[UUID]) -> Non
 
 
 async def due(
-    conn: Conn, *, now: datetime, limit: int, organization_id: UUID | None = None
+    conn: Conn,
+    *,
+    now: datetime,
+    limit: int,
+    organization_id: UUID | None = None,
+    skipping: Sequence[UUID] = (),
 ) -> list[tuple[UUID, UUID, datetime]]:
     """(organization, customer, its time) of those whose late events are to be looked at, by their own clock."""
     found = await rows(
@@ -182,8 +188,9 @@ async def due(
              FROM late_events l JOIN organizations o ON o.id = l.organization_id
             WHERE l.due_at <= coalesce(o.simulated_time, %(now)s)
               AND (%(organization)s::uuid IS NULL OR l.organization_id = %(organization)s)
+              AND l.customer_id <> ALL(%(skipping)s)
             GROUP BY 1, 2 ORDER BY min(l.due_at) LIMIT %(limit)s""",
-        {"now": now, "limit": limit, "organization": organization_id},
+        {"now": now, "limit": limit, "organization": organization_id, "skipping": list(skipping)},
     )
     return [(each[0], each[1], each[2]) for each in found]
 
