@@ -595,3 +595,24 @@ def test_late_events_pour_in_while_they_are_settled(
 
 def every_late_event(shop: Organization) -> list[Json]:
     return list(every(shop, f"{API}/usage/late-events"))
+
+
+def test_one_who_cannot_be_settled_does_not_stop_the_others(
+    make_organization: MakeOrganization, database_url: str
+) -> None:
+    """Somebody took a late event away, behind our back, before it was settled."""
+    shop = make_organization(clock=OPENED)
+    a_second_month(shop, ["ada", "bob", "eve"])
+    with psycopg.connect(database_url, autocommit=True) as conn:
+        gone = own_id(ids.EVENT, late_events(shop, "bob")[0]["id"])
+        conn.execute(
+            "DELETE FROM events WHERE customer_id = %s AND id = %s", (customer_id(shop, "bob"), gone)
+        )
+    set_clock(shop, "2025-02-21T00:00:00Z")
+    kinds = {each: [one["invoiceType"] for one in invoices_of(shop, each)] for each in ("ada", "bob", "eve")}
+    assert kinds == {
+        "ada": ["recurring", "recurring", "adjustment"],
+        "bob": ["recurring", "recurring"],
+        "eve": ["recurring", "recurring", "adjustment"],
+    }
+    assert [each["status"] for each in late_events(shop, "bob")] == ["pending", "pending"]

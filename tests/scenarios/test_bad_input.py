@@ -32,7 +32,8 @@ def shop(server: Server, database_url: str) -> Iterator[Organization]:
         grouped = {"aggregationProperty": "user"} if aggregation == "unique" else {}
         add_feature(made, code, aggregation=aggregation, **grouped)
     done(made.http.post(f"{API}/features", json={"name": "SSO", "code": "sso", "type": "boolean"}))
-    add_plan(made, "team", promises=promises | {"sso": {}})
+    add_feature(made, "payments")
+    add_plan(made, "team", promises=promises | {"sso": {}, "payments": {"price": PERCENTAGE}})
     add_plan(made, "free", price=None, promises={"amounts": {"includedAmount": 10}})
     plan = done(made.http.get(f"{API}/plans/pro"))
     held = done(made.http.get(f"{API}/subscriptions/active", params={"customerId": "ada"}))
@@ -526,6 +527,12 @@ def test_a_promise_that_cannot_be_kept_is_not_given(
 def test_nor_is_it_given_to_begin_with(shop: Organization, feature: str, body: Json, field: str) -> None:
     answer = shop.http.post(f"{API}/plans/pro/features", json={"featureId": feature, **body})
     refusal(answer, 400, "validation_error", field)
+
+
+@pytest.mark.parametrize("aggregation", ["count", "max", "latest", "unique"])
+def test_what_a_plan_takes_a_share_of_stays_a_sum(shop: Organization, aggregation: str) -> None:
+    body = {"aggregation": aggregation} | ({"aggregationProperty": "user"} if aggregation == "unique" else {})
+    told(shop.http.patch(f"{API}/features/payments", json=body), "aggregation", "percentage")
 
 
 @pytest.mark.parametrize(

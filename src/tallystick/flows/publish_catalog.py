@@ -65,7 +65,25 @@ async def change_feature(
     if old is None or meter is None or meter == spec_of(old):
         await db.bump(conn, organization_id=organization_id)
         return old
+    if meter.aggregation is not Aggregation.SUM and await _taken_a_share_of(
+        conn, organization_id, feature.id, now
+    ):
+        raise InvalidRequest(
+            FieldError("aggregation", "a plan takes a percentage of this feature: its meter must be a sum")
+        )
     return await _publish_meter(conn, organization_id, feature, meter, version=old.version + 1, now=now)
+
+
+async def _taken_a_share_of(conn: Conn, organization_id: UUID, feature_id: UUID, now: datetime) -> bool:
+    """Whether a plan prices the feature by a percentage, now or from a later day on."""
+    terms = [
+        each
+        for each in await catalog.terms(conn, organization_id=organization_id)
+        if each.feature_id == feature_id
+    ]
+    ruling = [each for promised in by_plan(terms, now).values() for each in promised]
+    later = [each for each in terms if each.valid_from > now and not each.removed]
+    return any(isinstance(each.price, Percentage) for each in (*ruling, *later))
 
 
 def spec_of(meter: Meter) -> MeterSpec:

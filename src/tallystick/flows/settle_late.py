@@ -8,11 +8,15 @@ Like a close, it looks under one snapshot and writes in a transaction of its own
 and starts anew when they are no longer what was looked at.
 """
 
+import logging
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
+
+import psycopg
+from psycopg_pool import PoolTimeout
 
 from tallystick.core import evidence, ids
 from tallystick.core.catalog import Catalogue, minimum_over
@@ -32,6 +36,8 @@ from tallystick.store.invoices import InvoiceLine
 from tallystick.store.late import WITH_THE_NEXT_INVOICE, ClosedPeriod, LateEvent
 from tallystick.store.organizations import Organization
 from tallystick.store.subscriptions import Subscription
+
+log = logging.getLogger("tallystick.late")
 
 Decision = dict[str, Any]
 
@@ -225,13 +231,25 @@ async def settle_late(
 async def settle_due(
     database: Database, *, wall: datetime, organization_id: UUID | None = None
 ) -> list[UUID]:
-    """Settle all whose events have waited long enough by their own clock; the adjustment invoices that made."""
+    """Settle all whose events have waited long enough by their own clock; the adjustment invoices that made.
+
+    One that cannot be settled does not stop the others.
+    """
     made: list[UUID] = []
+    failed: list[UUID] = []
     while True:
         async with database.reading() as conn:
-            due = await late.due(conn, now=wall, limit=LATE_PER_CLAIM, organization_id=organization_id)
+            due = await late.due(
+                conn, now=wall, limit=LATE_PER_CLAIM, organization_id=organization_id, skipping=failed
+            )
         for owner, customer_id, now in due:
-            made += await settle_late(database, organization_id=owner, customer_id=customer_id, now=now)
+            try:
+                made += await settle_late(database, organization_id=owner, customer_id=customer_id, now=now)
+            except (psycopg.OperationalError, PoolTimeout):
+                raise
+            except Exception as error:
+                failed.append(customer_id)
+                log.exception("the late usage of %s could not be settled", customer_id, exc_info=error)
         if len(due) < LATE_PER_CLAIM:
             return made
 

@@ -225,7 +225,12 @@ async def forget(conn: Conn, *, customer_id: UUID, event_ids: list[UUID]) -> Non
 
 
 async def due(
-    conn: Conn, *, now: datetime, limit: int, organization_id: UUID | None = None
+    conn: Conn,
+    *,
+    now: datetime,
+    limit: int,
+    organization_id: UUID | None = None,
+    skipping: Sequence[UUID] = (),
 ) -> list[tuple[UUID, UUID, datetime]]:
     """(organization, customer, its time) of those whose late events are to be looked at, by their own clock."""
     found = await rows(
@@ -234,8 +239,9 @@ async def due(
              FROM late_events l JOIN organizations o ON o.id = l.organization_id
             WHERE l.due_at <= coalesce(o.simulated_time, %(now)s)
               AND (%(organization)s::uuid IS NULL OR l.organization_id = %(organization)s)
+              AND l.customer_id <> ALL(%(skipping)s)
             GROUP BY 1, 2 ORDER BY min(l.due_at) LIMIT %(limit)s""",
-        {"now": now, "limit": limit, "organization": organization_id},
+        {"now": now, "limit": limit, "organization": organization_id, "skipping": list(skipping)},
     )
     return [(each[0], each[1], each[2]) for each in found]
 
