@@ -3,7 +3,7 @@
 import typer
 
 from tallystick import __version__
-from tallystick.cli import demo, doctor, import_events, keys, organizations, serve, simulate
+from tallystick.cli import demo, doctor, import_events, keys, organizations, serve, simulate, verify
 
 app = typer.Typer(
     name="tallystick",
@@ -16,6 +16,7 @@ app.command("serve")(serve.serve)
 app.command("demo")(demo.demo)
 app.command("import")(import_events.import_events)
 app.command("simulate")(simulate.simulate)
+app.command("verify")(verify.verify)
 app.add_typer(organizations.app, name="organizations")
 app.add_typer(keys.app, name="keys")
 app.command("doctor")(doctor.doctor)

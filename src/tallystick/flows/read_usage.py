@@ -20,8 +20,6 @@ from tallystick.store import events, proving
 from tallystick.store.db import Conn
 from tallystick.store.proving import Span
 
-EVENTS_PER_SLICE: Final = 100_000
-_SLICES_MAX: Final = 10_000
 _NO_LEAF: Final = b""
 
 
@@ -106,9 +104,8 @@ def can_be(event: StoredEvent) -> bool:
     )
 
 
-def slices(span: Span, events_expected: int) -> list[Span]:
-    """The span in equal parts of time, as many as make a bite of each if events come evenly."""
-    count = max(1, min(events_expected // EVENTS_PER_SLICE, _SLICES_MAX))
+def slices(span: Span, count: int) -> list[Span]:
+    """The span in equal parts of time, which hold about as many events each if they come evenly."""
     start, length = span.span.start, span.span.end - span.span.start
     cuts = [start + length * number / count for number in range(count)] + [span.span.end]
     parts = [Period(low, high) for low, high in pairwise(cuts) if low < high]

@@ -47,13 +47,15 @@ async def verify_invoice(
     *,
     read: Reader | None = None,
     published: Published | None = None,
+    parts: int = 1,
     chain: bool = True,
 ) -> InvoiceReport:
     """Every line from raw events, and their sum; where events differ, also their place in the chain if `chain`.
 
     All that it reads was written once and for all, so it needs no snapshot, and others may write meanwhile.
+    What is long is read in `parts`, at once.
     """
-    checking = Checking(conn, organization, invoice, read or reading(conn), published or Published())
+    checking = Checking(conn, organization, invoice, read or reading(conn), published or Published(), parts)
     lines = await invoices.lines(conn, invoice_id=invoice.id)
     reports = [await checking.line(line) for line in lines]
     differences = [*_as_a_whole(invoice, lines), *await _paid(conn, invoice)]

@@ -18,7 +18,7 @@ from tallystick.store.db import Conn
 from tallystick.store.organizations import Organization
 from tallystick.store.proving import End, Keyed, Record, Stored
 
-_EVENTS_PER_STRETCH: Final = 25_000
+EVENTS_PER_STRETCH: Final = 25_000
 _SUSPECTS_MAX: Final = 200
 """So many wrong records are looked into; of the rest it is said how many they are."""
 _NAMED_MAX: Final = 1_000
@@ -70,7 +70,7 @@ async def verify_chain(
 async def stretches(conn: Conn, organization_id: UUID) -> list[Stretch]:
     """The chain as it is now, in parts of some ten thousand events."""
     last = (await proving.end_of_chain(conn, organization_id=organization_id)).last
-    cuts = await proving.cuts(conn, organization_id=organization_id, events=_EVENTS_PER_STRETCH, until=last)
+    cuts = await proving.cuts(conn, organization_id=organization_id, events=EVENTS_PER_STRETCH, until=last)
     return list(zip([0, *cuts[:-1]], cuts, strict=True))
 
 

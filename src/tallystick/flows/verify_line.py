@@ -125,6 +125,7 @@ class Checking:
     invoice: Invoice
     read: Reader
     published: Published
+    parts: int = 1
     read_already: dict[tuple[Basis, int], list[Piece]] = field(default_factory=dict)
 
     async def line(self, line: InvoiceLine) -> LineReport:
@@ -148,9 +149,7 @@ class Checking:
         line = report.line
         basis = frozen_basis(proof, feature_id, feature_id)
         report.differences += await self._unpublished(line, proof, basis)
-        pieces = await self._pieces(
-            basis, proof["afterPosition"] if line.part == Part.DIFFERENCE else 0, _expected(proof)
-        )
+        pieces = await self._pieces(basis, proof["afterPosition"] if line.part == Part.DIFFERENCE else 0)
         rated = _rated(basis, pieces)
         if line.part == Part.DIFFERENCE:
             made = await self._difference(line, proof, basis, rated)
@@ -165,7 +164,7 @@ class Checking:
         report.events = sum(piece.listed for piece in listed)
         report.differences += _compare(line, proof, made, listed)
 
-    async def _pieces(self, basis: Basis, after: int, expected: int) -> list[Piece]:
+    async def _pieces(self, basis: Basis, after: int) -> list[Piece]:
         """What the events of each stretch come to, and the leaves of those after a position."""
         if (basis, after) not in self.read_already:
             amounts = any(isinstance(terms.price, Percentage) for _, terms in basis.stretches)
@@ -179,7 +178,7 @@ class Checking:
                     basis.position,
                     after,
                 )
-                parts = [self.read(each, amounts) for each in slices(wanted, expected)]
+                parts = [self.read(each, amounts) for each in slices(wanted, self.parts)]
                 pieces.append(joined(basis.meter, await asyncio.gather(*parts)))
             self.read_already[basis, after] = pieces
         return self.read_already[basis, after]
@@ -266,11 +265,6 @@ class Checking:
                 f"late usage of the meter goes by {meter.late_policy}, the line says {proof['policy']}"
             )
         return [*found, *_other_meter(basis.meter, meter)]
-
-
-def _expected(proof: Mapping[str, Any]) -> int:
-    count = (proof.get("events") or {}).get("count")
-    return count if isinstance(count, int) else 0
 
 
 def _rated(basis: Basis, pieces: Sequence[Piece]) -> Rated:

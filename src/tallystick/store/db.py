@@ -33,6 +33,15 @@ INGEST_CONNECTION: Final[dict[str, Any]] = {
 }
 
 
+PROOF_CONNECTION: Final[dict[str, Any]] = {
+    "autocommit": True,
+    # A customer may have ten events or ten million: each statement is planned for the one it asks about. Leaves
+    # are sorted a stretch at a time, in memory. Who wants several cores opens several connections.
+    "options": "-c timezone=UTC -c plan_cache_mode=force_custom_plan -c work_mem=64MB -c jit=off "
+    "-c max_parallel_workers_per_gather=0",
+}
+
+
 class Database:
     """A pool of connections. `transaction` is the only way to write; flows and edges open it, nobody else."""
 

@@ -1,10 +1,10 @@
 """Invoices and their lines. The unique index on (subscription, period, type) is the last judge of a close."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from psycopg.rows import class_row
@@ -188,6 +188,45 @@ async def get(conn: Conn, *, organization_id: UUID, invoice_id: UUID) -> Invoice
         return await cursor.fetchone()
 
 
+class ToVerify(NamedTuple):
+    """An invoice, and about how many events its lines are derived from."""
+
+    id: UUID
+    organization_id: UUID
+    customer_id: UUID
+    events: int
+
+
+async def to_verify(
+    conn: Conn, *, organization_id: UUID | None, invoice_id: UUID | None, page: int = 1_000
+) -> AsyncIterator[ToVerify]:
+    """Every invoice, or those of an organization, or one; those with most events first, as their evidence says.
+
+    A late line is derived from its whole period, so it counts for as much as the longest line of that period.
+    """
+    async with conn.cursor(name="invoices_to_verify", withhold=True) as cursor:
+        cursor.itersize = page
+        await cursor.execute(
+            """WITH told AS (
+                   SELECT invoice_id, max(CASE WHEN jsonb_typeof(evidence #> '{events,count}') = 'number'
+                                               THEN least((evidence #>> '{events,count}')::numeric, 1e9) ELSE 0 END)
+                                          OVER (PARTITION BY subscription_id, usage_period, feature_id) AS events
+                     FROM invoice_lines
+                    WHERE part IN ('usage', 'difference')
+                      AND (%(invoice)s::uuid IS NULL OR (subscription_id, usage_period) IN (
+                           SELECT subscription_id, usage_period FROM invoice_lines WHERE invoice_id = %(invoice)s)))
+               SELECT i.id, i.organization_id, i.customer_id, coalesce(t.events, 0)::bigint
+                 FROM invoices i
+                 LEFT JOIN (SELECT invoice_id, sum(events) AS events FROM told GROUP BY 1) t ON t.invoice_id = i.id
+                WHERE (%(organization)s::uuid IS NULL OR i.organization_id = %(organization)s)
+                  AND (%(invoice)s::uuid IS NULL OR i.id = %(invoice)s)
+                ORDER BY 4 DESC, i.id""",
+            {"organization": organization_id, "invoice": invoice_id},
+        )
+        async for found in cursor:
+            yield ToVerify(*found)
+
+
 async def lines(conn: Conn, *, invoice_id: UUID) -> list[InvoiceLine]:
     """Of an invoice that was found in its organization."""
     async with conn.cursor(row_factory=class_row(InvoiceLine)) as cursor:
@@ -258,6 +297,10 @@ async def page(
             },
         )
         return await cursor.fetchall()
+
+
+async def exists(conn: Conn, *, invoice_id: UUID) -> bool:
+    return bool(await rows(conn, "SELECT FROM invoices WHERE id = %s", (invoice_id,)))
 
 
 async def claim_collection(conn: Conn, *, invoice_id: UUID, now: datetime) -> bool:
