@@ -1,7 +1,7 @@
 """A business with one of everything that can be on an invoice: every kind of meter, of price and of line.
 
-Two customers live through two periods; a price changes inside the first, a total is corrected, and some of what
-happened is reported late, under each policy.
+Two customers live through two periods; a price changes inside the first, a total is corrected, some of what
+happened is reported late, under each policy, and some of it is taken back, in time and afterwards.
 """
 
 from datetime import datetime, timedelta
@@ -15,6 +15,7 @@ from tests.shop import (
     add_feature,
     add_plan,
     done,
+    every,
     overage,
     promise,
     set_clock,
@@ -62,6 +63,7 @@ def open_business(shop: Organization, *customers: str) -> None:
     for code, meter in METERS.items():
         add_feature(shop, code, **meter)
     plan = add_plan(shop)
+    done(shop.http.patch(f"{API}/plans/{plan['id']}", json={"minimumAmount": "200"}))
     for code, price in PRICES.items():
         promise(shop, plan, code, overage={"enabled": True}, price=price)
     promise(shop, plan, "api_calls", **overage("0.01", included=100))
@@ -86,6 +88,7 @@ def live(shop: Organization) -> None:
         assert track_batch(shop, [keyless(customer, number) for number in range(3)])["failed"] == []
         told = {"customerId": customer, "featureCode": "fees", "value": 900, "reason": "counted \\ twice"}
         done(shop.http.put(f"{API}/usage", json=told))
+        take_back(shop, customer, "request_7")
     set_clock(shop, "2025-02-20T00:00:00Z")
     for customer in ("ada", "bob"):
         for code in ("api_calls", "tokens", "level"):
@@ -115,6 +118,12 @@ def event(customer: str, code: str, began: datetime, number: int) -> Json:
         "timestamp": (began + (number * 7 % 30 if number < 1000 else 1) * step).isoformat(),
         "properties": properties if number % 6 else {},
     }
+
+
+def take_back(shop: Organization, customer: str, key: str) -> None:
+    listed = every(shop, f"{API}/usage/events?customerId={customer}")
+    found = next(each["id"] for each in listed if each["eventId"] == key)
+    done(shop.http.request("DELETE", f"{API}/usage/events/{found}", json={"reason": "a test"}))
 
 
 def keyless(customer: str, number: int) -> Json:

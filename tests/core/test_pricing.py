@@ -10,7 +10,6 @@ from tallystick.core.pricing import (
     PerUnit,
     Price,
     Volume,
-    is_uniform,
     minus,
     rate,
     total,
@@ -426,4 +425,3 @@ def test_a_part_that_costs_nothing_is_left_where_it_covers_usage() -> None:
 )
 def test_a_line_shows_a_rate_only_where_one_prices_every_unit(price: Price, shown: str) -> None:
     assert unit_amount(price) == D(shown)
-    assert is_uniform(price) is isinstance(price, PerUnit)

@@ -37,7 +37,13 @@ def shop(server: Server, database_url: str) -> Iterator[Organization]:
     plan = done(made.http.get(f"{API}/plans/pro"))
     held = done(made.http.get(f"{API}/subscriptions/active", params={"customerId": "ada"}))
     (paid,) = done(made.http.get(f"{API}/invoices", params={"customerId": "ada"}))["data"]
+    event = done(
+        made.http.post(f"{API}/usage/events", json={"customerId": "ada", "featureCode": "api_calls"})
+    )
+    corrected = GOOD["usage.correct"][1] | {"dryRun": False}
+    correction = done(made.http.post(f"{API}/usage/corrections", json=corrected))
     made.made |= {"price": plan["prices"][0]["id"], "subscription": held["id"], "invoice": paid["id"]}
+    made.made |= {"event": event["id"], "correction": correction["id"]}
     yield made
     made.http.close()
 
@@ -87,6 +93,19 @@ GOOD: dict[str, tuple[str, Json]] = {
         {"price": {"model": "per_unit", "unitAmount": "0.01"}, "quantity": "5"},
     ),
     "invoices.verify": ("/invoices/{invoice}/verify", {}),
+    "usage.void": ("/usage/events/{event}", {}),
+    "usage.correct": (
+        "/usage/corrections",
+        {
+            "customerId": "ada",
+            "featureCode": "api_calls",
+            "start": "2026-03-19T00:00:00Z",
+            "end": "2026-03-20T00:00:00Z",
+            "events": [{"timestamp": "2026-03-19T01:00:00Z", "value": 1}],
+            "dryRun": True,
+        },
+    ),
+    "usage.revertCorrection": ("/usage/corrections/{correction}/revert", {}),
     "simulations.create": (  # as soon as some time has passed since `ada` subscribed
         "/simulations",
         {
@@ -249,6 +268,17 @@ WRONG: dict[str, dict[str, list[Any]]] = {
         "maximum": NOT_DECIMAL,
         "currency": [*NOT_TEXT, "", "usd", "XXX", "US\n"],
     },
+    "usage.void": {"reason": [*NOT_TEXT, "r" * 2001]},
+    "usage.correct": {
+        "customerId": [*NOT_TEXT, None, GONE],
+        "featureCode": [*NOT_TEXT, None, GONE, "sso"],
+        "start": [*NOT_TEXT, None, GONE, "", "soon", "2026-02-30T00:00:00Z"],
+        "end": [*NOT_TEXT, None, GONE, "", "soon", "2026-03-19T00:00:00Z", "2026-03-20T12:00:00.001Z"],
+        "events": ["text", 5, True, {}, [5], [None], [{}], [{"timestamp": "2026-03-20T00:00:00Z"}], [{"timestamp": "2026-03-19T00:00:00Z", "value": -1}], [{}] * 1001],
+        "reason": [*NOT_TEXT, "r" * 2001],
+        "dryRun": NOT_FLAG,
+    },
+    "usage.revertCorrection": {"reason": [*NOT_TEXT, "r" * 2001], "dryRun": NOT_FLAG},
     "simulations.create": {
         "planFeatures": ["text", 5, True, {}, [], None, GONE, [5], [None], [{}], [{"planCode": "pro"}], [{"planCode": "pro", "featureCode": "api_calls"}]],
         "planId": [*NOT_TEXT, "", "pln_1"],
@@ -275,7 +305,7 @@ def send(shop: Organization, name: str, body: Json | bytes, **headers: str) -> h
 
 
 def test_every_operation_that_writes_has_bad_requests() -> None:
-    writing = {each.name for each in OPERATIONS if each.method in ("POST", "PUT", "PATCH")}
+    writing = {each.name for each in OPERATIONS if each.method in ("POST", "PUT", "PATCH") or each.body}
     assert writing == GOOD.keys() == WRONG.keys() | BODYLESS
 
 
@@ -584,7 +614,7 @@ def test_an_event_is_an_object(shop: Organization, body: bytes) -> None:
     refusal(shop.http.post(BATCH, content=body, headers=JSON), 400, "validation_error", "events")
 
 
-@pytest.mark.parametrize("name", sorted(WITH_BODY - {"customers.update", "features.update", "plans.update", "plans.updatePrice", "plans.updateFeature", "subscriptions.cancel"}))  # fmt: skip
+@pytest.mark.parametrize("name", sorted(WITH_BODY - {"customers.update", "features.update", "plans.update", "plans.updatePrice", "plans.updateFeature", "subscriptions.cancel", "usage.void", "usage.revertCorrection"}))  # fmt: skip
 def test_an_empty_body_is_an_empty_object(shop: Organization, name: str) -> None:
     refusal(send(shop, name, b""), 400, "validation_error")
 

@@ -50,6 +50,15 @@ def test_the_pages_can_be_typed_from_top_to_bottom(told: str) -> None:
     assert "\n3150\n" in told, "the README's total"
     assert '"summary":{"events":1,"quantity":"1250"' in told
     assert '"overage":"250"' in told
+    assert shown("docs/usage.md", "usage_summary") in [
+        json.loads(line) for line in told.splitlines() if line.startswith('{"object":"usage_summary"')
+    ]
+
+
+def shown(page: str, kind: str) -> object:
+    """The JSON of a page that shows an answer whole."""
+    (found,) = (block for block in blocks(page, "json") if f'"object": "{kind}"' in block)
+    return json.loads(found)
 
 
 def test_the_report_on_the_page_of_simulations_is_what_its_commands_answer(told: str) -> None:

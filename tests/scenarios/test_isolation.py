@@ -58,6 +58,9 @@ def two(server: Server, database_url: str) -> Iterator[Two]:
         "line": lines[0][1],
         "transaction": done(a.http.get(f"{API}/transactions"))["data"][0]["id"],
         "key": done(a.http.get(f"{API}/api-keys"))["data"][0]["id"],
+        "correction": done(a.http.post(f"{API}/usage/corrections", json=CORRECTED | {"customerId": "ada"}))[
+            "id"
+        ],
         "simulation": done(
             a.http.post(f"{API}/simulations", json=SIMULATED | {"end": "2026-05-01", "planId": plan["id"]})
         )["id"],
@@ -78,6 +81,12 @@ class Case:
     status: int = 404
 
 
+CORRECTED: dict[str, Any] = {
+    "featureCode": "api_calls",
+    "start": "2026-03-21T00:00:00Z",
+    "end": "2026-03-22T00:00:00Z",
+    "events": [{"timestamp": "2026-03-21T00:00:00Z", "value": 1}],
+}
 CASES: dict[str, Case] = {
     "customers.create": Case("/customers", body={"id": "ada", "email": "b@example.com"}),
     "customers.createBatch": Case("/customers/batch", body={"customers": [{"id": "eve", "email": "b@example.com"}]}),
@@ -128,6 +137,13 @@ CASES: dict[str, Case] = {
     ),
     "usage.list": Case("/usage/events", "customer_not_found", query={"customerId": "{customer}"}),
     "usage.get": Case("/usage/events/{event}", "not_found"),
+    "usage.void": Case("/usage/events/{event}", "not_found", body={}),
+    "usage.correct": Case(
+        "/usage/corrections", "customer_not_found", body=CORRECTED | {"customerId": "{customer}"}
+    ),
+    "usage.listCorrections": Case("/usage/corrections", "customer_not_found", query={"customerId": "{customer}"}),
+    "usage.getCorrection": Case("/usage/corrections/{correction}", "not_found"),
+    "usage.revertCorrection": Case("/usage/corrections/{correction}/revert", "not_found", body={}),
     "usage.listLateEvents": Case("/usage/late-events", "customer_not_found", query={"customerId": "{customer}"}),
     "featureAccess.get": Case(
         "/feature-access/api_calls", "customer_not_found", query={"customerId": "{customer}"}
@@ -270,7 +286,7 @@ def test_lists_hold_only_what_is_ones_own(two: Two, path: str) -> None:
 
 @pytest.mark.parametrize(
     ("path", "name"),
-    [("invoices", "invoice"), ("usage/events", "event"), ("usage/late-events", "event"), ("customers", "customer"), ("transactions", "transaction"), ("api-keys", "key"), ("simulations", "simulation")],
+    [("invoices", "invoice"), ("usage/events", "event"), ("usage/late-events", "event"), ("customers", "customer"), ("transactions", "transaction"), ("api-keys", "key"), ("simulations", "simulation"), ("usage/corrections", "correction")],
 )  # fmt: skip
 def test_anothers_cursor_opens_nothing(two: Two, path: str, name: str) -> None:
     listed = done(two.b.http.get(f"{API}/{path}", params={"cursor": two.ids[name]}))

@@ -548,6 +548,26 @@ def test_a_correction_is_no_maximum(make_organization: MakeOrganization, databas
     audit(database_url, made)
 
 
+def test_an_hour_that_was_emptied_begins_anew(make_organization: MakeOrganization, database_url: str) -> None:
+    """What was voided is no maximum, no latest and no distinct value, even where nothing larger followed."""
+    made = make_organization(clock="2026-01-10T12:00:00Z")
+    ways = {"peak": "max", "level": "latest", "users": "unique"}
+    for feature, aggregation in ways.items():
+        add_feature(made, feature, eventCode="call", aggregation=aggregation, aggregationProperty="size")
+    add_plan(made, "pro", promises={feature: overage("1") for feature in ways})
+    subscribe(made, "ada")
+    set_clock(made, "2026-01-11T12:00:00Z")
+    at = {"timestamp": "2026-01-10T15:10:00Z"}
+    event = done(track(made, feature="call", properties={"size": "5"}, **at))
+    done(made.http.delete(f"{API}/usage/events/{event['id']}"))
+    for feature in ways:
+        assert summary(made, feature)["total"] == {"quantity": "0", "events": 0}
+    done(track(made, feature="call", properties={"size": "-3"}, **at))
+    totals = {feature: summary(made, feature)["total"]["quantity"] for feature in ways}
+    assert totals == {"peak": "-3", "level": "-3", "users": "1"}
+    audit(database_url, made)
+
+
 def test_a_distinct_value_is_limited_once(make_organization: MakeOrganization, database_url: str) -> None:
     """A hard limit on distinct values: those that were met fit for ever, new ones until it is full."""
     made = make_organization(clock="2026-01-10T00:30:00Z")

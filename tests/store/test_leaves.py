@@ -79,6 +79,7 @@ ODD: dict[str, list[Any]] = {
     ],
     "adjusts": [None, new_id()],
     "reason": [None, *[each for each in TEXTS if each]],
+    "voids": [None, new_id()],
 }
 
 
@@ -98,13 +99,13 @@ def store(database_url: str, organization: Any, events: list[StoredEvent], batch
     with psycopg.connect(database_url) as conn, conn.cursor() as cursor:
         cursor.executemany(
             """INSERT INTO events (id, customer_id, feature_code, value, occurred_at, received_at, event_key, timed,
-                                   properties, adjusts, reason, organization_id, batch)
-               VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)""",
+                                   properties, adjusts, reason, voids, organization_id, batch)
+               VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)""",
             [
                 (
                     *each[:8],
                     psycopg.types.json.Jsonb(dict(each.properties)) if each.properties else None,
-                    *each[9:],
+                    *each[9:12],
                     organization,
                     batch,
                 )
@@ -126,7 +127,7 @@ def test_sql_and_python_give_one_leaf(make_organization: MakeOrganization, datab
 
 
 @pytest.mark.parametrize(
-    "properties", ["[]", '["a"]', "1", "null", '"a"', '{"a": 1}', '{"a": null}', '{"a": {"b": "c"}}', '{"a": "b", "c": true}']
+    "properties", ["[]", '["a"]', "1", '"a"', '{"a": 1}', '{"a": null}', '{"a": {"b": "c"}}', '{"a": "b", "c": true}']
 )  # fmt: skip
 def test_properties_that_are_no_text_have_no_leaf(
     make_organization: MakeOrganization, database_url: str, properties: str

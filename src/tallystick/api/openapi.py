@@ -96,6 +96,8 @@ def _describe(operation: Operation, by_kind: dict[str, Any]) -> dict[str, Any]:
     if operation.method in ("POST", "PUT", "PATCH"):
         parameters.append(_idempotency())
         errors += [*_ON_BODY, *_ON_KEY]
+    elif operation.body is not None:
+        errors += _ON_BODY
     if operation.body is not None:
         described["requestBody"] = {
             "required": True,

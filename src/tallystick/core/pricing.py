@@ -157,11 +157,6 @@ def minus(components: Components, earlier: Components) -> Components:
     )
 
 
-def is_uniform(price: Price) -> bool:
-    """Whether one rate prices every unit, so that a line can show it."""
-    return isinstance(price, PerUnit)
-
-
 def unit_amount(price: Price) -> Decimal:
     """The one rate of a uniform price; 0 where several apply (ruling 20)."""
     return price.unit_amount if isinstance(price, PerUnit) else ZERO

@@ -45,15 +45,18 @@ def changed(fitting: Fitting, places: Sequence[int], rows: Sequence[tuple[int, U
     """
     pairs: dict[int, int] = {}
     for number, identity in rows:
-        low = max((place for place, other in fitting if other < identity), default=-1)
-        high = min((place for place, other in fitting if other > identity), default=None)
         for place in places:
-            if place > low and (high is None or place < high) and place not in pairs:
+            if place not in pairs and may_stand(fitting, place, identity):
                 pairs[place] = number
                 break
     if not pairs and len(places) == len(rows) == 1:
         return {places[0]: rows[0][0]}
     return pairs
+
+
+def may_stand(fitting: Fitting, place: int, identity: UUID) -> bool:
+    """Whether a row of this id lies between those that are still in their places."""
+    return all((at < place) == (other < identity) for at, other in fitting)
 
 
 def only_possible(fitting: Fitting, place: int, first: UUID, lost: Iterable[UUID]) -> UUID | None:

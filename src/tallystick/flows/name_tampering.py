@@ -8,7 +8,7 @@ from uuid import UUID
 
 from tallystick.core import ids
 from tallystick.core.proof import GENESIS, link
-from tallystick.core.tampering import Misfit, changed, misfit, only_possible
+from tallystick.core.tampering import Misfit, changed, may_stand, misfit, only_possible
 from tallystick.store import events, proving
 from tallystick.store.db import Conn
 from tallystick.store.events import Batch
@@ -154,14 +154,27 @@ class Naming:
         for place, number in changed(suspect.found.fitting, sorted(suspect.gone), rows).items():
             row = suspect.strange.pop(number)
             suspect.gone.discard(place)
-            self._say(row, f"was changed since it was stored: {suspect.place(place)}", owners.get(row.id))
+            where = suspect.place(place)
+            old = self._stood_in(suspect, place, owners)
+            if old is not None and old != row.id and not may_stand(suspect.found.fitting, place, row.id):
+                self.named.add(row.id)
+                where += f"; it says {ids.show(ids.EVENT, row.id)} now"
+                self._name(
+                    old, f"was changed since it was stored: {where}", {row.customer_id, owners.get(old)}
+                )
+            else:
+                self._say(row, f"was changed since it was stored: {where}", owners.get(row.id))
+
+    def _stood_in(self, suspect: _Suspect, place: int, owners: dict[UUID, UUID]) -> UUID | None:
+        """The id of what a place has lost: a record begins with it, or a key was kept."""
+        first = suspect.batch.first_event_id
+        if place == 0:
+            return first
+        return only_possible(suspect.found.fitting, place, first, owners.keys() - self.named)
 
     def _gone(self, suspect: _Suspect, owners: dict[UUID, UUID]) -> None:
-        """A key that was kept tells the id, and so does a record that begins with it."""
-        first = suspect.batch.first_event_id
         for place in sorted(suspect.gone):
-            unnamed = owners.keys() - self.named
-            identity = first if place == 0 else only_possible(suspect.found.fitting, place, first, unnamed)
+            identity = self._stood_in(suspect, place, owners)
             if identity is None:
                 self.differences.append(f"an event that had no key is gone: {suspect.place(place)}")
                 continue

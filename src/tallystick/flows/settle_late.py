@@ -10,6 +10,7 @@ and starts anew when they are no longer what was looked at.
 
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
@@ -43,18 +44,44 @@ class Novelty:
     subscription: Subscription
     lines_seen: int
     lines: dict[UUID, tuple[LatePolicy, Line | None]] = field(default_factory=dict)
-    lifted: Line | None = None  # what the plan's minimum now asks more or less
+    minimum: "PlanMinimum | None" = None
 
     def by(self, policy: LatePolicy) -> list[Line]:
-        """The lines this policy places; the plan's minimum goes with those that are billed first."""
-        found = self._of(policy)
-        at_once = bool(self._of(LatePolicy.CURRENT_PERIOD))
-        if self.lifted is not None and at_once is (policy is LatePolicy.CURRENT_PERIOD):
-            found.append(self.lifted)
+        """The lines this policy places when all of them are billed; what the plan's minimum now asks more or less
+        goes with those of the period itself, if there are any: their invoice is the last to be numbered."""
+        found = self.of(policy)
+        at_once = bool(self.of(LatePolicy.CURRENT_PERIOD))
+        if at_once is (policy is LatePolicy.CURRENT_PERIOD):
+            found += self.lifted([line for _, line in self.lines.values() if line is not None])
         return found
 
-    def _of(self, policy: LatePolicy) -> list[Line]:
+    def of(self, policy: LatePolicy) -> list[Line]:
         return [line for ruled_by, line in self.lines.values() if ruled_by is policy and line is not None]
+
+    def lifted(self, news: list[Line]) -> list[Line]:
+        """What the plan's minimum asks more or less once these lines are billed."""
+        line = self.minimum.line(self.period, self.subscription.currency, news) if self.minimum else None
+        return [] if line is None else [line]
+
+
+@dataclass(frozen=True, slots=True)
+class PlanMinimum:
+    """What a plan asks for the usage of a period, and what the period's lines have said of it."""
+
+    amount: Decimal
+    features_said: int
+    said: int
+    position: int
+
+    def line(self, period: ClosedPeriod, currency: str, news: list[Line]) -> Line | None:
+        found = plan_minimum_line(
+            PlanPeriod(period.period_index, period.span, period.timezone, self.position),
+            minimum=self.amount,
+            features_minor=self.features_said + subtotal(news),
+            before_minor=self.said,
+            currency=currency,
+        )
+        return found and replace(found, id=new_id(), subscription_id=period.subscription_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,17 +143,9 @@ async def _rate_again(
     minimum = minimum_over(offered.minimums.get(period.plan_id, ()), period.span)
     if minimum is None:
         return found
-    news = [line for _, line in found.lines.values() if line is not None]
-    lifted = plan_minimum_line(
-        PlanPeriod(period.period_index, period.span, period.timezone, position),
-        minimum=minimum,
-        features_minor=sum(line.amount for line in lines if line.part != Part.PLAN_MINIMUM) + subtotal(news),
-        before_minor=sum(line.amount for line in lines if line.part == Part.PLAN_MINIMUM),
-        currency=subscription.currency,
-    )
-    if lifted is None:
-        return found
-    return replace(found, lifted=replace(lifted, id=new_id(), subscription_id=period.subscription_id))
+    lifted = sum(line.amount for line in lines if line.part == Part.PLAN_MINIMUM)
+    features = sum(line.amount for line in lines if line.part != Part.PLAN_MINIMUM)
+    return replace(found, minimum=PlanMinimum(minimum, features, lifted, position))
 
 
 async def _difference(
@@ -229,9 +248,12 @@ async def write(
     homes: dict[tuple[UUID, int, UUID | None], tuple[UUID, Line]] = {}
     made: list[UUID] = []
     for each in findings.news:
-        own = each.by(LatePolicy.CURRENT_PERIOD)
+        own = each.of(LatePolicy.CURRENT_PERIOD)
         if final:
-            own += each.by(LatePolicy.NEXT_PERIOD)
+            own += each.of(LatePolicy.NEXT_PERIOD)
+        if own:  # the minimum looks at what is billed by then, not at what still waits
+            billed = own if next_invoice is None else [*own, *each.of(LatePolicy.NEXT_PERIOD)]
+            own += each.lifted(billed)
         place = (each.period.subscription_id, each.period.period_index)
         if own:
             invoice_id = await _adjust(conn, organization, each, own, now)
@@ -241,7 +263,7 @@ async def write(
             homes.update(
                 {(*place, line.feature_id): (next_invoice, line) for line in each.by(LatePolicy.NEXT_PERIOD)}
             )
-        if final or next_invoice is not None or not each.by(LatePolicy.NEXT_PERIOD):
+        if final or next_invoice is not None or not each.of(LatePolicy.NEXT_PERIOD):
             await late.rated_again(conn, each.period, position=findings.position)
     settled = final or next_invoice is not None
     for mark, event in findings.waiting:

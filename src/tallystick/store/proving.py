@@ -77,12 +77,20 @@ async def sum_span(conn: Conn, wanted: Span, *, amounts: bool) -> Summed:
     """`core.meters.fold` over a span; with `amounts`, also what each event contributed, in order."""
     counts = contributions(wanted.meter)
     value = "NULL::bytea" if counts.value is None else counts.value_hash
-    each = "array_agg(quantity ORDER BY at, quantity) FILTER (WHERE counts)" if amounts else "NULL::numeric[]"
-    values = "NULL::bytea[]" if counts.value is None else "array_agg(DISTINCT value) FILTER (WHERE counts)"
+    each = (
+        "array_agg(quantity ORDER BY at, quantity) FILTER (WHERE counts AND leaf IS NOT NULL)"
+        if amounts
+        else "NULL::numeric[]"
+    )
+    values = (
+        "NULL::bytea[]"
+        if counts.value is None
+        else "array_agg(DISTINCT value) FILTER (WHERE counts AND leaf IS NOT NULL)"
+    )
     cursor = await conn.execute(
-        f"""SELECT count(*) FILTER (WHERE counts), coalesce({_merged(wanted.meter)}, 0),
-                   max(at) FILTER (WHERE counts), {values}, {each},
-                   string_agg(coalesce(leaf, ''::bytea), ''::bytea ORDER BY at, id) FILTER (WHERE listed)
+        f"""SELECT count(*) FILTER (WHERE counts AND leaf IS NOT NULL), coalesce({_merged(wanted.meter)}, 0),
+                   max(at) FILTER (WHERE counts AND leaf IS NOT NULL), {values}, {each},
+                   string_agg(leaf, ''::bytea ORDER BY at, id) FILTER (WHERE listed)
               FROM (SELECT e.occurred_at AS at, e.id, {counts.quantity} AS quantity, {value} AS value,
                            e.voids IS NULL AS counts, b.position > %(after)s AS listed, {LEAF} AS leaf
                       FROM events e JOIN ingest_batches b ON b.batch = e.batch
@@ -112,12 +120,12 @@ async def sum_span(conn: Conn, wanted: Span, *, amounts: bool) -> Summed:
 def _merged(meter: Meter) -> str:
     match meter.aggregation:
         case Aggregation.MAX:
-            return "max(quantity) FILTER (WHERE counts)"
+            return "max(quantity) FILTER (WHERE counts AND leaf IS NOT NULL)"
         case Aggregation.LATEST:  # of one instant the larger, as `core.meters.merge` says
-            return "(array_agg(quantity ORDER BY at DESC, quantity DESC) FILTER (WHERE counts))[1]"
+            return "(array_agg(quantity ORDER BY at DESC, quantity DESC) FILTER (WHERE counts AND leaf IS NOT NULL))[1]"
         case Aggregation.UNIQUE:
-            return "count(DISTINCT value) FILTER (WHERE counts)::numeric"
-    return "sum(quantity) FILTER (WHERE counts)"
+            return "count(DISTINCT value) FILTER (WHERE counts AND leaf IS NOT NULL)::numeric"
+    return "sum(quantity) FILTER (WHERE counts AND leaf IS NOT NULL)"
 
 
 # The chain ------------------------------------------------------------------------------------------------
