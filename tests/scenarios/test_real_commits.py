@@ -32,7 +32,9 @@ from tallystick.core import ids
 from tallystick.core.meters import Meter
 from tallystick.core.times import Period, first_instant
 from tallystick.flows.measure_usage import measure_usage
-from tallystick.flows.verify import Outcome, verify_chain, verify_invoice
+from tallystick.flows.verify import verify_invoice
+from tallystick.flows.verify_chain import verify_chain
+from tallystick.flows.verify_line import Outcome
 from tallystick.store import catalog, customers, invoices, organizations
 from tallystick.store.db import Conn, Database
 from tests import shop
