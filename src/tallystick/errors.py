@@ -74,6 +74,8 @@ CODES: Final[Mapping[str, Kind]] = {
     "feature_not_in_plan": Kind(_BILLING, 403, "The customer's plan does not have this feature."),
     "feature_disabled": Kind(_BILLING, 403, "The customer's plan has this feature switched off."),
     "included_limit_reached": Kind(_BILLING, 402, "The included amount is used up."),
+    "insufficient_credits": Kind(_BILLING, 402, "The credits do not cover this."),
+    "insufficient_balance": Kind(_BILLING, 402, "The balance does not cover this."),
     "charge_failed": Kind(_BILLING, 402, "The charge was declined."),
     "pricing_mode_mismatch": Kind(_BILLING, 422, "This feature is not priced by tokens."),
     "rate_limited": Kind(_RATE, 429, "Too many requests.", retryable=True),

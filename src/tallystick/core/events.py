@@ -14,6 +14,7 @@ from uuid import UUID
 from tallystick.core import limits
 from tallystick.core.money import ZERO, fits
 from tallystick.core.times import parse_instant
+from tallystick.core.wallets import Draw
 from tallystick.errors import FieldError, InvalidRequest, Problem
 
 CODE: Final = re.compile(r"[a-z0-9_]{1,100}")
@@ -59,6 +60,7 @@ class StoredEvent(NamedTuple):
     reason: str | None = None
     voids: UUID | None = None  # it takes back the event of that id, of which it is a copy
     voided: int | None = None  # the batch that took it back: a mark beside the facts, in no leaf
+    draw: Draw | None = None  # what it took of a wallet: beside the facts too, proved by the ledger
 
     def as_sent(self) -> tuple[object, ...]:
         return (self.feature, self.value, self.occurred_at if self.timed else None, dict(self.properties))

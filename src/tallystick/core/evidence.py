@@ -58,6 +58,18 @@ def of_plan_minimum(
     }
 
 
+def of_overdraft(lived: PlanPeriod, *, overdrawn: Decimal) -> dict[str, Any]:
+    """`overdrawn` in rate units: what the ledger moved to bring the balance back to zero."""
+    return {
+        "part": "overdraft",
+        "period": _show_period(lived),
+        "instants": _instants(lived.period),
+        "overdrawn": text(overdrawn),
+        "components": [],
+        "chainPosition": lived.position,
+    }
+
+
 def _show_period(lived: Basis | PlanPeriod) -> dict[str, Any]:
     return {
         "index": lived.index,

@@ -11,7 +11,7 @@ from uuid import UUID
 from tallystick.core import evidence
 from tallystick.core.adjustments import Rated
 from tallystick.core.evidence import Basis, PlanPeriod
-from tallystick.core.money import ZERO, from_minor, text, to_minor
+from tallystick.core.money import RATE_SCALE, ZERO, from_minor, text, to_minor
 from tallystick.core.pricing import Components, minus, unit_amount
 from tallystick.core.times import Period, local_day
 
@@ -23,6 +23,7 @@ class Part(StrEnum):
     MINIMUM = "minimum"
     PLAN_MINIMUM = "plan_minimum"
     DIFFERENCE = "difference"
+    OVERDRAFT = "overdraft"
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,6 +221,22 @@ def plan_minimum_line(
             lived, minimum=minimum, features_minor=features_minor, before_minor=before_minor
         ),
         part=Part.PLAN_MINIMUM,
+        usage_period=lived.index,
+    )
+
+
+def overdraft_line(lived: PlanPeriod, *, overdrawn: Decimal, currency: str) -> Line:
+    """What usage took beyond the balance of a period; `overdrawn` in rate units, as the ledger has it."""
+    exact = overdrawn / RATE_SCALE
+    return Line(
+        line_type="balance_overage",
+        charge_type="standard",
+        description=f"Usage beyond the balance, {_days(lived.period, lived.timezone)}",
+        quantity=Decimal(1),
+        unit_amount=exact,
+        amount=to_minor(exact, currency),
+        evidence=evidence.of_overdraft(lived, overdrawn=overdrawn),
+        part=Part.OVERDRAFT,
         usage_period=lived.index,
     )
 

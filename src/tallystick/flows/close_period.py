@@ -11,13 +11,23 @@ import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from decimal import Decimal
 from itertools import count
 from uuid import UUID
 
 from tallystick.core import evidence
 from tallystick.core.catalog import Catalogue, minimum_over
 from tallystick.core.evidence import Basis, PlanPeriod
-from tallystick.core.invoicing import Line, Part, base_line, number, plan_minimum_line, subtotal, usage_lines
+from tallystick.core.invoicing import (
+    Line,
+    Part,
+    base_line,
+    number,
+    overdraft_line,
+    plan_minimum_line,
+    subtotal,
+    usage_lines,
+)
 from tallystick.core.limits import DUE_AFTER
 from tallystick.core.meters import LatePolicy
 from tallystick.core.money import text
@@ -26,6 +36,7 @@ from tallystick.core.times import Period, boundary
 from tallystick.errors import must
 from tallystick.flows import settle_late
 from tallystick.flows.books import load_catalogue
+from tallystick.flows.fill_wallets import key_of, turn_wallets
 from tallystick.flows.rate_period import (
     Known,
     Listed,
@@ -37,7 +48,7 @@ from tallystick.flows.rate_period import (
 )
 from tallystick.flows.settle_late import Findings, look, still_so
 from tallystick.flows.subscribe import base_evidence, billing_period, grace_of, paid_until
-from tallystick.store import catalog, customers, db, invoices, late, organizations, subscriptions
+from tallystick.store import catalog, customers, db, invoices, late, organizations, subscriptions, wallets
 from tallystick.store.catalog import Plan, PlanPrice
 from tallystick.store.customers import Customer
 from tallystick.store.db import Conn, Database, new_id
@@ -102,6 +113,9 @@ async def close_period(
     database: Database, *, organization_id: UUID, subscription_id: UUID, now: datetime
 ) -> Closed | None:
     """Close the open period of one subscription if it is due at `now`; None when there is nothing to close."""
+    await _turn_wallets(
+        database, organization_id=organization_id, subscription_ids=[subscription_id], now=now
+    )
     for attempt in count():
         async with database.transaction(snapshot=True) as conn:
             subscription = await subscriptions.get(
@@ -135,6 +149,7 @@ async def close_set(
     Left out are those with something late, those that end, and those that changed meanwhile: `close_period` has them
     one by one.
     """
+    await _turn_wallets(database, organization_id=organization_id, subscription_ids=subscription_ids, now=now)
     async with database.transaction(snapshot=True) as conn:
         organization = await organizations.get(conn, organization_id=organization_id)
         assert organization is not None
@@ -162,6 +177,20 @@ async def close_set(
         return await write_set(conn, organization, same, now)
 
 
+async def _turn_wallets(
+    database: Database, *, organization_id: UUID, subscription_ids: Sequence[UUID], now: datetime
+) -> None:
+    """Before anything is prepared: what prepaid usage overdrew in a period that is over must stand for good."""
+    async with database.transaction() as conn:
+        behind = await subscriptions.with_wallet_to_turn(
+            conn, organization_id=organization_id, subscription_ids=subscription_ids, now=now
+        )
+        if behind:
+            organization = await organizations.get(conn, organization_id=organization_id)
+            assert organization is not None
+            await turn_wallets(conn, organization=organization, closing=behind, now=now)
+
+
 @dataclass(frozen=True, slots=True)
 class Reads:
     """What a close reads and many closes share; one made for a set has the folds read ahead."""
@@ -172,6 +201,7 @@ class Reads:
     customers: Mapping[UUID, Customer]
     plans: Mapping[UUID, Plan]
     prices: Mapping[UUID, PlanPrice]
+    overdrawn: Mapping[UUID, Decimal]  # by subscription, in rate units
     known: Known
 
 
@@ -203,6 +233,9 @@ async def read_for(
             conn,
             organization_id=organization.id,
             price_ids={each.price_id for each in held if each.price_id is not None},
+        ),
+        await wallets.overdrawn(
+            conn, [(key_of(each), each.period_index) for each in held if each.plan_id in offered.prepaid]
         ),
         known,
     )
@@ -241,6 +274,8 @@ async def prepare(
     after = after_close(subscription, zone, grace_of(organization), now)
     base = [] if ends else _next_base(reads, after, plan.name)
     used = await _used(conn, reads, subscription) if closing.start < closing.end else []
+    if subscription.id in reads.overdrawn:
+        used.append((_overdraft(reads, subscription), None))
     findings = await look(conn, organization, customer_id=subscription.customer_id) if late else None
     news = [] if findings is None else findings.news
     late_lines = [(line, None) for each in news for line in each.by(LatePolicy.NEXT_PERIOD)]
@@ -292,6 +327,17 @@ async def _used(conn: Conn, reads: Reads, subscription: Subscription) -> list[tu
     if lifted is not None:
         lines.append((replace(lifted, subscription_id=subscription.id), None))
     return lines
+
+
+def _overdraft(reads: Reads, subscription: Subscription) -> Line:
+    """What a balance was overdrawn by in the period: usage beyond what was paid for beforehand."""
+    lived = _lived(subscription)
+    line = overdraft_line(
+        PlanPeriod(lived.index, lived.span, lived.timezone, reads.position),
+        overdrawn=reads.overdrawn[subscription.id],
+        currency=subscription.currency,
+    )
+    return replace(line, subscription_id=subscription.id)
 
 
 async def prove(conn: Conn, prepared: Sequence[Prepared]) -> None:

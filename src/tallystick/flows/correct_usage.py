@@ -26,7 +26,8 @@ from tallystick.core.times import Period, hour_of
 from tallystick.errors import FieldError, InvalidRequest, Problem
 from tallystick.flows.books import Books, load_catalogue
 from tallystick.flows.close_period import prepare, read_for
-from tallystick.flows.ingest import Accepted, Draft, ingest
+from tallystick.flows.drafts import Accepted, Draft
+from tallystick.flows.ingest import ingest
 from tallystick.flows.measure_usage import contribution
 from tallystick.flows.settle_late import look
 from tallystick.flows.subscribe import grace_of

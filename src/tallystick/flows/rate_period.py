@@ -62,7 +62,9 @@ async def rate_features(
 
 
 def ruling(offered: Catalogue, lived: UsagePeriod) -> Ruled:
-    """What the plan promises of each usage feature over the period, where it is switched on."""
+    """What the plan promises of each usage feature over the period, where it is switched on; prepaid usage is paid."""
+    if lived.plan_id in offered.prepaid:
+        return {}
     usage_features = {each.id for each in offered.features.values() if each.type is FeatureType.USAGE}
     found = {
         feature_id: tuple(each for each in stretches(versions, lived.span) if each[1].enabled)

@@ -55,9 +55,9 @@ def texts(values: Iterable[str | None]) -> Column:
     return Column(_TEXT, [_NULL if each is None else _sized(each.encode()) for each in values])
 
 
-def numbers(values: Iterable[Decimal]) -> Column:
+def numbers(values: Iterable[Decimal | None]) -> Column:
     """As text, to be cast to numeric."""
-    return Column(_TEXT, [_number(each) for each in values])
+    return Column(_TEXT, [_NULL if each is None else _number(each) for each in values])
 
 
 @lru_cache(maxsize=4096)
@@ -81,8 +81,8 @@ def _instant(at: datetime) -> bytes:
     return _INSTANT(8, (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds)
 
 
-def flags(values: Iterable[bool]) -> Column:
-    return Column(_BOOL, [_TRUE if each else _FALSE for each in values])
+def flags(values: Iterable[bool | None]) -> Column:
+    return Column(_BOOL, [_NULL if each is None else _TRUE if each else _FALSE for each in values])
 
 
 def _sized(data: bytes) -> bytes:

@@ -13,12 +13,13 @@ from tallystick.core.events import StoredEvent
 from tallystick.core.meters import Aggregation, Meter
 from tallystick.core.proof import LEAF_BYTES, leaf
 from tallystick.core.times import Period
+from tallystick.core.wallets import Draw, Model
 from tallystick.store import columns
 from tallystick.store.db import Conn, rows, the
 from tallystick.store.proving import Span
 
 _EVENT: Final = """e.id, e.customer_id, e.feature_code, e.value, e.occurred_at, e.received_at, e.event_key, e.timed,
-    e.properties, e.adjusts, e.reason, e.voids, e.voided"""
+    e.properties, e.adjusts, e.reason, e.voids, e.voided, e.drew_on, e.deducted, e.remaining, e.blocked"""
 
 
 _COUNTS: Final = """(e.voided IS NULL OR EXISTS (
@@ -40,6 +41,7 @@ def _event(found: Sequence[Any]) -> StoredEvent:
         reason=found[10],
         voids=found[11],
         voided=found[12],
+        draw=None if found[13] is None else Draw(Model(found[13]), *found[14:17]),
     )
 
 
@@ -80,6 +82,7 @@ async def insert(
     organization_id: UUID,
     version: int,
     received_at: datetime,
+    number: int | None = None,
 ) -> Inserted:
     """Make a batch true, in one statement: store what is new, count it in its hours, notch it into the chain.
 
@@ -106,7 +109,9 @@ async def insert(
         reasons,
         voids,
         _,
+        draws,
     ) = zip(*stored, strict=True)
+    prepaid = any(draws)
     counted, hour_customers, meters, hours, quantities = zip(*shares, strict=True) if shares else ((),) * 5
     try:
         cursor = await conn.execute(
@@ -125,6 +130,11 @@ async def insert(
                 "adjusts": columns.uuids(adjusts),
                 "reasons": columns.texts(reasons),
                 "voids": columns.uuids(voids),
+                "drew_on": columns.texts(each and each.model for each in draws) if prepaid else None,
+                "deducted": columns.numbers(each and each.deducted for each in draws) if prepaid else None,
+                "remaining": columns.numbers(each and each.remaining for each in draws) if prepaid else None,
+                "blocked": columns.flags(each and each.blocked for each in draws) if prepaid else None,
+                "number": number,
                 "leaves": columns.hashes(map(leaf, stored)),
                 "hour_events": columns.uuids(counted),
                 "hour_customers": columns.uuids(hour_customers),
@@ -147,15 +157,16 @@ async def insert(
 
 _INSERT: Final = """
     WITH numbered AS (
-        SELECT nextval('ingest_batch_numbers') AS batch
+        SELECT coalesce(%(number)s::bigint, nextval('ingest_batch_numbers')) AS batch
     ), sent AS (
         SELECT * FROM unnest(
             %(ids)s::uuid[], %(customers)s::uuid[], %(key_hashes)s::bytea[], %(header_hashes)s::bytea[],
             %(occurred)s::timestamptz[], %(features)s::text[], %(values)s::text[], %(keys)s::text[],
             %(timed)s::bool[], %(properties)s::text[], %(adjusts)s::uuid[], %(reasons)s::text[],
-            %(voids)s::uuid[], %(leaves)s::bytea[])
+            %(voids)s::uuid[], %(leaves)s::bytea[], %(drew_on)s::text[], %(deducted)s::text[], %(remaining)s::text[],
+            %(blocked)s::bool[])
         AS t (id, customer_id, key_hash, header_hash, occurred_at, feature_code, value,
-              event_key, timed, properties, adjusts, reason, voids, leaf)
+              event_key, timed, properties, adjusts, reason, voids, leaf, drew_on, deducted, remaining, blocked)
     ), fresh AS (
         INSERT INTO event_keys (customer_id, key_hash, event_id, occurred_at, header_hash)
         SELECT customer_id, key_hash, id, occurred_at, header_hash FROM sent
@@ -163,9 +174,11 @@ _INSERT: Final = """
         ON CONFLICT DO NOTHING RETURNING event_id
     ), stored AS (
         INSERT INTO events (customer_id, occurred_at, id, organization_id, received_at, batch, feature_code,
-                            value, event_key, timed, adjusts, properties, reason, voids, leaf)
+                            value, event_key, timed, adjusts, properties, reason, voids, leaf,
+                            drew_on, deducted, remaining, blocked)
         SELECT customer_id, occurred_at, id, %(organization)s, %(received)s, batch, feature_code,
-               value::numeric, event_key, timed, adjusts, properties::jsonb, reason, voids, leaf
+               value::numeric, event_key, timed, adjusts, properties::jsonb, reason, voids, leaf,
+               drew_on, deducted::numeric, remaining::numeric, blocked
           FROM sent, numbered WHERE key_hash IS NULL OR id IN (SELECT event_id FROM fresh)
         RETURNING id
     ), counted AS (

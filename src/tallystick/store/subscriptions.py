@@ -231,6 +231,22 @@ async def of_ids(
         return await cursor.fetchall()
 
 
+async def with_wallet_to_turn(
+    conn: Conn, *, organization_id: UUID, subscription_ids: Sequence[UUID], now: datetime
+) -> list[Subscription]:
+    """Of those that are due, the prepaid ones whose wallet still stands in the period to be closed; held."""
+    async with conn.cursor(row_factory=class_row(Subscription)) as cursor:
+        await cursor.execute(
+            f"""SELECT {_COLUMNS} FROM subscriptions s
+                 WHERE organization_id = %s AND id = ANY(%s) AND closes_at <= %s
+                   AND EXISTS (SELECT FROM wallets w WHERE w.customer_id = s.customer_id AND w.subscription_id = s.id
+                                  AND w.period_index <= s.period_index)
+                 ORDER BY id FOR NO KEY UPDATE""",
+            (organization_id, list(subscription_ids), now),
+        )
+        return await cursor.fetchall()
+
+
 async def due(conn: Conn, *, now: datetime, limit: int) -> list[tuple[UUID, UUID, datetime]]:
     """(organization, subscription, due since) of what is to be closed by the wall clock, oldest first.
 
