@@ -7,11 +7,23 @@ from tallystick.core import ids
 from tallystick.core.events import StoredEvent
 from tallystick.core.money import plain, text
 from tallystick.core.times import show_instant
+from tallystick.core.wallets import Draw
 
 
 class Property(Out, kw_only=True):
     property: str
     value: str
+
+
+class Consumption(Out, kw_only=True):
+    """What a prepaid event took, in credits or in rate units of the balance; integers toward zero, and exact."""
+
+    model: str
+    deducted: int
+    deducted_decimal: str
+    remaining: int
+    remaining_decimal: str
+    blocked: bool
 
 
 class UsageEventOut(Out, kw_only=True):
@@ -24,6 +36,7 @@ class UsageEventOut(Out, kw_only=True):
     ts: str
     created_at: str
     properties: list[Property]
+    consumption: Consumption | Maybe = MISSING
     kind: str = "event"
     reason: str | None | Maybe = MISSING
     voids: str | Maybe = MISSING  # the event this one takes back
@@ -38,6 +51,17 @@ def _kind(event: StoredEvent) -> str:
     return "event" if event.adjusts is None else "adjustment"
 
 
+def _consumption(draw: Draw) -> Consumption:
+    return Consumption(
+        model=draw.model.value,
+        deducted=int(draw.deducted),
+        deducted_decimal=text(draw.deducted),
+        remaining=int(draw.remaining),
+        remaining_decimal=text(draw.remaining),
+        blocked=draw.blocked,
+    )
+
+
 def show(event: StoredEvent, reference: str, *, live: bool) -> UsageEventOut:
     return UsageEventOut(
         id=ids.show(ids.EVENT, event.id),
@@ -50,6 +74,7 @@ def show(event: StoredEvent, reference: str, *, live: bool) -> UsageEventOut:
         created_at=show_instant(event.received_at),
         # In one order, whatever the caller's was: a replay is rendered from the database, which keeps its own.
         properties=[Property(property=name, value=value) for name, value in sorted(event.properties.items())],
+        consumption=MISSING if event.draw is None else _consumption(event.draw),
         kind=_kind(event),
         reason=MISSING if event.adjusts is None and event.voids is None else event.reason,
         voids=ids.show(ids.EVENT, event.voids) if event.voids else MISSING,

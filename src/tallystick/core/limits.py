@@ -32,6 +32,9 @@ CORRECTED_EVENTS_MAX: Final = 1_000
 BASIS_POINTS_MAX: Final = 10_000
 """More than the whole of an amount is a typing error, not a share."""
 
+MARGIN_BPS_MAX: Final = 1_000_000
+"""A hundred times the cost: more on top of what tokens cost is a typing error."""
+
 SIMULATION_MONTHS_MAX: Final = 36
 SIMULATION_PERIODS_MAX: Final = 20_000
 SIMULATION_CUSTOMERS_MAX: Final = 5_000
