@@ -46,6 +46,7 @@ CODES: Final[Mapping[str, Kind]] = {
     "invoice_not_found": Kind(_NOT_FOUND, 404, "There is no such invoice."),
     "transaction_not_found": Kind(_NOT_FOUND, 404, "There is no such transaction."),
     "simulation_not_found": Kind(_NOT_FOUND, 404, "There is no such simulation."),
+    "model_not_found": Kind(_NOT_FOUND, 404, "There is no such AI model."),
     "api_key_not_found": Kind(_NOT_FOUND, 404, "There is no such API key."),
     "endpoint_not_available": Kind(_NOT_FOUND, 404, "This version of the API does not have that route."),
     "endpoint_deprecated": Kind(_NOT_FOUND, 410, "This route is retired."),

@@ -22,6 +22,7 @@ from tallystick.core.price_shapes import parse
 from tallystick.core.pricing import unit_amount
 from tallystick.core.subscriptions import periods_per_invoice
 from tallystick.core.times import Anchor, Period, boundary, days_between
+from tallystick.core.tokens import Rates, TokenCounts, cost
 from tallystick.errors import InvalidRequest
 from tests.core.offers import CALLS, FEBRUARY, MARCH, basis_of, events, meter, rated, terms
 from tests.literals import D, at
@@ -140,6 +141,25 @@ def base(given: dict[str, Any], expected: dict[str, int | None]) -> None:
     assert periods_per_invoice(given["interval"]) == expected["periods_per_invoice"]
 
 
+def ai(given: dict[str, Any], expected: dict[str, Any]) -> None:
+    """Rates as published: rate units per million tokens."""
+    put_in, out, *cached = given["rates"]
+    read, write = (None if each is None else from_rate(each) for each in cached)
+    rates = Rates(from_rate(put_in), from_rate(out), read, write)
+    found = cost(TokenCounts(*given["tokens"]), rates, given["margin_bps"])
+    assert [found.input, found.output, found.cache_read, found.cache_write] == expected["costs"]
+    assert (found.subtotal, found.margin, found.total) == tuple(
+        expected[name] for name in ("subtotal", "margin", "total")
+    )
+    assert text(from_rate(found.total)) == expected["usd"]
+
+
+def margin(given: int, expected: int) -> None:
+    """Basis points are hundredths of a percent."""
+    found = cost(TokenCounts(1_000_000, 0), Rates(D("0.01"), ZERO), given)
+    assert (found.subtotal, found.margin) == (100, expected)
+
+
 COMPUTED: dict[str, Callable[[Any, Any], None]] = {
     "value": value,
     "code": code,
@@ -153,6 +173,8 @@ COMPUTED: dict[str, Callable[[Any, Any], None]] = {
     "anchor": anchor,
     "days": days,
     "base": base,
+    "ai": ai,
+    "margin": margin,
 }
 TOLD_OVER_HTTP = {"batch", "free_plan"}
 

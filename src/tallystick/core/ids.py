@@ -29,6 +29,7 @@ API_KEY: Final = "key"
 CLOCK_RUN: Final = "clr"
 CORRECTION: Final = "cor"
 SIMULATION: Final = "sim"
+AI_PRICE: Final = "aip"
 REQUEST: Final = "req"
 
 

@@ -34,6 +34,13 @@ BASIS_POINTS_MAX: Final = 10_000
 
 MARGIN_BPS_MAX: Final = 1_000_000
 """A hundred times the cost: more on top of what tokens cost is a typing error."""
+MODEL_CHARS_MAX: Final = 200
+TOKENS_PER_EVENT_MAX: Final = 10**12
+TOKEN_PRICE_MAX: Final = 10**6
+"""Major units per million tokens. With the two above, a call's cost fits a bigint of rate units."""
+MODEL_NAMES_KEPT_MAX: Final = 10_000
+"""Per process: names of models as callers write them, with what they were found to mean."""
+NEAREST_NAMES_SHOWN: Final = 5
 
 SIMULATION_MONTHS_MAX: Final = 36
 SIMULATION_PERIODS_MAX: Final = 20_000
