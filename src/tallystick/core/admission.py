@@ -16,7 +16,7 @@ from tallystick.core.events import UsageEvent
 from tallystick.core.limits import FUTURE_MAX
 from tallystick.core.meters import Measured, Meter, in_force, measure
 from tallystick.core.money import plain, text
-from tallystick.core.spending import Share, Spend, unit_cost
+from tallystick.core.spending import PriceTokens, Spend, share_of
 from tallystick.core.subscriptions import Life, Standing, Status
 from tallystick.core.times import Period
 from tallystick.core.wallets import Model, Prepaid, Wallet
@@ -52,7 +52,13 @@ class Admitted(NamedTuple):
 
 
 def admit(
-    event: UsageEvent, catalogue: Catalogue, standing: Standing, *, now: datetime, latest: datetime
+    event: UsageEvent,
+    catalogue: Catalogue,
+    standing: Standing,
+    *,
+    now: datetime,
+    latest: datetime,
+    price_tokens: PriceTokens,
 ) -> Admitted:
     """Judge one event. `now` is the organization's clock, `latest` the later of it and the wall clock.
 
@@ -72,10 +78,26 @@ def admit(
     )
     prepaid = catalogue.prepaid.get(life.plan_id)
     if prepaid is not None:
-        spend = _spend(event, catalogue, life, prepaid, now, fed, contributions)
+        spend = _spend(
+            event,
+            catalogue,
+            life,
+            prepaid,
+            fed,
+            contributions,
+            now,
+            occurred_at=occurred_at,
+            price_tokens=price_tokens,
+        )
         if occurred_at < life.anchor.at:  # it touches no wallet, and is told so (ruling 7)
             return Admitted(occurred_at, contributions, (), late=True)
         return Admitted(occurred_at, contributions, (), spend=spend)
+    if event.call is not None:
+        raise Problem(
+            "pricing_mode_mismatch",
+            f"The plan prices {event.feature!r} by value; send `value`, not tokens.",
+            param="model",
+        )
     late = event.occurred_at is not None and (
         life is not standing.current or occurred_at < life.open_since(now)
     )
@@ -201,9 +223,12 @@ def _spend(
     catalogue: Catalogue,
     life: Life,
     prepaid: Prepaid,
-    now: datetime,
     fed: Sequence[Meter],
     contributions: Sequence[tuple[Meter, Measured]],
+    now: datetime,
+    *,
+    occurred_at: datetime,
+    price_tokens: PriceTokens,
 ) -> Spend:
     """What the event costs by what the plan promises now; of an ended subscription, by what it promised last."""
     ended = life.ends_at is not None and life.ends_at <= now
@@ -225,7 +250,17 @@ def _spend(
         meter = in_force(catalogue.versions[feature_id], period.start)
         for each, adds in contributions:
             if each.id == meter.id:
-                shares.append(Share(feature_id, adds.quantity * unit_cost(terms, prepaid.model)))
+                shares.append(
+                    share_of(
+                        event,
+                        feature_id,
+                        terms,
+                        prepaid.model,
+                        adds.quantity,
+                        occurred_at=occurred_at,
+                        price_tokens=price_tokens,
+                    )
+                )
     return Spend(
         subscription_id=life.subscription_id,
         period_index=None if ended else index,

@@ -6,16 +6,21 @@ else nothing of it is stored, and it is judged again from a refreshed book. So t
 """
 
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 from uuid import UUID
 
 from tallystick.core.catalog import Catalogue, Terms
+from tallystick.core.events import AiCall
 from tallystick.core.meters import Meter
 from tallystick.core.subscriptions import Standing
+from tallystick.core.tokens import TokenCharge
 from tallystick.core.wallets import Model, Prepaid, included_balance
 from tallystick.errors import Problem
+from tallystick.flows.price_tokens import PriceBook, price
+from tallystick.providers.ai_prices import AiPrices, bundled
 from tallystick.store import catalog, customers, db, organizations
 from tallystick.store.db import Conn
 
@@ -29,6 +34,11 @@ class Book:
     catalogue: Catalogue
     revoked_keys: frozenset[UUID]
     standings: dict[str, Standing] = field(default_factory=dict)  # by every reference that was asked for
+    ai_prices: Callable[[], AiPrices] = bundled
+
+    def price_tokens(self, call: AiCall, margin_bps: int, at: datetime) -> TokenCharge:
+        """What an AI call costs. Raises model_not_found."""
+        return price(PriceBook(self.ai_prices()), call.model, call.counts, margin_bps, at)
 
     def now(self, wall: datetime) -> datetime:
         """The organization's clock: its test clock if it has one, else the wall clock."""

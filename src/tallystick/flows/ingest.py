@@ -163,7 +163,14 @@ def _standing(book: Book, draft: Draft) -> Standing:
 
 def _judge(book: Book, draft: Draft, standing: Standing, now: datetime, latest: datetime) -> Admitted:
     if draft.adjusts is None:
-        return admit(draft.event, book.catalogue, standing, now=now, latest=latest)
+        return admit(
+            draft.event,
+            book.catalogue,
+            standing,
+            now=now,
+            latest=latest,
+            price_tokens=book.price_tokens,
+        )
     return admit_adjustment(draft.event, draft.adjusts, book.catalogue, standing, now=now)
 
 
