@@ -14,6 +14,7 @@ from tallystick.core.catalog import Catalogue, Terms
 from tallystick.core.meters import Meter
 from tallystick.core.subscriptions import Standing
 from tallystick.errors import Problem
+from tallystick.flows.price_tokens import PriceBook, load_prices
 from tallystick.store import catalog, customers, db, organizations
 from tallystick.store.db import Conn
 
@@ -26,6 +27,7 @@ class Book:
     version: int
     catalogue: Catalogue
     revoked_keys: frozenset[UUID]
+    prices: PriceBook = field(default_factory=PriceBook)
     standings: dict[str, Standing] = field(default_factory=dict)  # by every reference that was asked for
 
     def now(self, wall: datetime) -> datetime:
@@ -73,6 +75,7 @@ class Books:
                     old.version + len(seen),
                     old.catalogue,
                     old.revoked_keys,
+                    old.prices,
                     standings,
                 )
                 return self._kept(book, old)
@@ -84,6 +87,7 @@ class Books:
             version,
             await load_catalogue(conn, organization_id),
             await organizations.revoked_keys(conn, organization_id=organization_id),
+            await load_prices(conn, organization_id),
         )
         return self._kept(book, old)
 
