@@ -1,4 +1,5 @@
 -- What an organization says AI models cost, in place of the catalogue, and what its own names for them mean.
+SET LOCAL lock_timeout = '5s';
 
 CREATE TABLE ai_model_prices (
     id              uuid PRIMARY KEY,
