@@ -4,6 +4,8 @@ from typing import Final
 
 from tallystick.api import (
     access,
+    ai_models,
+    ai_prices,
     api_keys,
     corrections,
     customers,
@@ -39,6 +41,8 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
     *proofs.OPERATIONS,
     *simulations.OPERATIONS,
     *transactions.OPERATIONS,
+    *ai_models.OPERATIONS,
+    *ai_prices.OPERATIONS,
     *test_clock.OPERATIONS,
     *api_keys.OPERATIONS,
 )

@@ -30,6 +30,7 @@ CLOCK_RUN: Final = "clr"
 CORRECTION: Final = "cor"
 SIMULATION: Final = "sim"
 AI_PRICE: Final = "aip"
+AI_ALIAS: Final = "aia"
 REQUEST: Final = "req"
 
 

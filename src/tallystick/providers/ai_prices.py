@@ -13,7 +13,7 @@ from functools import cache
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
-from tallystick.core.limits import FRACTION_DIGITS_MAX, MODEL_NAMES_KEPT_MAX
+from tallystick.core.limits import FRACTION_DIGITS_MAX, MODEL_CHARS_MAX, MODEL_NAMES_KEPT_MAX
 from tallystick.core.money import ZERO, plain
 from tallystick.core.near_names import NearNames
 from tallystick.core.tokens import ModelPrice, Rates, Step, TokenPrices
@@ -113,7 +113,7 @@ class GenaiPrices:
         try:
             return self._found[name]
         except KeyError:
-            found = self._look_up(name.lower())
+            found = self._look_up(name.lower()) if len(name) <= MODEL_CHARS_MAX else None
         if len(self._found) >= MODEL_NAMES_KEPT_MAX:
             self._found.clear()
         self._found[name] = found

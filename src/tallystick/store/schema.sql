@@ -1,3 +1,28 @@
+CREATE TABLE ai_model_aliases (
+    id uuid NOT NULL,
+    organization_id uuid NOT NULL,
+    name text NOT NULL,
+    model text NOT NULL,
+    created_at timestamp with time zone NOT NULL
+);
+CREATE TABLE ai_model_prices (
+    id uuid NOT NULL,
+    organization_id uuid NOT NULL,
+    model text NOT NULL,
+    input numeric(24,12) NOT NULL,
+    output numeric(24,12) NOT NULL,
+    cache_read numeric(24,12),
+    cache_write numeric(24,12),
+    valid_from timestamp with time zone NOT NULL,
+    valid_until timestamp with time zone,
+    created_at timestamp with time zone NOT NULL,
+    dropped_at timestamp with time zone,
+    CONSTRAINT ai_model_prices_cache_read_check CHECK ((cache_read >= (0)::numeric)),
+    CONSTRAINT ai_model_prices_cache_write_check CHECK ((cache_write >= (0)::numeric)),
+    CONSTRAINT ai_model_prices_check CHECK ((valid_until > valid_from)),
+    CONSTRAINT ai_model_prices_input_check CHECK ((input >= (0)::numeric)),
+    CONSTRAINT ai_model_prices_output_check CHECK ((output >= (0)::numeric))
+);
 CREATE TABLE api_keys (
     id uuid NOT NULL,
     organization_id uuid NOT NULL,
@@ -522,6 +547,10 @@ CREATE TABLE wallets (
 )
 WITH (fillfactor='50');
 ALTER TABLE ONLY events ATTACH PARTITION events_any DEFAULT;
+ALTER TABLE ONLY ai_model_aliases
+    ADD CONSTRAINT ai_model_aliases_pkey PRIMARY KEY (id);
+ALTER TABLE ONLY ai_model_prices
+    ADD CONSTRAINT ai_model_prices_pkey PRIMARY KEY (id);
 ALTER TABLE ONLY api_keys
     ADD CONSTRAINT api_keys_pkey PRIMARY KEY (id);
 ALTER TABLE ONLY api_keys
@@ -614,6 +643,8 @@ ALTER TABLE ONLY usage_sets
     ADD CONSTRAINT usage_sets_pkey PRIMARY KEY (customer_id, meter_id, hour, block);
 ALTER TABLE ONLY wallets
     ADD CONSTRAINT wallets_pkey PRIMARY KEY (customer_id, subscription_id);
+CREATE UNIQUE INDEX ai_model_aliases_by_name ON ai_model_aliases USING btree (organization_id, lower(name));
+CREATE INDEX ai_model_prices_of_organization ON ai_model_prices USING btree (organization_id, id);
 CREATE INDEX api_keys_of_organization ON api_keys USING btree (organization_id, id);
 CREATE INDEX clock_runs_of_organization ON clock_runs USING btree (organization_id, id);
 CREATE UNIQUE INDEX clock_runs_one_at_a_time ON clock_runs USING btree (organization_id) WHERE (status = ANY (ARRAY['pending'::text, 'running'::text]));
@@ -651,6 +682,10 @@ CREATE UNIQUE INDEX subscriptions_one_live ON subscriptions USING btree (custome
 CREATE INDEX transactions_of_organization ON transactions USING btree (organization_id, id);
 ALTER INDEX events_arrival ATTACH PARTITION events_any_id_batch_idx;
 ALTER INDEX events_pkey ATTACH PARTITION events_any_pkey;
+ALTER TABLE ONLY ai_model_aliases
+    ADD CONSTRAINT ai_model_aliases_organization_id_fkey FOREIGN KEY (organization_id) REFERENCES organizations(id);
+ALTER TABLE ONLY ai_model_prices
+    ADD CONSTRAINT ai_model_prices_organization_id_fkey FOREIGN KEY (organization_id) REFERENCES organizations(id);
 ALTER TABLE ONLY api_keys
     ADD CONSTRAINT api_keys_organization_id_fkey FOREIGN KEY (organization_id) REFERENCES organizations(id);
 ALTER TABLE ONLY changes
