@@ -58,6 +58,10 @@ def test_own_before_alias_before_catalogue() -> None:
     assert costs(book, "Best") == 70_000
     assert costs(book, "gpt-4o-mini") == 30_000
     assert costs(book, "quick") == costs(book, "gpt-4o") == 25_000
+    renamed = PriceBook(
+        overrides={"openai/gpt-4o": (own(1, "openai/gpt-4o", "9"),)}, aliases={"gpt-4o": "gpt-4.1"}
+    )
+    assert costs(renamed, "gpt-4o") == 90_000, "its own price, though set under another name"
     assert costs(book, "best", "2025-12-31") == 25_000, "its own price had not begun: the alias rules"
 
 

@@ -27,21 +27,20 @@ class PriceBook:
     """From a name to the model it means."""
 
     def find(self, model: str, at: datetime) -> ModelPrice | None:
-        """The price of a call at `at`: the organization's own, under that name or what an alias or the catalogue
-        makes of it; else the catalogue's."""
+        """The price of a call at `at`: the organization's own under any name of the model; else that of what its
+        alias means; else the catalogue's."""
         name = model.lower()
-        if self.overrides or self.aliases:
-            if (own := self._own(name, at)) is not None:
-                return own
-            name = self.aliases.get(name, name)
-            if (own := self._own(name, at)) is not None:
-                return own
         listed = self.catalogue().find(name)
-        return None if listed is None else self.price_of(listed, at)
+        own = self._own(name, listed, at)
+        if own is None and name in self.aliases:
+            name = self.aliases[name]
+            listed = self.catalogue().find(name)
+            own = self._own(name, listed, at)
+        return listed.price_at(at) if own is None and listed is not None else own
 
     def price_of(self, listed: AiModel, at: datetime) -> ModelPrice | None:
         """What the organization pays for a model of the catalogue."""
-        return self._own(listed.id.lower(), at) or listed.price_at(at)
+        return self._own(listed.id.lower(), None, at) or listed.price_at(at)
 
     def nearest(self, model: str) -> list[str]:
         """Names that would have found a price, and look like this one."""
@@ -50,10 +49,14 @@ class PriceBook:
         ours = names.nearest(model, NEAREST_NAMES_SHOWN)
         return (ours + [each for each in theirs if each not in ours])[:NEAREST_NAMES_SHOWN]
 
-    def _own(self, name: str, at: datetime) -> ModelPrice | None:
-        for each in self.overrides.get(name, ()):
-            if at in each:
-                return ModelPrice(each.model, each.prices, ids.show(ids.AI_PRICE, each.id), each.valid_from)
+    def _own(self, name: str, listed: AiModel | None, at: datetime) -> ModelPrice | None:
+        if not self.overrides:
+            return None
+        for key in (name,) if listed is None else (name, listed.id.lower()):
+            for each in self.overrides.get(key, ()):
+                if at in each:
+                    source = ids.show(ids.AI_PRICE, each.id)
+                    return ModelPrice(each.model, each.prices, source, each.valid_from)
         return None
 
 

@@ -106,8 +106,8 @@ class GenaiPrices:
                 self._by_name[info.id.lower()].append(model)
         self._all = sorted(self._by_id.values(), key=lambda each: each.id)
         self._found: dict[str, AiModel | None] = {}
-        self._near_ids: NearNames | None = None
-        self._near_names: NearNames | None = None
+        self._near_ids = NearNames(each.id for each in self._all if each.priced)
+        self._near_names = NearNames(each.name for each in self._all if self.find(each.name) is not None)
 
     def find(self, name: str) -> AiModel | None:
         try:
@@ -126,11 +126,6 @@ class GenaiPrices:
         sellers = [each.id for each in self._sellers(name.lower())]
         if len(sellers) > 1:
             return sellers[:count]  # it means each of these
-        if self._near_ids is None or self._near_names is None:
-            self._near_ids = NearNames(each.id for each in self._all if each.priced)
-            self._near_names = NearNames(
-                each.name for each in self._all if each.priced and self.find(each.name) is not None
-            )
         return (self._near_ids if "/" in name else self._near_names).nearest(name, count)
 
     def search(self, words: str, *, provider: str | None = None) -> Sequence[AiModel]:
