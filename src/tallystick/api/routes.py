@@ -4,6 +4,7 @@ from typing import Final
 
 from tallystick.api import (
     access,
+    ai_costs,
     ai_models,
     ai_prices,
     api_keys,
@@ -43,6 +44,7 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
     *transactions.OPERATIONS,
     *ai_models.OPERATIONS,
     *ai_prices.OPERATIONS,
+    *ai_costs.OPERATIONS,
     *test_clock.OPERATIONS,
     *api_keys.OPERATIONS,
 )

@@ -1,3 +1,30 @@
+CREATE TABLE ai_costs (
+    customer_id uuid NOT NULL,
+    event_id uuid NOT NULL,
+    feature_id uuid NOT NULL,
+    organization_id uuid NOT NULL,
+    subscription_id uuid NOT NULL,
+    occurred_at timestamp with time zone NOT NULL,
+    model text NOT NULL,
+    priced_as text NOT NULL,
+    input_tokens bigint NOT NULL,
+    output_tokens bigint NOT NULL,
+    cache_read_tokens bigint NOT NULL,
+    cache_write_tokens bigint NOT NULL,
+    rates numeric[] NOT NULL,
+    margin_bps integer NOT NULL,
+    input_cost bigint NOT NULL,
+    output_cost bigint NOT NULL,
+    cache_read_cost bigint NOT NULL,
+    cache_write_cost bigint NOT NULL,
+    subtotal bigint NOT NULL,
+    margin bigint NOT NULL,
+    total bigint NOT NULL,
+    exact numeric[] NOT NULL,
+    price_source text NOT NULL,
+    price_valid_from timestamp with time zone,
+    CONSTRAINT ai_costs_check CHECK (((subtotal = (((input_cost + output_cost) + cache_read_cost) + cache_write_cost)) AND (total = (subtotal + margin))))
+);
 CREATE TABLE ai_model_aliases (
     id uuid NOT NULL,
     organization_id uuid NOT NULL,
@@ -547,6 +574,8 @@ CREATE TABLE wallets (
 )
 WITH (fillfactor='50');
 ALTER TABLE ONLY events ATTACH PARTITION events_any DEFAULT;
+ALTER TABLE ONLY ai_costs
+    ADD CONSTRAINT ai_costs_pkey PRIMARY KEY (customer_id, event_id, feature_id);
 ALTER TABLE ONLY ai_model_aliases
     ADD CONSTRAINT ai_model_aliases_pkey PRIMARY KEY (id);
 ALTER TABLE ONLY ai_model_prices
@@ -643,6 +672,7 @@ ALTER TABLE ONLY usage_sets
     ADD CONSTRAINT usage_sets_pkey PRIMARY KEY (customer_id, meter_id, hour, block);
 ALTER TABLE ONLY wallets
     ADD CONSTRAINT wallets_pkey PRIMARY KEY (customer_id, subscription_id);
+CREATE INDEX ai_costs_of_organization ON ai_costs USING btree (organization_id, occurred_at);
 CREATE UNIQUE INDEX ai_model_aliases_by_name ON ai_model_aliases USING btree (organization_id, lower(name));
 CREATE INDEX ai_model_prices_of_organization ON ai_model_prices USING btree (organization_id, id);
 CREATE INDEX api_keys_of_organization ON api_keys USING btree (organization_id, id);
