@@ -15,7 +15,7 @@ from tallystick.core import ids, price_shapes
 from tallystick.core.adjustments import Charge, Rated
 from tallystick.core.catalog import Stretch, Terms
 from tallystick.core.meters import Aggregation, Filter, Meter, Operator
-from tallystick.core.money import text
+from tallystick.core.money import RATE_SCALE, text
 from tallystick.core.pricing import Component, Components
 from tallystick.core.times import Period, show_instant
 from tallystick.errors import must
@@ -60,12 +60,14 @@ def of_plan_minimum(
 
 def of_overdraft(lived: PlanPeriod, *, overdrawn: Decimal) -> dict[str, Any]:
     """`overdrawn` in rate units: what the ledger moved to bring the balance back to zero."""
+    exact = overdrawn / RATE_SCALE
     return {
         "part": "overdraft",
         "period": _show_period(lived),
         "instants": _instants(lived.period),
         "overdrawn": text(overdrawn),
-        "components": [],
+        "components": _components((Component("beyond the balance", Decimal(1), exact),)),
+        "exact": text(exact),
         "chainPosition": lived.position,
     }
 

@@ -51,6 +51,13 @@ def explain(
             f"{money(proof['featuresAmount'], currency)}, and {money(proof['amountBefore'], currency)} had been "
             f"added before. The line is what is missing: {money(amount, currency)}.",
         ]
+    if part == Part.OVERDRAFT:
+        return [
+            _period(proof),
+            "Usage is paid from the balance as it arrives; each movement stands in the subscription's ledger.",
+            *(_component(each, currency) for each in proof["components"]),
+            _rounding(proof, amount, currency, part),
+        ]
     sentences = [_period(proof), _meter(proof)]
     if part in (Part.USAGE, Part.DIFFERENCE):
         sentences.append(_events(proof, dropped))

@@ -17,9 +17,16 @@ from tallystick.core import ids
 from tallystick.core.adjustments import Rated, Usage, rate_period
 from tallystick.core.catalog import Terms, minimum_over
 from tallystick.core.evidence import Basis, PlanPeriod, frozen_basis, frozen_span
-from tallystick.core.invoicing import Line, Part, difference_line, plan_minimum_line, usage_lines
+from tallystick.core.invoicing import (
+    Line,
+    Part,
+    difference_line,
+    overdraft_line,
+    plan_minimum_line,
+    usage_lines,
+)
 from tallystick.core.meters import Fold, Meter, merge
-from tallystick.core.money import from_minor, text
+from tallystick.core.money import ZERO, from_minor, text
 from tallystick.core.price_shapes import to_json
 from tallystick.core.pricing import Percentage
 from tallystick.core.proof import set_digest
@@ -27,12 +34,13 @@ from tallystick.core.times import Period, show_instant
 from tallystick.errors import TallystickError
 from tallystick.flows.read_usage import Piece, Reader, joined, slices
 from tallystick.flows.settle_late import billed_so_far
-from tallystick.store import catalog, invoices, late
+from tallystick.store import catalog, invoices, late, wallets
 from tallystick.store.db import Conn
 from tallystick.store.invoices import Invoice, InvoiceLine
 from tallystick.store.late import ClosedPeriod
 from tallystick.store.organizations import Organization
 from tallystick.store.proving import Span
+from tallystick.store.wallets import WalletKey
 
 _UNREADABLE: Final = (
     ArithmeticError,
@@ -58,6 +66,7 @@ _KEPT: Final = {
     "amountNow": "what the period comes to",
     "featuresAmount": "what the features come to",
     "amountBefore": "what its earlier lines said",
+    "overdrawn": "what the balance was overdrawn by",
 }
 _COLUMNS: Final = (  # of the line; what the evidence says of the same
     ("used", "used"),
@@ -137,6 +146,8 @@ class Checking:
                 report.differences.append("the line holds no evidence it could be derived from")
             elif line.part == Part.PLAN_MINIMUM:
                 report.differences += await self._plan_minimum(line, line.evidence)
+            elif line.part == Part.OVERDRAFT:
+                await self._overdraft(report, line.evidence)
             elif line.feature_id is None:
                 report.differences.append("the line names no feature whose usage it bills")
             else:
@@ -215,12 +226,7 @@ class Checking:
         closed = await self._closed(line)
         if closed is None:
             return [_NOT_CLOSED]
-        lived = PlanPeriod(
-            proof["period"]["index"],
-            frozen_span(proof["instants"]),
-            proof["period"]["timezone"],
-            proof["chainPosition"],
-        )
+        lived = _lived(proof)
         earlier = await self._earlier(line)
         made = plan_minimum_line(
             lived,
@@ -233,6 +239,32 @@ class Checking:
         return [
             *_other_period(closed, line, lived, self.invoice),
             *_differ("the minimum", None if asked is None else text(asked), proof["minimum"]),
+            *_compare(line, proof, made, ()),
+        ]
+
+    async def _overdraft(self, report: LineReport, proof: Mapping[str, Any]) -> None:
+        """What a balance was overdrawn by stands in the ledger, and each posting of usage is what its events took."""
+        line = report.line
+        closed = await self._closed(line)
+        if closed is None:
+            report.differences.append(_NOT_CLOSED)
+            return
+        assert line.subscription_id is not None
+        lived = _lived(proof)
+        told = await wallets.overdraft(
+            self.conn,
+            key=WalletKey(self.invoice.customer_id, line.subscription_id),
+            period_index=lived.index,
+        )
+        report.events = told.events
+        made = overdraft_line(lived, overdrawn=told.overdrawn, currency=self.invoice.currency)
+        report.differences += [
+            *_other_period(closed, line, lived, self.invoice),
+            *_differ("what the movements until then come to", text(told.left), text(ZERO)),
+            *(
+                f"batch {batch}: its events took {text(taken)}, the ledger says {text(posted)}"
+                for batch, posted, taken in told.unlike
+            ),
             *_compare(line, proof, made, ()),
         ]
 
@@ -347,6 +379,15 @@ def _base(line: InvoiceLine, currency: str) -> Iterator[str]:
             yield f"{what}: the evidence gives {said}, the line says {found}"
     if line.quantity != 1:
         yield f"the quantity: a base price is charged once, the line says {text(line.quantity)}"
+
+
+def _lived(proof: Mapping[str, Any]) -> PlanPeriod:
+    return PlanPeriod(
+        proof["period"]["index"],
+        frozen_span(proof["instants"]),
+        proof["period"]["timezone"],
+        proof["chainPosition"],
+    )
 
 
 def _other_period(

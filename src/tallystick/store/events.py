@@ -374,6 +374,53 @@ async def in_span(
     return [_event(each) for each in found]
 
 
+_DREW: Final = """e.customer_id = %(customer)s AND e.drew_on = 'balance' AND e.batch = ANY(ARRAY(
+    SELECT batch FROM ledger_entries l
+     WHERE l.customer_id = %(customer)s AND l.subscription_id = %(subscription)s AND l.period_index = %(period)s
+       AND l.cause = 'usage'))"""
+"""Events that were paid from a subscription's balance in one of its periods, whenever they happened."""
+
+
+async def that_drew(
+    conn: Conn,
+    *,
+    customer_id: UUID,
+    subscription_id: UUID,
+    period_index: int,
+    after: tuple[datetime, UUID] | None,
+    limit: int,
+) -> list[StoredEvent]:
+    """What a balance paid for in a period, in order of (occurred_at, id)."""
+    found = await rows(
+        conn,
+        f"""SELECT {_EVENT} FROM events e
+             WHERE {_DREW}
+               AND (%(after_at)s::timestamptz IS NULL OR (e.occurred_at, e.id) > (%(after_at)s, %(after_id)s::uuid))
+             ORDER BY e.occurred_at, e.id LIMIT %(limit)s""",
+        {
+            "customer": customer_id,
+            "subscription": subscription_id,
+            "period": period_index,
+            "after_at": after[0] if after else None,
+            "after_id": after[1] if after else None,
+            "limit": limit,
+        },
+    )
+    return [_event(each) for each in found]
+
+
+async def how_many_drew(
+    conn: Conn, *, customer_id: UUID, subscription_id: UUID, period_index: int
+) -> tuple[int, datetime | None, datetime | None]:
+    """How many those are, the first and the last of them."""
+    found = await rows(
+        conn,
+        f"SELECT count(*), min(e.occurred_at), max(e.occurred_at) FROM events e WHERE {_DREW}",
+        {"customer": customer_id, "subscription": subscription_id, "period": period_index},
+    )
+    return found[0][0], found[0][1], found[0][2]
+
+
 @dataclass(frozen=True, slots=True)
 class Batch:
     """A record of the chain: the leaves of the events that were stored together, in order of id."""
