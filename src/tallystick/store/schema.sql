@@ -351,6 +351,13 @@ CREATE TABLE plans (
     updated_at timestamp with time zone NOT NULL,
     CONSTRAINT plans_consumption_model_check CHECK ((consumption_model = ANY (ARRAY['metered'::text, 'credits'::text, 'balance'::text])))
 );
+CREATE TABLE reconciliations (
+    rule text NOT NULL,
+    offenders bigint NOT NULL,
+    first jsonb NOT NULL,
+    checked_at timestamp with time zone NOT NULL,
+    CONSTRAINT reconciliations_offenders_check CHECK ((offenders >= 0))
+);
 CREATE TABLE simulations (
     id uuid NOT NULL,
     organization_id uuid NOT NULL,
@@ -499,6 +506,8 @@ ALTER TABLE ONLY plan_prices
     ADD CONSTRAINT plan_prices_pkey PRIMARY KEY (id);
 ALTER TABLE ONLY plans
     ADD CONSTRAINT plans_pkey PRIMARY KEY (id);
+ALTER TABLE ONLY reconciliations
+    ADD CONSTRAINT reconciliations_pkey PRIMARY KEY (rule);
 ALTER TABLE ONLY simulations
     ADD CONSTRAINT simulations_pkey PRIMARY KEY (id);
 ALTER TABLE ONLY subscriptions
