@@ -152,12 +152,10 @@ async def wrong_totals(conn: Conn, organization_id: UUID) -> Offenders:
     """
     return await _offenders(
         conn,
-        """SELECT count(*) OVER (), i.id, i.subtotal, coalesce(l.amount, 0)
-             FROM invoices i
-             LEFT JOIN (SELECT l.invoice_id, sum(l.amount) AS amount
-                          FROM invoices i JOIN invoice_lines l ON l.invoice_id = i.id
-                         WHERE i.organization_id = %(organization)s GROUP BY 1) l ON l.invoice_id = i.id
-            WHERE i.organization_id = %(organization)s AND i.subtotal <> coalesce(l.amount, 0)
+        """SELECT count(*) OVER (), i.id, i.subtotal, coalesce(sum(l.amount), 0)
+             FROM invoices i LEFT JOIN invoice_lines l ON l.invoice_id = i.id
+            WHERE i.organization_id = %(organization)s
+            GROUP BY i.id HAVING i.subtotal <> coalesce(sum(l.amount), 0)
             ORDER BY i.id LIMIT %(first)s""",
         organization=organization_id,
     )
@@ -235,27 +233,27 @@ async def wrong_numbers(conn: Conn, organization_id: UUID) -> Offenders:
 async def broken_tilings(conn: Conn, organization_id: UUID) -> Offenders:
     """Where a subscription's periods leave a gap or overlap: (subscription, index, its start, where it must begin).
 
-    The first has the index 0 and begins at the anchor; the open one begins where the last closed one ends. What
-    was paid for is closed to its end: as if another were to follow.
+    The first has the index 0 and begins at the anchor; the open one begins where the last closed one ends. Of a
+    canceled one that had a price all are closed: as if another were to follow.
     """
     return await _offenders(
         conn,
         """WITH lived AS (
-               SELECT subscription_id, period_index, period_start, period_end
-                 FROM closed_periods WHERE organization_id = %(organization)s
+               SELECT p.subscription_id, p.period_index, p.period_start, p.period_end, s.anchor_at
+                 FROM closed_periods p JOIN subscriptions s ON s.id = p.subscription_id
+                WHERE p.organization_id = %(organization)s
                 UNION ALL
-               SELECT id, period_index, period_start, NULL
+               SELECT id, period_index, period_start, NULL, anchor_at
                  FROM subscriptions WHERE organization_id = %(organization)s AND closes_at IS NOT NULL
                 UNION ALL
-               SELECT id, period_index + 1, period_end, NULL
+               SELECT id, period_index + 1, period_end, NULL, anchor_at
                  FROM subscriptions
-                WHERE organization_id = %(organization)s AND closes_at IS NULL AND price_id IS NOT NULL
-                  AND anchor_at IS NOT NULL
+                WHERE organization_id = %(organization)s AND closes_at IS NULL AND status = 'canceled'
+                  AND price_id IS NOT NULL AND anchor_at IS NOT NULL
            ), told AS (
-               SELECT l.*, lag(l.period_index) OVER w AS before,
-                      CASE WHEN l.period_index = 0 THEN s.anchor_at ELSE lag(l.period_end) OVER w END AS begins
-                 FROM lived l JOIN subscriptions s ON s.id = l.subscription_id
-               WINDOW w AS (PARTITION BY l.subscription_id ORDER BY l.period_index)
+               SELECT *, lag(period_index) OVER w AS before,
+                      CASE WHEN period_index = 0 THEN anchor_at ELSE lag(period_end) OVER w END AS begins
+                 FROM lived WINDOW w AS (PARTITION BY subscription_id ORDER BY period_index)
            )
            SELECT count(*) OVER (), subscription_id, period_index, period_start, begins
              FROM told
@@ -285,11 +283,12 @@ async def undone(conn: Conn, organization_id: UUID, *, before: datetime) -> Offe
                                SELECT FROM subscriptions s
                                 WHERE s.customer_id = l.customer_id AND s.closes_at IS NOT NULL)))
                     UNION ALL
-                   SELECT 'collect', id, issued_at FROM invoices i
+                   SELECT 'collect', id, issued_at FROM invoices
                     WHERE organization_id = %(organization)s
                       AND (collect_at < %(before)s
-                           OR (collect_at IS NULL AND status = 'outstanding' AND NOT EXISTS (
-                               SELECT FROM transactions t WHERE t.invoice_id = i.id)))) AS due
+                           OR (collect_at IS NULL AND status = 'outstanding' AND id NOT IN (
+                               SELECT invoice_id FROM transactions
+                                WHERE organization_id = %(organization)s AND invoice_id IS NOT NULL)))) AS due
             WHERE NOT EXISTS (SELECT FROM clock_runs
                                WHERE organization_id = %(organization)s AND status IN ('pending', 'running'))
             ORDER BY since, id LIMIT %(first)s""",
@@ -309,20 +308,27 @@ async def unseen_news(conn: Conn, organization_id: UUID) -> Offenders:
     """
     return await _offenders(
         conn,
-        """SELECT count(*) OVER (), p.subscription_id, p.period_index, p.position
-             FROM (SELECT *, date_trunc('hour', period_start + interval '59 minutes 59.999999 seconds', 'UTC') AS first_hour,
-                          date_trunc('hour', period_end, 'UTC') AS last_hour
-                     FROM closed_periods WHERE organization_id = %(organization)s) p
-            WHERE (EXISTS (SELECT FROM usage_hours u JOIN ingest_batches b ON b.batch = u.batch
-                            WHERE u.customer_id = p.customer_id AND u.hour >= p.first_hour AND u.hour < p.last_hour
-                              AND b.position > p.position)
-                   OR EXISTS (SELECT FROM (VALUES (p.period_start, least(p.first_hour, p.period_end)),
-                                                  (greatest(p.last_hour, p.period_start), p.period_end)) AS edge (starts, ends)
-                                JOIN events e ON e.customer_id = p.customer_id
-                                             AND e.occurred_at >= edge.starts AND e.occurred_at < edge.ends
-                                JOIN ingest_batches b ON b.batch = e.batch
-                               WHERE b.position > p.position))
-              AND NOT EXISTS (SELECT FROM late_events l
+        """WITH lived AS (
+               SELECT *, date_trunc('hour', period_start + interval '59 minutes 59.999999 seconds', 'UTC') AS first_hour,
+                      date_trunc('hour', period_end, 'UTC') AS last_hour
+                 FROM closed_periods WHERE organization_id = %(organization)s
+           ), news AS (
+               SELECT p.subscription_id, p.period_index
+                 FROM lived p JOIN usage_hours u ON u.customer_id = p.customer_id
+                                                AND u.hour >= p.first_hour AND u.hour < p.last_hour
+                 JOIN ingest_batches b ON b.batch = u.batch AND b.position > p.position
+                UNION
+               SELECT p.subscription_id, p.period_index
+                 FROM lived p
+                CROSS JOIN LATERAL (VALUES (p.period_start, least(p.first_hour, p.period_end)),
+                                           (greatest(p.last_hour, p.period_start), p.period_end)) AS edge (starts, ends)
+                 JOIN events e ON e.customer_id = p.customer_id
+                              AND e.occurred_at >= edge.starts AND e.occurred_at < edge.ends
+                 JOIN ingest_batches b ON b.batch = e.batch AND b.position > p.position
+           )
+           SELECT count(*) OVER (), p.subscription_id, p.period_index, p.position
+             FROM news JOIN closed_periods p USING (subscription_id, period_index)
+            WHERE NOT EXISTS (SELECT FROM late_events l
                                WHERE l.customer_id = p.customer_id AND l.due_at IS NOT NULL
                                  AND l.occurred_at >= p.period_start AND l.occurred_at < p.period_end)
               AND NOT (p.period_end = (SELECT max(period_end) FROM closed_periods o WHERE o.customer_id = p.customer_id)
