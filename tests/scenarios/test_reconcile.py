@@ -3,10 +3,12 @@
 import asyncio
 import json
 import logging
+import re
 import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, Final
 
 import httpx
@@ -355,6 +357,12 @@ def test_what_breaks_a_rule_is_named_by_that_rule(alone: str, shop: Organization
 
 def test_every_rule_has_been_seen_to_break() -> None:
     assert {rule for rule, _, _ in CHANGES.values()} == set(NAMES)
+
+
+def test_the_page_for_operators_has_every_rule_and_no_other() -> None:
+    page = (Path(__file__).parents[2] / "docs/operating.md").read_text()
+    section = page.partition("## Reconciling")[2].partition("\n## ")[0]
+    assert re.findall(r"^\| `(\w+)` \|", section, flags=re.MULTILINE) == NAMES
 
 
 def test_many_offenders_are_counted_and_the_first_are_named(alone: str, shop: Organization) -> None:
