@@ -32,6 +32,7 @@ from tallystick.providers.sandbox import Sandbox
 from tallystick.settings import Settings
 from tallystick.store.db import Database
 from tallystick.web import checkout
+from tallystick.worker.nightly import Nightly
 from tallystick.worker.sweep import Sweeper
 
 log = logging.getLogger("tallystick")
@@ -64,7 +65,7 @@ def _rate_limits(chosen: Settings) -> RateLimits | None:
 
 
 class Application:
-    """One server process as an ASGI application; its lifespan owns the pool, the batcher and the sweeper."""
+    """One server process as an ASGI application; its lifespan owns the pool, the batcher, the sweeper and the nightly job."""
 
     def __init__(self, chosen: Settings) -> None:
         if chosen.database_url is None:
@@ -78,6 +79,7 @@ class Application:
             self.database, self.payments, wall, every_s=chosen.sweep_every_s, used_keys=used_keys
         )
         rates = _rate_limits(chosen)
+        self.nightly = Nightly(chosen.database_url, wall)
         services = Services(
             self.database, self.books, self.payments, wall, chosen.public_url, used_keys, rates
         )
@@ -110,11 +112,13 @@ class Application:
             _calm_collector()
             self.batcher.start()
             self.sweeper.start()
+            self.nightly.start()
         except (psycopg.Error, PoolTimeout) as error:
             await send({"type": "lifespan.startup.failed", "message": str(error)})
             return
         await send({"type": "lifespan.startup.complete"})
         await receive()
+        await self.nightly.stop()
         await self.sweeper.stop()
         await self.batcher.stop()
         await self.database.close()

@@ -42,7 +42,7 @@ from tallystick.store.organizations import Organization
 from tallystick.store.proving import Span
 from tallystick.store.wallets import WalletKey
 
-_UNREADABLE: Final = (
+UNREADABLE: Final = (
     ArithmeticError,
     AssertionError,
     AttributeError,
@@ -152,7 +152,7 @@ class Checking:
                 report.differences.append("the line names no feature whose usage it bills")
             else:
                 await self._usage(report, line.feature_id, line.evidence)
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             report.differences.append(f"the line cannot be derived from its evidence: {error!r}")
         return report
 

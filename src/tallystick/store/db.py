@@ -206,3 +206,9 @@ async def try_lock(conn: Conn, *, name: bytes) -> bool:
         "SELECT pg_try_advisory_xact_lock(%s)", (int.from_bytes(name[:8], signed=True),)
     )
     return bool((await the(cursor))[0])
+
+
+async def try_hold(conn: Conn, *, name: bytes) -> bool:
+    """An advisory lock as long as this connection lives; False when somebody else holds it."""
+    cursor = await conn.execute("SELECT pg_try_advisory_lock(%s)", (int.from_bytes(name[:8], signed=True),))
+    return bool((await the(cursor))[0])

@@ -477,6 +477,13 @@ CREATE TABLE purchases (
     CONSTRAINT purchases_quantity_check CHECK ((quantity > (0)::numeric)),
     CONSTRAINT purchases_status_check CHECK ((status = ANY (ARRAY['pending'::text, 'paid'::text, 'declined'::text])))
 );
+CREATE TABLE reconciliations (
+    rule text NOT NULL,
+    offenders bigint NOT NULL,
+    first jsonb NOT NULL,
+    checked_at timestamp with time zone NOT NULL,
+    CONSTRAINT reconciliations_offenders_check CHECK ((offenders >= 0))
+);
 CREATE TABLE simulations (
     id uuid NOT NULL,
     organization_id uuid NOT NULL,
@@ -656,6 +663,8 @@ ALTER TABLE ONLY plans
     ADD CONSTRAINT plans_pkey PRIMARY KEY (id);
 ALTER TABLE ONLY purchases
     ADD CONSTRAINT purchases_pkey PRIMARY KEY (id);
+ALTER TABLE ONLY reconciliations
+    ADD CONSTRAINT reconciliations_pkey PRIMARY KEY (rule);
 ALTER TABLE ONLY simulations
     ADD CONSTRAINT simulations_pkey PRIMARY KEY (id);
 ALTER TABLE ONLY subscriptions

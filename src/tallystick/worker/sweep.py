@@ -7,6 +7,7 @@
     every few seconds   note when keys were last used
     every hour          forget answers kept for repeated requests      they last 24 hours
     every hour          try again what could not be closed             `doctor` shows it meanwhile
+    every day           reconcile the books                            next door, in `nightly`
 
 One process sweeps at a time: whoever holds the advisory lock. Losing it loses nothing.
 """
