@@ -19,8 +19,10 @@ from tallystick.core.proof import GENESIS, link
 from tallystick.flows.read_usage import leaf_of, reading_one_by_one
 from tallystick.flows.verify import InvoiceReport, verify_invoice
 from tallystick.flows.verify_chain import verify_chain, verify_keys
+from tallystick.flows.verify_many import verify_some
 from tallystick.store import events, invoices, organizations
 from tallystick.store.db import CONNECTION, Conn, new_id, rows
+from tallystick.store.invoices import ToVerify
 from tallystick.store.organizations import Organization as Stored
 from tests import story
 from tests.audit import organization_id
@@ -136,14 +138,23 @@ async def _everything(conn: Conn, identity: UUID, *, one_by_one: bool) -> list[s
     organization = await _organization(conn, identity)
     chain = await verify_chain(conn, organization, one_by_one=one_by_one)
     told = [*chain.differences, *await verify_keys(conn, organization, told=chain.named)]
-    read = reading_one_by_one(conn) if one_by_one else None
-    for (invoice_id,) in await rows(
-        conn, "SELECT id FROM invoices WHERE organization_id = %s ORDER BY number", (identity,)
-    ):
+    found = await rows(
+        conn,
+        "SELECT id, number, customer_id FROM invoices WHERE organization_id = %s ORDER BY number",
+        (identity,),
+    )
+    if not one_by_one:  # all of them in one bundle
+        wanted = [ToVerify(invoice_id, identity, customer_id, 0) for invoice_id, _, customer_id in found]
+        numbers = {invoice_id: number for invoice_id, number, _ in found}
+        reports = sorted(await verify_some(conn, wanted), key=lambda each: numbers[each.invoice_id])
+        return told + [
+            f"{numbers[each.invoice_id]}: {words}" for each in reports for _, words in each.differences
+        ]
+    for invoice_id, number, _ in found:
         invoice = await invoices.get(conn, organization_id=identity, invoice_id=invoice_id)
         assert invoice is not None
-        report = await verify_invoice(conn, organization, invoice, read=read, chain=False)
-        told += [f"{invoice.number}: {each}" for each in report.all_differences]
+        report = await verify_invoice(conn, organization, invoice, read=reading_one_by_one(conn), chain=False)
+        told += [f"{number}: {each}" for each in report.all_differences]
     return told
 
 

@@ -1,6 +1,6 @@
 """Closed periods, and the events that happened before the period that was open when they arrived."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -125,13 +125,16 @@ async def closed_between(
     return found
 
 
-async def closed(conn: Conn, *, subscription_id: UUID, index: int) -> ClosedPeriod | None:
+async def closed_of(conn: Conn, *, periods: Collection[tuple[UUID, int]]) -> list[ClosedPeriod]:
+    """Those there are of some periods, each given by its subscription and index."""
     async with conn.cursor(row_factory=class_row(ClosedPeriod)) as cursor:
         await cursor.execute(
-            f"SELECT {_CLOSED} FROM closed_periods WHERE subscription_id = %s AND period_index = %s",
-            (subscription_id, index),
+            f"""SELECT {_CLOSED} FROM closed_periods
+                  JOIN unnest(%s::uuid[], %s::int[]) AS wanted (subscription, index)
+                    ON subscription_id = subscription AND period_index = index""",
+            tuple(map(list, zip(*periods, strict=True))) or ([], []),
         )
-        return await cursor.fetchone()
+        return await cursor.fetchall()
 
 
 _NEWS = """EXISTS (SELECT FROM usage_hours u JOIN ingest_batches b ON b.batch = u.batch
