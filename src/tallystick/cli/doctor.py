@@ -2,9 +2,10 @@
 
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
+from uuid import UUID
 
 import psycopg
 
@@ -73,9 +74,10 @@ def _database(conninfo: str) -> Iterator[Check]:
     safe = facts.fsync == "on" and facts.synchronous_commit != "off"
     yield Check("durability", safe, f"fsync {facts.fsync}, synchronous_commit {facts.synchronous_commit}")
     if not waiting:
-        stuck = health.stuck_closes(conninfo)
-        yield Check(
-            "periods",
-            not stuck,
-            "none stuck" if not stuck else "; ".join(f"subscription {each}: {why}" for each, why in stuck),
-        )
+        yield _stuck("periods", "subscription", health.stuck_closes(conninfo))
+        yield _stuck("late usage", "customer", health.stuck_late_usage(conninfo))
+
+
+def _stuck(name: str, whose: str, stuck: Sequence[tuple[UUID, str]]) -> Check:
+    told = "; ".join(f"{whose} {each}: {why}" for each, why in stuck)
+    return Check(name, not stuck, told or "none stuck")

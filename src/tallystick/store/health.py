@@ -33,3 +33,13 @@ def stuck_closes(conninfo: str) -> list[tuple[UUID, str]]:
             "SELECT id, close_failure FROM subscriptions WHERE close_failure IS NOT NULL LIMIT 20"
         ).fetchall()
     return [(each[0], each[1]) for each in found]
+
+
+def stuck_late_usage(conninfo: str) -> list[tuple[UUID, str]]:
+    """Customers whose late usage could not be settled, and why."""
+    with psycopg.connect(conninfo, autocommit=True, connect_timeout=5) as conn:
+        found = conn.execute(
+            """SELECT customer_id, min(failure) FROM late_events
+                WHERE due_at IS NOT NULL AND failure IS NOT NULL GROUP BY 1 LIMIT 20"""
+        ).fetchall()
+    return [(each[0], each[1]) for each in found]

@@ -220,7 +220,8 @@ CREATE TABLE late_events (
     occurred_at timestamp with time zone NOT NULL,
     received_at timestamp with time zone NOT NULL,
     due_at timestamp with time zone,
-    decisions jsonb DEFAULT '[]'::jsonb NOT NULL
+    decisions jsonb DEFAULT '[]'::jsonb NOT NULL,
+    failure text
 );
 CREATE TABLE limit_counters (
     customer_id uuid NOT NULL,
