@@ -149,15 +149,21 @@ async def _fold_one_by_one(
     values: set[tuple[UUID, UUID, datetime, bytes]],
 ) -> None:
     newest: dict[tuple[UUID, UUID, datetime], tuple[datetime, Decimal]] = {}
-    async for event in events.of_code(conn, organization_id=organization, feature=code):
-        hour = event.occurred_at.replace(minute=0, second=0, microsecond=0)
-        place = (event.customer_id, meter.id, hour)
+    found = await rows(
+        conn,
+        """SELECT customer_id, occurred_at, value, coalesce(properties, '{}'), adjusts FROM events
+            WHERE organization_id = %s AND feature_code = %s AND voids IS NULL AND voided IS NULL""",
+        (organization, code),
+    )
+    for customer_id, occurred_at, value, properties, adjusts in found:
+        hour = occurred_at.replace(minute=0, second=0, microsecond=0)
+        place = (customer_id, meter.id, hour)
         count, quantity = expected.get(place, (0, Decimal(0)))
-        if event.adjusts is not None:
-            if event.adjusts == meter.feature_id and meter.adds_up:
-                expected[place] = (count + 1, quantity + event.value)
+        if adjusts is not None:
+            if adjusts == meter.feature_id and meter.adds_up:
+                expected[place] = (count + 1, quantity + value)
             continue
-        measured = measure(meter, event.value, event.properties, event.occurred_at)
+        measured = measure(meter, value, properties, occurred_at)
         if measured is None:
             continue
         if measured.distinct is not None:
@@ -170,8 +176,8 @@ async def _fold_one_by_one(
             )
         elif meter.aggregation == "latest":  # of one instant the larger counts
             newest[place] = max(
-                (event.occurred_at, measured.quantity),
-                newest.get(place, (event.occurred_at, measured.quantity)),
+                (occurred_at, measured.quantity),
+                newest.get(place, (occurred_at, measured.quantity)),
             )
             expected[place] = (count + 1, newest[place][1])
         else:

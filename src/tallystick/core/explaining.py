@@ -5,9 +5,11 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
+from tallystick.core.evidence import frozen_span
 from tallystick.core.invoicing import Part
 from tallystick.core.meters import Aggregation
 from tallystick.core.money import exponent, from_minor, text, to_minor
+from tallystick.core.times import show_instant
 
 _MEASURED = {
     Aggregation.SUM: "the sum of {what}",
@@ -109,10 +111,10 @@ def _usage(proof: Mapping[str, Any]) -> list[str]:
         return [f"They amount to {used}, and the plan sets no limit."]
     said = [f"They amount to {used}, of which {proof['included']} are included and {billed} are billed."]
     if len(proof["terms"]) > 1:
-        start, end = proof["span"]
+        span = frozen_span(proof["span"])
         said.append(
-            f"The price changed within the period; this line speaks of {start} to {end}, and its tiers go on "
-            "counting from what was used before."
+            f"The price changed within the period; this line speaks of {show_instant(span.start)} to "
+            f"{show_instant(span.end)}, and its tiers go on counting from what was used before."
         )
     return said
 

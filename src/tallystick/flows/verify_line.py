@@ -5,7 +5,7 @@ have been published (terms and meters are versions, never edited) for a period t
 """
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from enum import StrEnum
@@ -100,11 +100,12 @@ class LineReport:
 
 
 class Published:
-    """What was published of the terms and meters that lines were made with, read once."""
+    """What was published of the terms and meters that lines were made with, and closed of periods, read once."""
 
     def __init__(self) -> None:
         self._terms: dict[UUID, list[Terms]] = {}  # by plan
         self._meters: dict[UUID, Meter] = {}
+        self._closed: dict[tuple[UUID, int], ClosedPeriod] = {}
 
     async def terms(self, conn: Conn, organization_id: UUID, plan_id: UUID, wanted: set[UUID]) -> list[Terms]:
         """Every version of a plan's promises."""
@@ -119,6 +120,16 @@ class Published:
             found = await catalog.meters(conn, organization_id=organization_id)
             self._meters.update({each.id: each for _, each in found})
         return self._meters.get(meter_id)
+
+    async def look_up(self, conn: Conn, lines: Iterable[InvoiceLine]) -> None:
+        """The closed periods that these lines bill, after the lines were read: a period's position only moves on."""
+        wanted = {period for line in lines if (period := _period_of(line)) is not None} - self._closed.keys()
+        for each in await late.closed_of(conn, periods=wanted) if wanted else ():
+            self._closed[each.subscription_id, each.period_index] = each
+
+    def closed(self, line: InvoiceLine) -> ClosedPeriod | None:
+        period = _period_of(line)
+        return None if period is None else self._closed.get(period)
 
     async def minimum(self, conn: Conn, organization_id: UUID, closed: ClosedPeriod) -> Decimal | None:
         found = await catalog.minimums(conn, organization_id=organization_id)
@@ -160,7 +171,7 @@ class Checking:
         line = report.line
         basis = frozen_basis(proof, feature_id, feature_id)
         report.differences += await self._unpublished(line, proof, basis)
-        pieces = await self._pieces(basis, proof["afterPosition"] if line.part == Part.DIFFERENCE else 0)
+        pieces = await self._pieces(basis, _after(line, proof))
         rated = _rated(basis, pieces)
         if line.part == Part.DIFFERENCE:
             made = await self._difference(line, proof, basis, rated)
@@ -178,17 +189,8 @@ class Checking:
     async def _pieces(self, basis: Basis, after: int) -> list[Piece]:
         """What the events of each stretch come to, and the leaves of those after a position."""
         if (basis, after) not in self.read_already:
-            amounts = any(isinstance(terms.price, Percentage) for _, terms in basis.stretches)
             pieces = []
-            for span, _ in basis.stretches:
-                wanted = Span(
-                    self.organization.id,
-                    self.invoice.customer_id,
-                    basis.meter,
-                    span,
-                    basis.position,
-                    after,
-                )
+            for wanted, amounts in _spans(self.organization.id, self.invoice.customer_id, basis, after):
                 parts = [self.read(each, amounts) for each in slices(wanted, self.parts)]
                 pieces.append(joined(basis.meter, await asyncio.gather(*parts)))
             self.read_already[basis, after] = pieces
@@ -223,7 +225,7 @@ class Checking:
 
     async def _plan_minimum(self, line: InvoiceLine, proof: Mapping[str, Any]) -> list[str]:
         """A plan's minimum lifts what the features' lines had said by then, and nothing else."""
-        closed = await self._closed(line)
+        closed = self.published.closed(line)
         if closed is None:
             return [_NOT_CLOSED]
         lived = _lived(proof)
@@ -245,7 +247,7 @@ class Checking:
     async def _overdraft(self, report: LineReport, proof: Mapping[str, Any]) -> None:
         """What a balance was overdrawn by stands in the ledger, and each posting of usage is what its events took."""
         line = report.line
-        closed = await self._closed(line)
+        closed = self.published.closed(line)
         if closed is None:
             report.differences.append(_NOT_CLOSED)
             return
@@ -268,14 +270,9 @@ class Checking:
             *_compare(line, proof, made, ()),
         ]
 
-    async def _closed(self, line: InvoiceLine) -> ClosedPeriod | None:
-        if line.subscription_id is None or line.usage_period is None:
-            return None
-        return await late.closed(self.conn, subscription_id=line.subscription_id, index=line.usage_period)
-
     async def _unpublished(self, line: InvoiceLine, proof: Mapping[str, Any], basis: Basis) -> list[str]:
         """Where the basis is none that the catalogue and the closed period can have given."""
-        closed = await self._closed(line)
+        closed = self.published.closed(line)
         if closed is None:
             return [_NOT_CLOSED]
         found = list(_other_period(closed, line, basis, self.invoice))
@@ -297,6 +294,37 @@ class Checking:
                 f"late usage of the meter goes by {meter.late_policy}, the line says {proof['policy']}"
             )
         return [*found, *_other_meter(basis.meter, meter)]
+
+
+def spans_of(organization_id: UUID, customer_id: UUID, line: InvoiceLine) -> list[tuple[Span, bool]]:
+    """What will be read for a line: each span, and whether its events are wanted one by one."""
+    proof = line.evidence
+    if line.feature_id is None or proof is None or line.part in (None, Part.PLAN_MINIMUM):
+        return []
+    try:
+        basis = frozen_basis(proof, line.feature_id, line.feature_id)
+        return _spans(organization_id, customer_id, basis, _after(line, proof))
+    except UNREADABLE:  # which the check will say
+        return []
+
+
+def _spans(organization_id: UUID, customer_id: UUID, basis: Basis, after: int) -> list[tuple[Span, bool]]:
+    amounts = any(isinstance(terms.price, Percentage) for _, terms in basis.stretches)
+    return [
+        (Span(organization_id, customer_id, basis.meter, span, basis.position, after), amounts)
+        for span, _ in basis.stretches
+    ]
+
+
+def _after(line: InvoiceLine, proof: Mapping[str, Any]) -> Any:
+    """What a line of late usage has news of begins after a position."""
+    return proof["afterPosition"] if line.part == Part.DIFFERENCE else 0
+
+
+def _period_of(line: InvoiceLine) -> tuple[UUID, int] | None:
+    if line.subscription_id is None or line.usage_period is None:
+        return None
+    return line.subscription_id, line.usage_period
 
 
 def _rated(basis: Basis, pieces: Sequence[Piece]) -> Rated:

@@ -625,19 +625,3 @@ async def stream_span(
         if len(found) < page:
             return
         after = (found[-1].occurred_at, found[-1].id)
-
-
-async def of_code(
-    conn: Conn, *, organization_id: UUID, feature: str, page: int = 5_000
-) -> AsyncIterator[StoredEvent]:
-    """Every event of one code in an organization that counts, customer by customer; needs an open transaction."""
-    async with conn.cursor(name="events_of_code") as cursor:
-        cursor.itersize = page
-        await cursor.execute(
-            f"""SELECT {_EVENT} FROM events e
-                 WHERE e.organization_id = %s AND e.feature_code = %s AND e.voids IS NULL AND e.voided IS NULL
-                 ORDER BY e.customer_id, e.occurred_at, e.id""",
-            (organization_id, feature),
-        )
-        async for found in cursor:
-            yield _event(found)

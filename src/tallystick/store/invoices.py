@@ -188,6 +188,15 @@ async def get(conn: Conn, *, organization_id: UUID, invoice_id: UUID) -> Invoice
         return await cursor.fetchone()
 
 
+async def of_ids(conn: Conn, *, invoice_ids: Sequence[UUID]) -> list[Invoice]:
+    """Those there are of them, whosesoever, in order of id."""
+    async with conn.cursor(row_factory=class_row(Invoice)) as cursor:
+        await cursor.execute(
+            f"SELECT {_COLUMNS} FROM {_FROM} WHERE i.id = ANY(%s) ORDER BY i.id", (list(invoice_ids),)
+        )
+        return await cursor.fetchall()
+
+
 class ToVerify(NamedTuple):
     """An invoice, and about how many events its lines are derived from."""
 
@@ -229,15 +238,23 @@ async def to_verify(
 
 async def lines(conn: Conn, *, invoice_id: UUID) -> list[InvoiceLine]:
     """Of an invoice that was found in its organization."""
+    return (await lines_of(conn, invoice_ids=[invoice_id]))[invoice_id]
+
+
+async def lines_of(conn: Conn, *, invoice_ids: Sequence[UUID]) -> dict[UUID, list[InvoiceLine]]:
+    """By invoice, each of which was found in its organization."""
+    found: dict[UUID, list[InvoiceLine]] = {each: [] for each in invoice_ids}
     async with conn.cursor(row_factory=class_row(InvoiceLine)) as cursor:
         await cursor.execute(
             """SELECT id, invoice_id, position, line_type, charge_type, feature_id, feature_name, description,
                       quantity, unit_amount, amount, included, used, overage, evidence,
                       subscription_id, usage_period, part
-                 FROM invoice_lines WHERE invoice_id = %s ORDER BY position""",
-            (invoice_id,),
+                 FROM invoice_lines WHERE invoice_id = ANY(%s) ORDER BY invoice_id, position""",
+            (list(invoice_ids),),
         )
-        return await cursor.fetchall()
+        async for each in cursor:
+            found[each.invoice_id].append(each)
+    return found
 
 
 async def lines_of_period(conn: Conn, *, subscription_id: UUID, index: int) -> list[InvoiceLine]:

@@ -302,7 +302,8 @@ CREATE TABLE late_events (
     occurred_at timestamp with time zone NOT NULL,
     received_at timestamp with time zone NOT NULL,
     due_at timestamp with time zone,
-    decisions jsonb DEFAULT '[]'::jsonb NOT NULL
+    decisions jsonb DEFAULT '[]'::jsonb NOT NULL,
+    failure text
 );
 CREATE TABLE ledger_entries (
     customer_id uuid NOT NULL,
