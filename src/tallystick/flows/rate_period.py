@@ -13,9 +13,9 @@ from tallystick.core.pricing import Percentage
 from tallystick.core.proof import leaf, set_digest
 from tallystick.core.times import Period, whole_hours
 from tallystick.flows.measure_usage import contribution, measure_usage
-from tallystick.store import events, usage
+from tallystick.store import digesting, events, usage
 from tallystick.store.db import Conn
-from tallystick.store.events import Digested
+from tallystick.store.digesting import Digested, ToDigest
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,11 +142,11 @@ async def digest_events(conn: Conn, listed: Sequence[Listed]) -> list[Digested]:
     """
     in_place = [place for place, each in enumerate(listed) if each.basis.meter.reads_all]
     asked = [
-        events.ToDigest(each.customer_id, each.basis.meter, each.span, each.after)
+        ToDigest(each.customer_id, each.basis.meter, each.span, each.after)
         for each in (listed[place] for place in in_place)
     ]
     found: dict[int, Digested | None] = dict(
-        zip(in_place, await events.digests(conn, asked) if asked else (), strict=True)
+        zip(in_place, await digesting.digests(conn, asked) if asked else (), strict=True)
     )
     return [found.get(place) or await _digest_one_by_one(conn, each) for place, each in enumerate(listed)]
 
