@@ -55,9 +55,17 @@ async def rate_features(
 ) -> list[RatedFeature]:
     """What each usage feature of the plan costs over the period, measured through the rollups; by other terms than
     it was lived under, when they are given."""
+    return await rate_each(
+        conn, lived.customer_id, bases(offered, lived, position=position, ruled=ruled), known
+    )
+
+
+async def rate_each(
+    conn: Conn, customer_id: UUID, wanted: Sequence[tuple[Feature, Basis]], known: Known | None = None
+) -> list[RatedFeature]:
     return [
-        RatedFeature(feature, basis, await rate_basis(conn, lived.customer_id, basis, known))
-        for feature, basis in bases(offered, lived, position=position, ruled=ruled)
+        RatedFeature(feature, basis, await rate_basis(conn, customer_id, basis, known))
+        for feature, basis in wanted
     ]
 
 
