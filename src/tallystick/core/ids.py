@@ -30,6 +30,9 @@ CLOCK_RUN: Final = "clr"
 CORRECTION: Final = "cor"
 SIMULATION: Final = "sim"
 AI_PRICE: Final = "aip"
+CREDIT_PACK: Final = "cpk"
+LEDGER_ENTRY: Final = "led"
+DOMAIN_EVENT: Final = "dev"
 REQUEST: Final = "req"
 
 
