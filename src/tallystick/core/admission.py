@@ -275,13 +275,13 @@ def _spend(
     )
 
 
-def insufficient(wallet: Wallet, cost: Decimal) -> Problem:
-    """A wallet that does not cover an event: what it would take and what is there, in the wallet's unit."""
+def insufficient(wallet: Wallet, cost: Decimal, *, param: str = "value") -> Problem:
+    """A wallet that does not cover a cost: what it would take and what is there, in the wallet's unit."""
     what = "credits" if wallet.model is Model.CREDITS else "rate units of balance"
     return Problem(
         f"insufficient_{wallet.model}",
         f"It takes {text(cost)} {what}; {text(wallet.remaining)} remain.",
-        param="value",
+        param=param,
         details={"required": plain(cost), "remaining": plain(wallet.remaining)},
     )
 

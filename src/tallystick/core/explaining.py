@@ -46,6 +46,8 @@ def explain(
             f"The base price of {description}, {money(amount, currency)}, is charged in advance for the period "
             f"from {period['start']} to {period['end']} ({period['timezone']})."
         ]
+    if line_type == "one_time":
+        return [f"{description} was bought once, and {money(amount, currency)} was paid for it at once."]
     if part == Part.PLAN_MINIMUM:
         return [
             _period(proof),

@@ -71,6 +71,19 @@ def base_line(plan_name: str, amount_minor: int, currency: str, proof: Mapping[s
     )
 
 
+def purchase_line(description: str, amount_minor: int, currency: str, proof: Mapping[str, Any]) -> Line:
+    """Credits or a top-up, paid before they are of use."""
+    return Line(
+        line_type="one_time",
+        charge_type="standard",
+        description=description,
+        quantity=Decimal(1),
+        unit_amount=from_minor(amount_minor, currency),
+        amount=amount_minor,
+        evidence=proof,
+    )
+
+
 def usage_lines(
     basis: Basis,
     rated: Rated,

@@ -151,8 +151,8 @@ class Checking:
     async def line(self, line: InvoiceLine) -> LineReport:
         report = LineReport(line)
         try:
-            if line.line_type == "plan_base":
-                report.differences += _base(line, self.invoice.currency)
+            if line.line_type in ("plan_base", "one_time"):
+                report.differences += _at_a_price(line, self.invoice.currency)
             elif line.part is None or line.evidence is None:
                 report.differences.append("the line holds no evidence it could be derived from")
             elif line.part == Part.PLAN_MINIMUM:
@@ -396,8 +396,8 @@ def _events(proof: Mapping[str, Any], listed: Sequence[Piece]) -> Iterator[str]:
         yield from _differ("the digest of the events", digest, said["digest"])
 
 
-def _base(line: InvoiceLine, currency: str) -> Iterator[str]:
-    """A base price is what its evidence says: prices can be edited, and what was frozen counts."""
+def _at_a_price(line: InvoiceLine, currency: str) -> Iterator[str]:
+    """A base price or a purchase is what its evidence says: prices can be edited, and what was frozen counts."""
     said = (line.evidence or {})["amount"]
     for what, found in (
         ("the amount", text(from_minor(line.amount, currency))),
@@ -406,7 +406,7 @@ def _base(line: InvoiceLine, currency: str) -> Iterator[str]:
         if found != said:
             yield f"{what}: the evidence gives {said}, the line says {found}"
     if line.quantity != 1:
-        yield f"the quantity: a base price is charged once, the line says {text(line.quantity)}"
+        yield f"the quantity: a price is charged once, the line says {text(line.quantity)}"
 
 
 def _lived(proof: Mapping[str, Any]) -> PlanPeriod:

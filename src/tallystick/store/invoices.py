@@ -83,7 +83,7 @@ class Draft:
     currency: str
     subtotal: int
     tax: int
-    period_index: int
+    period_index: int | None  # None: of no period, so any number of them
     period_start: datetime
     period_end: datetime
     issued_at: datetime

@@ -470,10 +470,17 @@ CREATE TABLE purchases (
     quantity numeric NOT NULL,
     amount_minor bigint NOT NULL,
     currency character(3) NOT NULL,
+    payment_method_id uuid,
+    retry_at timestamp with time zone,
     invoice_id uuid,
+    failure_code text,
+    failure_message text,
     created_at timestamp with time zone NOT NULL,
     updated_at timestamp with time zone NOT NULL,
     CONSTRAINT purchases_amount_minor_check CHECK ((amount_minor >= 0)),
+    CONSTRAINT purchases_check CHECK (((status = 'pending'::text) = (retry_at IS NOT NULL))),
+    CONSTRAINT purchases_check1 CHECK (((status = 'paid'::text) = (invoice_id IS NOT NULL))),
+    CONSTRAINT purchases_check2 CHECK (((amount_minor = 0) OR (payment_method_id IS NOT NULL))),
     CONSTRAINT purchases_kind_check CHECK ((kind = ANY (ARRAY['credits'::text, 'balance'::text]))),
     CONSTRAINT purchases_quantity_check CHECK ((quantity > (0)::numeric)),
     CONSTRAINT purchases_status_check CHECK ((status = ANY (ARRAY['pending'::text, 'paid'::text, 'declined'::text])))
@@ -713,7 +720,7 @@ CREATE UNIQUE INDEX plan_prices_default ON plan_prices USING btree (plan_id) WHE
 CREATE UNIQUE INDEX plan_prices_interval ON plan_prices USING btree (plan_id, billing_interval) WHERE (archived_at IS NULL);
 CREATE UNIQUE INDEX plans_code ON plans USING btree (organization_id, code) WHERE (deleted_at IS NULL);
 CREATE UNIQUE INDEX purchases_once ON purchases USING btree (organization_id, request_key) WHERE (request_key IS NOT NULL);
-CREATE INDEX purchases_pending ON purchases USING btree (created_at) WHERE (status = 'pending'::text);
+CREATE INDEX purchases_pending ON purchases USING btree (retry_at) WHERE (status = 'pending'::text);
 CREATE INDEX simulations_of_organization ON simulations USING btree (organization_id, id);
 CREATE INDEX subscriptions_due ON subscriptions USING btree (closes_at) WHERE (closes_at IS NOT NULL);
 CREATE INDEX subscriptions_of_customer ON subscriptions USING btree (customer_id, id);
@@ -794,6 +801,8 @@ ALTER TABLE ONLY purchases
     ADD CONSTRAINT purchases_invoice_id_fkey FOREIGN KEY (invoice_id) REFERENCES invoices(id);
 ALTER TABLE ONLY purchases
     ADD CONSTRAINT purchases_organization_id_fkey FOREIGN KEY (organization_id) REFERENCES organizations(id);
+ALTER TABLE ONLY purchases
+    ADD CONSTRAINT purchases_payment_method_id_fkey FOREIGN KEY (payment_method_id) REFERENCES payment_methods(id);
 ALTER TABLE ONLY purchases
     ADD CONSTRAINT purchases_subscription_id_fkey FOREIGN KEY (subscription_id) REFERENCES subscriptions(id);
 ALTER TABLE ONLY simulations

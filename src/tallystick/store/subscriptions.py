@@ -51,6 +51,10 @@ class Subscription:
     def state(self) -> Status:
         return Status(self.status)
 
+    def is_over(self, now: datetime) -> bool:
+        """A scheduled end counts from its instant, closed or not."""
+        return self.state is Status.CANCELED or (self.cancel_at is not None and self.cancel_at <= now)
+
     @property
     def anchor(self) -> Anchor | None:
         if self.anchor_at is None or self.anchor_day is None:

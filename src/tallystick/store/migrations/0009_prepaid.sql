@@ -108,6 +108,9 @@ CREATE TABLE credit_packs (
 );
 CREATE UNIQUE INDEX credit_packs_name ON credit_packs (organization_id, name) WHERE deleted_at IS NULL;
 
+-- What is charged, and how, is frozen when it is promised: whoever asks the provider again asks the very same.
+-- `request_key` is the hash of the request's Idempotency-Key; `retry_at` is of the wall clock, the other instants are
+-- of the organization's.
 CREATE TABLE purchases (
     id uuid PRIMARY KEY,
     organization_id uuid NOT NULL REFERENCES organizations,
@@ -121,12 +124,19 @@ CREATE TABLE purchases (
     quantity numeric NOT NULL CHECK (quantity > 0),
     amount_minor bigint NOT NULL CHECK (amount_minor >= 0),
     currency character(3) NOT NULL,
+    payment_method_id uuid REFERENCES payment_methods,
+    retry_at timestamptz,
     invoice_id uuid REFERENCES invoices,
+    failure_code text,
+    failure_message text,
     created_at timestamptz NOT NULL,
-    updated_at timestamptz NOT NULL
+    updated_at timestamptz NOT NULL,
+    CHECK ((status = 'pending') = (retry_at IS NOT NULL)),
+    CHECK ((status = 'paid') = (invoice_id IS NOT NULL)),
+    CHECK (amount_minor = 0 OR payment_method_id IS NOT NULL)
 );
 CREATE UNIQUE INDEX purchases_once ON purchases (organization_id, request_key) WHERE request_key IS NOT NULL;
-CREATE INDEX purchases_pending ON purchases (created_at) WHERE status = 'pending';
+CREATE INDEX purchases_pending ON purchases (retry_at) WHERE status = 'pending';
 
 ALTER TABLE invoice_lines DROP CONSTRAINT invoice_lines_part_check;
 ALTER TABLE invoice_lines ADD CONSTRAINT invoice_lines_part_check
