@@ -48,6 +48,7 @@ CODES: Final[Mapping[str, Kind]] = {
     "simulation_not_found": Kind(_NOT_FOUND, 404, "There is no such simulation."),
     "credit_pack_not_found": Kind(_NOT_FOUND, 404, "There is no such credit pack."),
     "model_not_found": Kind(_NOT_FOUND, 404, "There is no such AI model."),
+    "reservation_not_found": Kind(_NOT_FOUND, 404, "There is no such reservation."),
     "api_key_not_found": Kind(_NOT_FOUND, 404, "There is no such API key."),
     "endpoint_not_available": Kind(_NOT_FOUND, 404, "This version of the API does not have that route."),
     "endpoint_deprecated": Kind(_NOT_FOUND, 410, "This route is retired."),
@@ -64,6 +65,7 @@ CODES: Final[Mapping[str, Kind]] = {
     "already_scheduled": Kind(_CONFLICT, 409, "This is already scheduled."),
     "not_scheduled_for_cancellation": Kind(_CONFLICT, 409, "No cancellation is scheduled."),
     "one_time_subscription_not_cancelable": Kind(_CONFLICT, 409, "A lifetime purchase cannot be canceled."),
+    "reservation_not_open": Kind(_CONFLICT, 409, "The reservation holds nothing any more."),
     "clock_run_in_progress": Kind(_CONFLICT, 409, "The test clock is already moving."),
     "idempotency_key_mismatch": Kind(
         _CONFLICT, 409, "This Idempotency-Key came with another request before."
@@ -80,6 +82,7 @@ CODES: Final[Mapping[str, Kind]] = {
     "insufficient_credits": Kind(_BILLING, 402, "The credits do not cover this."),
     "insufficient_balance": Kind(_BILLING, 402, "The balance does not cover this."),
     "payment_failed": Kind(_BILLING, 402, "The payment was declined."),
+    "reservation_exceeded": Kind(_BILLING, 402, "It costs more than was set aside."),
     "charge_failed": Kind(_BILLING, 402, "The charge was declined."),
     "pricing_mode_mismatch": Kind(_BILLING, 422, "This feature is not priced by tokens."),
     "rate_limited": Kind(_RATE, 429, "Too many requests.", retryable=True),

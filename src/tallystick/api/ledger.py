@@ -21,7 +21,8 @@ from tallystick.store.wallets import Entry
 class LedgerEntry(Out, kw_only=True):
     """An amount that left one account and came to another: in credits, or in rate units of a balance.
 
-    `batch` is the commit whose events were paid for, `invoiceId` what was paid, `eventId` the voided event.
+    `batch` is the commit whose events were paid for, `invoiceId` what was paid, `eventId` the voided event,
+    `reservationId` what was set aside for.
     """
 
     id: str
@@ -37,6 +38,7 @@ class LedgerEntry(Out, kw_only=True):
     batch: int | None
     invoice_id: str | None
     event_id: str | None
+    reservation_id: str | None
     created_at: str
     object: str = "ledger_entry"
     livemode: bool
@@ -57,6 +59,7 @@ def show(entry: Entry, *, customer: str, live: bool) -> LedgerEntry:
         batch=entry.batch,
         invoice_id=_reference(entry, ids.INVOICE, Cause.PURCHASE, Cause.TOPUP),
         event_id=_reference(entry, ids.EVENT, Cause.REFUND),
+        reservation_id=_reference(entry, ids.RESERVATION, Cause.HOLD, Cause.RELEASE),
         created_at=show_instant(entry.created_at),
         livemode=live,
     )

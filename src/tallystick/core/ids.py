@@ -33,6 +33,7 @@ AI_PRICE: Final = "aip"
 AI_ALIAS: Final = "aia"
 CREDIT_PACK: Final = "cpk"
 LEDGER_ENTRY: Final = "led"
+RESERVATION: Final = "rsv"
 DOMAIN_EVENT: Final = "dev"
 REQUEST: Final = "req"
 

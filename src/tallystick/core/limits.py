@@ -86,6 +86,10 @@ ROWS_QUEUED_MAX: Final = 20_000
 CLOSES_PER_CLAIM: Final = 200
 CLOSES_PER_LOOK: Final = 10 * CLOSES_PER_CLAIM
 SETS_AT_ONCE: Final = 2  # of periods to close
+RESERVATIONS_PER_SWEEP: Final = 1_000
+RESERVATION_DEFAULT: Final = timedelta(seconds=300)
+RESERVATION_MAX: Final = timedelta(days=1)
+"""How long a reservation may hold (ruling 27)."""
 LATE_PER_CLAIM: Final = 200
 PURCHASES_PER_CLAIM: Final = 200
 CHANGES_KEPT: Final = 10_000

@@ -264,7 +264,7 @@ async def _void_once(
     version = await db.version(conn, organization_id=organization.id)
     offered = await load_catalogue(conn, organization.id)
     hours = _hours(offered, old)
-    await refund_voided(conn, organization, old, offered=offered.prepaid, now=now)
+    await refund_voided(conn, organization, old, now=now)
     await usage.lock_hours(conn, list(hours))
     batch = [
         events.New(

@@ -16,6 +16,7 @@ from tallystick.core.wallets import (
     Wallet,
     carried_over,
     opened,
+    released,
     settled,
     turned,
 )
@@ -90,7 +91,8 @@ def _left(
 
 def emptied(wallet: Wallet) -> tuple[Wallet, list[Movement]]:
     """As a subscription ends: plan credits go, a balance keeps its number and buys nothing, a debt is to be invoiced."""
-    return (wallet, []) if wallet.model is Model.BALANCE and wallet.plan >= 0 else settled(wallet)
+    freed, moved = released(wallet, wallet.held)
+    return (freed, moved) if freed.model is Model.BALANCE and freed.plan >= 0 else settled(wallet)
 
 
 async def end_wallet(

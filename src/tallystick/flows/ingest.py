@@ -297,7 +297,7 @@ async def _draw(
     drawing = [each for each in work.values() if each.admitted.limits or each.admitted.spend]
     if not drawing:
         return _Drawing(set(), None)
-    wallets = await Wallets.held(conn, book, drawing)
+    wallets = await Wallets.held(conn, book, drawing, now=now)
     limits = await Limits.held(conn, drawing)
     keyed = [each for each in drawing if each.place is not None]
     taken = set(

@@ -3,14 +3,11 @@
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from decimal import Decimal
 from uuid import UUID
 
 from tallystick.core.events import StoredEvent
-from tallystick.core.subscriptions import Status
-from tallystick.core.times import index_at
-from tallystick.core.wallets import Movement, Prepaid, Wallet, refunded, turned
-from tallystick.flows.fill_wallets import key_of, post_and_tell
+from tallystick.core.wallets import Wallet, refunded
+from tallystick.flows.fill_wallets import hold_wallet, key_of, post_and_tell
 from tallystick.store import subscriptions, wallets
 from tallystick.store.db import Conn
 from tallystick.store.organizations import Organization
@@ -23,7 +20,6 @@ async def refund_voided(
     organization: Organization,
     voided: Sequence[StoredEvent],
     *,
-    offered: Mapping[UUID, Prepaid],
     now: datetime,
 ) -> None:
     """Refunds are postings of their own, each naming its event; those of metered plans had taken nothing."""
@@ -34,15 +30,12 @@ async def refund_voided(
     for customer_id in sorted(by_customer):
         held = await subscriptions.of_customer(conn, organization_id=organization.id, customer_id=customer_id)
         stand = await wallets.of_customer(conn, customer_id=customer_id, lock=True)
-        postings: list[Posting] = []
         for event in by_customer[customer_id]:
             subscription = _payer(event, held, stand)
-            key, deducted = key_of(subscription), event.draw.deducted if event.draw else Decimal(0)
-            wallet, moved = _today(subscription, stand[key], offered, now)
-            wallet, back = refunded(wallet, deducted)
-            stand[key] = wallet
-            postings.append(Posting(key, wallet, [*moved, *back], reference=event.id))
-        for posting in postings:
+            wallet = await hold_wallet(conn, organization=organization, subscription=subscription, now=now)
+            assert wallet is not None and event.draw is not None
+            after, back = refunded(wallet, event.draw.deducted)
+            posting = Posting(key_of(subscription), after, back, reference=event.id)
             await post_and_tell(conn, organization, [posting], now=now)
 
 
@@ -60,14 +53,3 @@ def _payer(
         and each.anchor_at <= event.received_at
     ]
     return max(payers, key=lambda each: (each.anchor_at, each.id))
-
-
-def _today(
-    subscription: Subscription, wallet: Wallet, offered: Mapping[UUID, Prepaid], now: datetime
-) -> tuple[Wallet, list[Movement]]:
-    """A wallet that is still filled stands in the period of today before anything comes back."""
-    prepaid, anchor = offered.get(subscription.plan_id), subscription.anchor
-    if prepaid is None or anchor is None or subscription.state is Status.CANCELED:
-        return wallet, []
-    index = index_at(anchor, now, subscription.timezone)
-    return turned(wallet, index, prepaid.grants(subscription.price_id))

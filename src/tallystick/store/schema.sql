@@ -492,6 +492,25 @@ CREATE TABLE reconciliations (
     checked_at timestamp with time zone NOT NULL,
     CONSTRAINT reconciliations_offenders_check CHECK ((offenders >= 0))
 );
+CREATE TABLE reservations (
+    customer_id uuid NOT NULL,
+    id uuid NOT NULL,
+    organization_id uuid NOT NULL,
+    subscription_id uuid NOT NULL,
+    event_code text NOT NULL,
+    quantity numeric,
+    model text,
+    input_tokens bigint,
+    max_output_tokens bigint,
+    amount numeric NOT NULL,
+    status text NOT NULL,
+    expires_at timestamp with time zone NOT NULL,
+    event_id uuid,
+    created_at timestamp with time zone NOT NULL,
+    updated_at timestamp with time zone NOT NULL,
+    CONSTRAINT reservations_amount_check CHECK ((amount >= (0)::numeric)),
+    CONSTRAINT reservations_status_check CHECK ((status = ANY (ARRAY['held'::text, 'settled'::text, 'released'::text, 'expired'::text])))
+);
 CREATE TABLE simulations (
     id uuid NOT NULL,
     organization_id uuid NOT NULL,
@@ -580,10 +599,12 @@ CREATE TABLE wallets (
     plan numeric NOT NULL,
     purchased numeric NOT NULL,
     held numeric NOT NULL,
+    held_purchased numeric NOT NULL,
     refill numeric NOT NULL,
     told_low boolean NOT NULL,
-    CONSTRAINT wallets_check CHECK (((model = 'balance'::text) OR (plan >= (0)::numeric))),
-    CONSTRAINT wallets_held_check CHECK ((held >= (0)::numeric)),
+    CONSTRAINT wallets_check CHECK ((held >= held_purchased)),
+    CONSTRAINT wallets_check1 CHECK (((model = 'balance'::text) OR (plan >= (0)::numeric))),
+    CONSTRAINT wallets_held_purchased_check CHECK ((held_purchased >= (0)::numeric)),
     CONSTRAINT wallets_model_check CHECK ((model = ANY (ARRAY['credits'::text, 'balance'::text]))),
     CONSTRAINT wallets_purchased_check CHECK ((purchased >= (0)::numeric))
 )
@@ -673,6 +694,8 @@ ALTER TABLE ONLY purchases
     ADD CONSTRAINT purchases_pkey PRIMARY KEY (id);
 ALTER TABLE ONLY reconciliations
     ADD CONSTRAINT reconciliations_pkey PRIMARY KEY (rule);
+ALTER TABLE ONLY reservations
+    ADD CONSTRAINT reservations_pkey PRIMARY KEY (customer_id, id);
 ALTER TABLE ONLY simulations
     ADD CONSTRAINT simulations_pkey PRIMARY KEY (id);
 ALTER TABLE ONLY subscriptions
@@ -721,6 +744,8 @@ CREATE UNIQUE INDEX plan_prices_interval ON plan_prices USING btree (plan_id, bi
 CREATE UNIQUE INDEX plans_code ON plans USING btree (organization_id, code) WHERE (deleted_at IS NULL);
 CREATE UNIQUE INDEX purchases_once ON purchases USING btree (organization_id, request_key) WHERE (request_key IS NOT NULL);
 CREATE INDEX purchases_pending ON purchases USING btree (retry_at) WHERE (status = 'pending'::text);
+CREATE INDEX reservations_held ON reservations USING btree (expires_at) WHERE (status = 'held'::text);
+CREATE INDEX reservations_of_organization ON reservations USING btree (organization_id, id);
 CREATE INDEX simulations_of_organization ON simulations USING btree (organization_id, id);
 CREATE INDEX subscriptions_due ON subscriptions USING btree (closes_at) WHERE (closes_at IS NOT NULL);
 CREATE INDEX subscriptions_of_customer ON subscriptions USING btree (customer_id, id);

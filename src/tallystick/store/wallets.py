@@ -17,11 +17,11 @@ class WalletKey(NamedTuple):
     subscription_id: UUID
 
 
-_WALLET: Final = "customer_id, subscription_id, model, period_index, plan, purchased, held, refill, told_low"
+_WALLET: Final = "customer_id, subscription_id, model, period_index, plan, purchased, held, held_purchased, refill, told_low"
 
 
 def _wallets(found: Sequence[Any]) -> dict[WalletKey, Wallet]:
-    return {WalletKey(each[0], each[1]): Wallet(Model(each[2]), *each[3:9]) for each in found}
+    return {WalletKey(each[0], each[1]): Wallet(Model(each[2]), *each[3:10]) for each in found}
 
 
 async def lock(conn: Conn, keys: Sequence[WalletKey]) -> dict[WalletKey, Wallet]:
@@ -77,9 +77,9 @@ async def overdrawn(conn: Conn, asked: Sequence[tuple[WalletKey, int]]) -> dict[
                    WHERE e.customer_id = t.customer_id AND e.subscription_id = t.subscription_id
                      AND e.period_index = t.period_index AND e.cause = 'overdraft') l
             CROSS JOIN LATERAL (
-                  SELECT coalesce(sum(-plan), 0) AS amount FROM wallets w
+                  SELECT coalesce(sum(-(plan + held - held_purchased)), 0) AS amount FROM wallets w
                    WHERE w.customer_id = t.customer_id AND w.subscription_id = t.subscription_id
-                     AND w.period_index = t.period_index AND w.plan < 0) w
+                     AND w.period_index = t.period_index AND w.plan + held - held_purchased < 0) w
             WHERE l.amount + w.amount > 0""",
         (
             [key.customer_id for key, _ in asked],
@@ -203,16 +203,18 @@ async def post(conn: Conn, postings: Sequence[Posting], *, organization_id: UUID
                    AS m (customer_id, id, subscription_id, period_index, source, target, amount, cause, batch,
                          reference, reason))
            INSERT INTO wallets AS w (customer_id, subscription_id, organization_id, model, period_index, plan,
-                                     purchased, held, refill, told_low)
+                                     purchased, held, held_purchased, refill, told_low)
            SELECT customer_id, subscription_id, %(organization)s, model, period_index::int, plan::numeric,
-                  purchased::numeric, held::numeric, refill::numeric, told_low
+                  purchased::numeric, held::numeric, held_purchased::numeric, refill::numeric, told_low
              FROM unnest(%(customers)s::uuid[], %(subscriptions)s::uuid[], %(models)s::text[], %(periods)s::text[],
-                         %(plans)s::text[], %(purchased)s::text[], %(held)s::text[], %(refills)s::text[],
+                         %(plans)s::text[], %(purchased)s::text[], %(held)s::text[], %(held_purchased)s::text[],
+                         %(refills)s::text[],
                          %(told_low)s::bool[])
-               AS t (customer_id, subscription_id, model, period_index, plan, purchased, held, refill, told_low)
+               AS t (customer_id, subscription_id, model, period_index, plan, purchased, held, held_purchased,
+                     refill, told_low)
            ON CONFLICT (customer_id, subscription_id) DO UPDATE
               SET period_index = excluded.period_index, plan = excluded.plan, purchased = excluded.purchased,
-                  held = excluded.held, refill = excluded.refill, told_low = excluded.told_low""",
+                  held = excluded.held, held_purchased = excluded.held_purchased, refill = excluded.refill, told_low = excluded.told_low""",
         {
             "organization": organization_id,
             "now": now,
@@ -237,6 +239,7 @@ async def post(conn: Conn, postings: Sequence[Posting], *, organization_id: UUID
             "plans": columns.numbers(each.wallet.plan for each in postings),
             "purchased": columns.numbers(each.wallet.purchased for each in postings),
             "held": columns.numbers(each.wallet.held for each in postings),
+            "held_purchased": columns.numbers(each.wallet.held_purchased for each in postings),
             "refills": columns.numbers(each.wallet.refill for each in postings),
             "told_low": columns.flags(each.wallet.told_low for each in postings),
         },

@@ -4,6 +4,7 @@
     every few seconds   bill what arrived after its period was billed   by each meter's policy
     every few seconds   charge what is to be collected                 after a crash, too
     every few seconds   finish purchases that were promised            a minute after a crash left them
+    every few seconds   give back what was reserved and not settled    it holds a customer's money
     every few seconds   go on with test-clock runs a crash cut short
     every few seconds   note when keys were last used
     every hour          forget answers kept for repeated requests      they last 24 hours
@@ -28,6 +29,7 @@ from tallystick.flows.close_due import close_due
 from tallystick.flows.collect_payment import collect_payment
 from tallystick.flows.move_clock import perform_run
 from tallystick.flows.purchase import finish_pending
+from tallystick.flows.reserve import release_due
 from tallystick.flows.settle_late import settle_due
 from tallystick.providers.payments import Payments
 from tallystick.store import clock, db, invoices, late, organizations, subscriptions
@@ -87,6 +89,7 @@ class Sweeper:
                 await self._settle_what_is_late()
                 await self._collect_what_is_owed()
                 await finish_pending(self._database, self._provider, wall=self._wall())
+                await release_due(self._database, wall=self._wall())
                 await self._finish_clock_runs()
                 await self._forget()
             finally:

@@ -22,7 +22,8 @@ CREATE TABLE wallets (
     period_index integer NOT NULL,
     plan numeric NOT NULL,
     purchased numeric NOT NULL CHECK (purchased >= 0),
-    held numeric NOT NULL CHECK (held >= 0),
+    held numeric NOT NULL CHECK (held >= held_purchased),
+    held_purchased numeric NOT NULL CHECK (held_purchased >= 0),
     refill numeric NOT NULL,
     told_low boolean NOT NULL,
     PRIMARY KEY (customer_id, subscription_id),
@@ -49,6 +50,28 @@ CREATE TABLE ledger_entries (
 
 CREATE INDEX ledger_entries_overdrafts ON ledger_entries (customer_id, subscription_id, period_index)
     WHERE cause = 'overdraft';
+
+-- What is set aside for usage that is yet to be measured. Settled, it becomes an event whose key is its id.
+CREATE TABLE reservations (
+    customer_id uuid NOT NULL,
+    id uuid NOT NULL,
+    organization_id uuid NOT NULL,
+    subscription_id uuid NOT NULL,
+    event_code text NOT NULL,
+    quantity numeric,
+    model text,
+    input_tokens bigint,
+    max_output_tokens bigint,
+    amount numeric NOT NULL CHECK (amount >= 0),
+    status text NOT NULL CHECK (status IN ('held', 'settled', 'released', 'expired')),
+    expires_at timestamptz NOT NULL,
+    event_id uuid,
+    created_at timestamptz NOT NULL,
+    updated_at timestamptz NOT NULL,
+    PRIMARY KEY (customer_id, id)
+);
+CREATE INDEX reservations_of_organization ON reservations (organization_id, id);
+CREATE INDEX reservations_held ON reservations (expires_at) WHERE status = 'held';
 
 -- What an AI call cost: with its tokens and the rates, enough to compute it again when every price has changed.
 -- Costs are whole rate units, each rounded up; `exact` has them before rounding.
