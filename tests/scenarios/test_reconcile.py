@@ -5,7 +5,9 @@ import json
 import logging
 import re
 import subprocess
+import threading
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -361,14 +363,43 @@ def test_every_rule_has_been_seen_to_break() -> None:
 
 def test_the_page_for_operators_has_every_rule_and_no_other() -> None:
     page = (Path(__file__).parents[2] / "docs/operating.md").read_text()
-    section = page.partition("## Reconciling")[2].partition("\n## ")[0]
-    assert re.findall(r"^\| `(\w+)` \|", section, flags=re.MULTILINE) == NAMES
+    table = page.partition("## Reconciling")[2].partition("The server does the same")[0]
+    assert re.findall(r"^\| `(\w+)` \|", table, flags=re.MULTILINE) == NAMES
 
 
 def test_many_offenders_are_counted_and_the_first_are_named(alone: str, shop: Organization) -> None:
     change = f"UPDATE usage_hours SET quantity = quantity + 1 WHERE meter_id = {METER.format('bytes')}"
     (found,) = asked(alone, shop, change).values()
     assert (found.offenders > 10, len(found.first)) == (True, 10)
+
+
+def test_it_is_clean_while_events_pour_in(alone: str, shop: Organization) -> None:
+    """Counters, rollups, sets, keys and the chain are read in the middle of being written."""
+    over = threading.Event()
+
+    def send(worker: int) -> int:
+        sent = 0
+        while not over.is_set():
+            sent += 1
+            key, properties = f"pour_{worker}_{sent}", {"user": f"u{sent % 40}", "size": "1.5"}
+            done(track(shop, "cai", key, feature="jobs", value=0.001, properties=user(sent)))
+            done(track(shop, "ada", key, feature="request", value=sent, properties=properties))
+            if sent % 5 == 0:
+                story.take_back(shop, "ada", key)
+        return sent
+
+    async def look() -> list[dict[str, Found]]:
+        async with await AsyncConnection.connect(alone, **PROOF_CONNECTION) as conn:
+            return [broken(await ask(conn, organization_id(shop), wall=wall())) for _ in range(8)]
+
+    with ThreadPoolExecutor(3) as pool:
+        senders = [pool.submit(send, worker) for worker in range(3)]
+        try:
+            assert asyncio.run(look()) == [{}] * 8
+        finally:
+            over.set()
+        assert sum(each.result() for each in senders) > 20
+    audit(alone, shop)
 
 
 # The command ------------------------------------------------------------------------------------------------

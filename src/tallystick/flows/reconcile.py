@@ -1,6 +1,7 @@
 """Reconcile: ask what must be true of the books, rule by rule, and say how many break it and who is first.
 
-One organization at a time, under one snapshot, beside whatever goes on.
+One organization at a time, beside whatever goes on. No snapshot lasts longer than a rule needs it: who stores events
+meanwhile is slowed down by every second that one is held.
 """
 
 from collections.abc import Callable
@@ -14,11 +15,10 @@ import psycopg
 
 from tallystick.core import ids
 from tallystick.errors import Problem
-from tallystick.flows.books import load_catalogue
 from tallystick.flows.rules import RULES, Asked, Found
 from tallystick.store import organizations, proving
 from tallystick.store import reconcile as store
-from tallystick.store.db import Conn, one_moment
+from tallystick.store.db import Conn
 from tallystick.store.reconcile import FIRST_MAX, Noted
 
 
@@ -68,9 +68,8 @@ async def reconcile(
         asked += 1
 
     for owner in owners:
-        async with one_moment(conn):
-            for finding, found in zip(findings, await ask(conn, owner, wall=wall, hear=hear), strict=True):
-                finding.add(owner, found)
+        for finding, found in zip(findings, await ask(conn, owner, wall=wall, hear=hear), strict=True):
+            finding.add(owner, found)
     if organization_id is None:
         async with conn.transaction():
             await store.note(
@@ -95,11 +94,10 @@ async def _owners(conn: Conn, organization_id: UUID | None) -> list[UUID]:
 async def ask(
     conn: Conn, organization_id: UUID, *, wall: datetime, hear: Callable[[str], None] = lambda rule: None
 ) -> list[Found]:
-    """What each rule finds in one organization. `conn` sees one moment, if that is wanted of the answers."""
+    """What each rule finds in one organization."""
     organization = await organizations.get(conn, organization_id=organization_id)
     assert organization is not None  # none is ever deleted
-    offered = await load_catalogue(conn, organization_id)
-    asked = Asked(conn, organization, offered, organization.simulated_time or wall)
+    asked = Asked(conn, organization, organization.simulated_time or wall)
     found = []
     for rule in RULES:
         hear(rule.name)

@@ -16,21 +16,24 @@ from tallystick.core.catalog import Catalogue, stretches
 from tallystick.core.meters import Aggregation, Meter, in_force
 from tallystick.core.money import text
 from tallystick.core.reckoning import reckon
-from tallystick.core.subscriptions import Life
+from tallystick.core.subscriptions import Life, Status
 from tallystick.core.times import Period, show_instant, whole_hours
+from tallystick.flows.books import load_catalogue
 from tallystick.flows.measure_usage import measure_usage
 from tallystick.flows.verify_chain import verify_chain, verify_keys
 from tallystick.flows.verify_line import UNREADABLE
-from tallystick.store import reconcile, subscriptions, usage
-from tallystick.store.db import Conn
+from tallystick.store import catalog, reconcile, subscriptions, usage
+from tallystick.store.db import Conn, one_moment
 from tallystick.store.organizations import Organization
-from tallystick.store.reconcile import FIRST_MAX, Counter, Offenders
+from tallystick.store.reconcile import FIRST_MAX, Offenders
 from tallystick.store.subscriptions import Subscription
+from tallystick.store.usage import CounterKey
 
 _UNDONE_AFTER: Final = timedelta(hours=1)
 """Sweeps come every few seconds, and what failed is tried again every hour."""
 _COUNTERS_PER_PAGE: Final = 500
-_LINES_PER_PAGE: Final = 100
+_LINES_PER_PAGE: Final = 20
+"""Between two pages the process serves others: this is some milliseconds of reckoning."""
 
 
 class Found(NamedTuple):
@@ -42,11 +45,10 @@ class Found(NamedTuple):
 
 @dataclass(slots=True)
 class Asked:
-    """One organization as one snapshot shows it."""
+    """One organization, and a connection where each statement stands alone: that is enough for most rules."""
 
     conn: Conn
     organization: Organization
-    offered: Catalogue
     now: datetime  # by the organization's clock
     named: Collection[UUID] = ()  # events that the chain's rule named already
 
@@ -65,7 +67,7 @@ def _together(parts: Iterable[Found]) -> Found:
 
 async def _rollups(asked: Asked) -> Found:
     conn, organization_id = asked.conn, asked.organization.id
-    meters = {meter.id: meter for versions in asked.offered.versions.values() for _, meter in versions}
+    meters = {meter.id: meter for _, meter in await catalog.meters(conn, organization_id=organization_id)}
 
     def of_hour(customer_id: UUID, meter_id: UUID, hour: datetime, *said: Decimal | None) -> str:
         events, quantity, kept_events, kept_quantity = said
@@ -103,63 +105,63 @@ def _fold(events: Decimal | None, quantity: Decimal | None) -> str:
 
 async def _limits(asked: Asked) -> Found:
     parts = []
-    async for page in reconcile.counters(asked.conn, asked.organization.id, page=_COUNTERS_PER_PAGE):
-        found = await subscriptions.of_ids(
-            asked.conn,
-            organization_id=asked.organization.id,
-            subscription_ids=list({each.subscription_id for each in page}),
-        )
-        held = {each.id: each for each in found}
-        limited = [
-            each
-            for counter in page
-            if (each := _limited(asked.offered, counter, held[counter.subscription_id])) is not None
-        ]
-        parts.append(await _wrong_counters(asked.conn, limited))
+    pages = reconcile.limited(asked.conn, asked.organization.id, page=_COUNTERS_PER_PAGE)
+    async for keys in pages:
+        async with one_moment(asked.conn):
+            parts.append(await _wrong_counters(asked, keys))
     return _together(parts)
 
 
+async def _wrong_counters(asked: Asked, keys: list[CounterKey]) -> Found:
+    conn, organization_id = asked.conn, asked.organization.id
+    says = await usage.counted(conn, keys=keys)
+    held = await subscriptions.of_ids(
+        conn,
+        organization_id=organization_id,
+        subscription_ids=list({each.subscription_id for each in says}),
+    )
+    of, offered = {each.id: each for each in held}, await load_catalogue(conn, organization_id)
+    limited = [each for key in says if (each := _limited(offered, key, of[key.subscription_id])) is not None]
+    plain = [each for each in limited if each.meter.reads_all]
+    folds = [usage.Asked(each.key.customer_id, each.meter, *whole_hours(each.period)) for each in plain]
+    used = list(zip(plain, await usage.folds(conn, folds), strict=True))
+    for each in limited:
+        if not each.meter.reads_all:
+            customer_id = each.key.customer_id
+            total = await measure_usage(conn, customer_id=customer_id, meter=each.meter, span=each.period)
+            used.append((each, total))
+    wrong = [
+        f"{ids.show(ids.SUBSCRIPTION, key.subscription_id)}, {meter.feature_code}, period from "
+        f"{show_instant(period.start)}: {text(total.quantity)} is used, the counter says {text(says[key])}"
+        for (key, meter, period), total in used
+        if total.quantity != says[key]
+    ]
+    return Found(len(wrong), wrong[:FIRST_MAX])
+
+
 class _Limited(NamedTuple):
-    counter: Counter
+    key: CounterKey
     meter: Meter
     period: Period
 
 
-def _limited(offered: Catalogue, counter: Counter, held: Subscription) -> _Limited | None:
-    """What a counter counts; None where it need not be true: its period is none any more, or the limit did not
-    hold all through it, and what happened under other terms was not counted.
+def _limited(offered: Catalogue, key: CounterKey, held: Subscription) -> _Limited | None:
+    """What a counter counts; None where it need not be true: its subscription has ended meanwhile, its period is none
+    any more, or the limit did not hold all through it, and what happened under other terms was not counted.
     """
-    if held.anchor is None:
+    if held.anchor is None or held.state is Status.CANCELED:
         return None
     life = Life(held.id, held.plan_id, held.state, held.anchor, held.timezone, None)
-    where = life.period_at(counter.period_start)
-    if where is None or where[1].start != counter.period_start:
+    where = life.period_at(key.period_start)
+    if where is None or where[1].start != key.period_start:
         return None
     _, period = where
-    ruled = stretches(offered.plans.get(held.plan_id, {}).get(counter.feature_id, ()), period)
+    ruled = stretches(offered.plans.get(held.plan_id, {}).get(key.feature_id, ()), period)
     limits = all(terms.enabled and terms.stops_at_included for _, terms in ruled)
     whole = sum((span.end - span.start for span, _ in ruled), timedelta()) == period.end - period.start
     if not limits or not whole:
         return None
-    return _Limited(counter, in_force(offered.versions[counter.feature_id], period.start), period)
-
-
-async def _wrong_counters(conn: Conn, limited: Sequence[_Limited]) -> Found:
-    plain = [each for each in limited if each.meter.reads_all]
-    folds = [usage.Asked(each.counter.customer_id, each.meter, *whole_hours(each.period)) for each in plain]
-    used = list(zip(plain, await usage.folds(conn, folds), strict=True))
-    for each in limited:
-        if not each.meter.reads_all:
-            customer_id = each.counter.customer_id
-            total = await measure_usage(conn, customer_id=customer_id, meter=each.meter, span=each.period)
-            used.append((each, total))
-    wrong = [
-        f"{ids.show(ids.SUBSCRIPTION, counter.subscription_id)}, {meter.feature_code}, period from "
-        f"{show_instant(period.start)}: {text(total.quantity)} is used, the counter says {text(counter.used)}"
-        for (counter, meter, period), total in used
-        if total.quantity != counter.used
-    ]
-    return Found(len(wrong), wrong[:FIRST_MAX])
+    return _Limited(key, in_force(offered.versions[key.feature_id], period.start), period)
 
 
 async def _chain(asked: Asked) -> Found:

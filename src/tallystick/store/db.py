@@ -11,6 +11,7 @@ from uuid import UUID
 
 import msgspec
 from psycopg import AsyncConnection, AsyncCursor, IsolationLevel
+from psycopg.pq import TransactionStatus
 from psycopg.rows import TupleRow
 from psycopg.types.json import set_json_dumps, set_json_loads
 from psycopg_pool import AsyncConnectionPool
@@ -81,7 +82,14 @@ class Database:
 
 @asynccontextmanager
 async def one_moment(conn: Conn) -> AsyncIterator[None]:
-    """On a connection where each statement stands alone: those inside all see one moment (REPEATABLE READ)."""
+    """On a connection where each statement stands alone: those inside all see one moment (REPEATABLE READ).
+
+    In a transaction already, they see what that one sees.
+    """
+    if conn.info.transaction_status is not TransactionStatus.IDLE:
+        async with conn.transaction():
+            yield
+        return
     await conn.set_isolation_level(IsolationLevel.REPEATABLE_READ)
     try:
         async with conn.transaction():

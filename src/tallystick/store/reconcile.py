@@ -1,12 +1,12 @@
 """What must be true of the books, asked of the database: each function counts who breaks a rule and shows the first.
 
 They read whole tables of an organization, in sets: what does not fit into memory PostgreSQL sorts on disk, and
-little but offenders comes here. What two of them say of one moment is said under one snapshot, the caller's.
+little but offenders comes here. Each is one statement and so sees one moment, and no longer than it must: a snapshot
+that is held keeps the dead versions of hot rows, the chain's head first, in the way of everybody who stores events.
 """
 
 from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
-from decimal import Decimal
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
@@ -17,7 +17,7 @@ from tallystick.core.reckoning import FrozenLine
 from tallystick.store.db import Conn, row, rows
 from tallystick.store.late import WITH_THE_NEXT_INVOICE
 from tallystick.store.meter_sql import contributions, latest_at, merged
-from tallystick.store.usage import MEMBERS, member
+from tallystick.store.usage import MEMBERS, CounterKey, member
 
 FIRST_MAX: Final = 10
 """So many offenders are shown of each rule; the rest is counted."""
@@ -118,28 +118,20 @@ async def wrong_sets(conn: Conn, organization_id: UUID, *, meter: Meter) -> Offe
     )
 
 
-class Counter(NamedTuple):
-    """The counter of a hard limit, as it stands."""
-
-    customer_id: UUID
-    subscription_id: UUID
-    feature_id: UUID
-    period_start: datetime
-    used: Decimal
-
-
-async def counters(conn: Conn, organization_id: UUID, *, page: int) -> AsyncIterator[list[Counter]]:
-    """Page by page, of subscriptions that go on: of one that has ended nobody asks any more. Needs a transaction."""
-    async with conn.cursor(name="limit_counters") as cursor:
+async def limited(conn: Conn, organization_id: UUID, *, page: int) -> AsyncIterator[list[CounterKey]]:
+    """The counters of hard limits, page by page, of subscriptions that go on: of one that has ended nobody asks any
+    more.
+    """
+    async with conn.cursor(name="limit_counters", withhold=True) as cursor:
         await cursor.execute(
-            """SELECT l.customer_id, l.subscription_id, l.feature_id, l.period_start, l.used
+            """SELECT l.customer_id, l.subscription_id, l.feature_id, l.period_start
                  FROM limit_counters l JOIN subscriptions s ON s.id = l.subscription_id
                 WHERE s.organization_id = %s AND s.status <> 'canceled'
                 ORDER BY l.subscription_id, l.feature_id, l.period_start""",
             (organization_id,),
         )
         while found := await cursor.fetchmany(page):
-            yield [Counter(*each) for each in found]
+            yield [CounterKey(*each) for each in found]
 
 
 # Invoices -------------------------------------------------------------------------------------------------
@@ -162,11 +154,8 @@ async def wrong_totals(conn: Conn, organization_id: UUID) -> Offenders:
 
 
 async def usage_lines(conn: Conn, organization_id: UUID, *, page: int) -> AsyncIterator[list[FrozenLine]]:
-    """All lines of one feature and usage period at a time, or of its plan's minimum, in the order they were made.
-
-    Needs a transaction.
-    """
-    async with conn.cursor(name="usage_lines") as cursor:
+    """All lines of one feature and usage period at a time, or of its plan's minimum, in the order they were made."""
+    async with conn.cursor(name="usage_lines", withhold=True) as cursor:
         await cursor.execute(
             """SELECT (l.subscription_id, l.usage_period, l.feature_id)::text,
                       l.id, l.part, l.feature_id, l.amount, i.currency, l.evidence

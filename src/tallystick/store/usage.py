@@ -274,6 +274,24 @@ async def lock_counters(conn: Conn, *, keys: list[CounterKey]) -> dict[CounterKe
     return {CounterKey(*each[:4]): None if each[5] else each[4] for each in found}
 
 
+async def counted(conn: Conn, *, keys: list[CounterKey]) -> dict[CounterKey, Decimal]:
+    """What those of some counters that are there say; nothing is locked."""
+    found = await rows(
+        conn,
+        """SELECT l.customer_id, l.subscription_id, l.feature_id, l.period_start, l.used
+             FROM unnest(%s::uuid[], %s::uuid[], %s::uuid[], %s::timestamptz[])
+               AS k (customer_id, subscription_id, feature_id, period_start)
+             JOIN limit_counters l USING (customer_id, subscription_id, feature_id, period_start)""",
+        (
+            [key.customer_id for key in keys],
+            [key.subscription_id for key in keys],
+            [key.feature_id for key in keys],
+            [key.period_start for key in keys],
+        ),
+    )
+    return {CounterKey(*each[:4]): each[4] for each in found}
+
+
 async def set_counters(conn: Conn, *, used: dict[CounterKey, Decimal]) -> None:
     await conn.execute(
         """UPDATE limit_counters AS l SET used = k.used
