@@ -70,11 +70,12 @@ def everything(shop: Organization) -> Json:
             "api-keys",
             "simulations",
             "domain-events",
+            "ai/prices",
         )
     }
     lists |= {
         path: done(shop.http.get(f"{API}/{path}"))["data"]
-        for path in ("features", "subscriptions", "credit-packs")
+        for path in ("features", "subscriptions", "credit-packs", "ai/aliases")
     }
     lists["plans"] = done(shop.http.get(f"{API}/plans", params={"includePrivate": "true"}))["data"]
     for key in lists["api-keys"]:

@@ -74,17 +74,21 @@ class Call(Generic[B]):
             raise InvalidRequest(FieldError(name, "must be true or false"))
         return value == "true"
 
-    def page(self, prefix: str) -> tuple[int, UUID | None]:
-        """(limit, the id to go on before) from the query."""
+    def limit(self) -> int:
+        """How many items of a list are wanted."""
         text = self.query.get("limit", str(limits.PAGE_SIZE))
         short = text.isascii() and text.isdecimal() and len(text) < 10
         if not short or not 1 <= int(text) <= limits.PAGE_SIZE_MAX:
             raise InvalidRequest(FieldError("limit", f"must be 1 to {limits.PAGE_SIZE_MAX}"))
-        cursor = self.query.get("cursor")
+        return int(text)
+
+    def page(self, prefix: str) -> tuple[int, UUID | None]:
+        """(limit, the id to go on before) from the query."""
+        limit, cursor = self.limit(), self.query.get("cursor")
         before = None if cursor is None else ids.read(prefix, cursor)
         if cursor is not None and before is None:
             raise InvalidRequest(FieldError("cursor", "is not a cursor of this list"))
-        return int(text), before
+        return limit, before
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,9 @@ from typing import Final
 
 from tallystick.api import (
     access,
+    ai_costs,
+    ai_models,
+    ai_prices,
     api_keys,
     corrections,
     credit_packs,
@@ -46,6 +49,9 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
     *proofs.OPERATIONS,
     *simulations.OPERATIONS,
     *transactions.OPERATIONS,
+    *ai_models.OPERATIONS,
+    *ai_prices.OPERATIONS,
+    *ai_costs.OPERATIONS,
     *domain_events.OPERATIONS,
     *test_clock.OPERATIONS,
     *api_keys.OPERATIONS,

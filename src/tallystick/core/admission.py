@@ -110,7 +110,8 @@ def admit(
 def admit_adjustment(
     event: UsageEvent, meter: Meter, catalogue: Catalogue, standing: Standing, *, now: datetime
 ) -> Admitted:
-    """A signed correction of one feature's total: for every version of its meter, whatever the filters.
+    """A signed correction of one feature's total: for every version of its meter that listens to its code, whatever
+    the filters.
 
     It draws on the feature's limit like usage does, so that the counter stays true.
     """
@@ -121,7 +122,11 @@ def admit_adjustment(
             FieldError("featureCode", "usage of a prepaid plan is paid as it comes, and stands")
         )
     adds = Measured(event.value)
-    contributions = tuple((each, adds) for _, each in catalogue.versions[meter.feature_id] if each.adds_up)
+    contributions = tuple(
+        (each, adds)
+        for _, each in catalogue.versions[meter.feature_id]
+        if each.adds_up and each.event_code == event.feature
+    )
     versions = catalogue.plans.get(life.plan_id, {}).get(meter.feature_id, ())
     where = life.period_at(occurred_at)
     terms = terms_at(versions, where[1], occurred_at) if where else None

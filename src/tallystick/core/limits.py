@@ -84,6 +84,8 @@ ROWS_PER_COMMIT_MAX: Final = 1600
 ROWS_QUEUED_MAX: Final = 20_000
 """Beyond this the answer is 503 with Retry-After, before memory grows."""
 CLOSES_PER_CLAIM: Final = 200
+CLOSES_PER_LOOK: Final = 10 * CLOSES_PER_CLAIM
+SETS_AT_ONCE: Final = 2  # of periods to close
 LATE_PER_CLAIM: Final = 200
 PURCHASES_PER_CLAIM: Final = 200
 CHANGES_KEPT: Final = 10_000

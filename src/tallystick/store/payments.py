@@ -1,5 +1,6 @@
 """Saved cards and transactions: one row per attempt through a provider."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
@@ -135,14 +136,17 @@ async def get(conn: Conn, *, organization_id: UUID, transaction_id: UUID) -> Tra
         return await cursor.fetchone()
 
 
-async def paid(conn: Conn, *, invoice_id: UUID) -> list[int]:
-    """What was taken for an invoice, a charge at a time."""
-    found = await rows(
+async def paid(conn: Conn, *, invoice_ids: Sequence[UUID]) -> dict[UUID, list[int]]:
+    """What was taken for each invoice, a charge at a time."""
+    found: dict[UUID, list[int]] = {each: [] for each in invoice_ids}
+    for invoice_id, amount in await rows(
         conn,
-        "SELECT gross_amount FROM transactions WHERE invoice_id = %s AND status = 'succeeded' ORDER BY id",
-        (invoice_id,),
-    )
-    return [each[0] for each in found]
+        """SELECT invoice_id, gross_amount FROM transactions
+            WHERE invoice_id = ANY(%s) AND status = 'succeeded' ORDER BY id""",
+        (list(invoice_ids),),
+    ):
+        found[invoice_id].append(amount)
+    return found
 
 
 async def page(

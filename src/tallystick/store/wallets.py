@@ -90,6 +90,44 @@ async def overdrawn(conn: Conn, asked: Sequence[tuple[WalletKey, int]]) -> dict[
     return {each[0]: each[1] for each in found}
 
 
+@dataclass(frozen=True, slots=True)
+class Overdraft:
+    """What the ledger and the events say of a balance that a period left below zero, in rate units."""
+
+    overdrawn: Decimal  # moved in to bring it back to zero
+    left: Decimal  # what all movements until then come to; zero
+    events: int  # that it paid for in the period
+    unlike: list[
+        tuple[int, Decimal, Decimal]
+    ]  # batches whose posting is not what their events took: both amounts
+
+
+async def overdraft(conn: Conn, *, key: WalletKey, period_index: int) -> Overdraft:
+    """Reads the customer's ledger and events; a void keeps what its event took, and gives it back by itself."""
+    params = {"customer": key.customer_id, "subscription": key.subscription_id, "period": period_index}
+    sums = await rows(
+        conn,
+        """SELECT coalesce(sum(amount) FILTER (WHERE cause = 'overdraft' AND period_index = %(period)s), 0),
+                  coalesce(sum(CASE WHEN target = 'balance' THEN amount WHEN source = 'balance' THEN -amount END), 0)
+             FROM ledger_entries
+            WHERE customer_id = %(customer)s AND subscription_id = %(subscription)s AND period_index <= %(period)s""",
+        params,
+    )
+    posted = await rows(
+        conn,
+        """SELECT batch, l.amount, coalesce(e.deducted, 0), coalesce(e.events, 0)
+             FROM (SELECT batch, sum(amount) AS amount FROM ledger_entries
+                    WHERE customer_id = %(customer)s AND subscription_id = %(subscription)s
+                      AND period_index = %(period)s AND cause = 'usage' GROUP BY batch) l
+             LEFT JOIN (SELECT batch, sum(deducted) AS deducted, count(*) AS events FROM events
+                         WHERE customer_id = %(customer)s AND drew_on = 'balance' GROUP BY batch) e USING (batch)
+            ORDER BY batch""",
+        params,
+    )
+    unlike = [(each[0], each[1], each[2]) for each in posted if each[1] != each[2]]
+    return Overdraft(sums[0][0], sums[0][1], sum(each[3] for each in posted), unlike)
+
+
 class Entry(NamedTuple):
     """A movement as it was written."""
 

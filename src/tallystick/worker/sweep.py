@@ -7,7 +7,8 @@
     every few seconds   go on with test-clock runs a crash cut short
     every few seconds   note when keys were last used
     every hour          forget answers kept for repeated requests      they last 24 hours
-    every hour          try again what could not be closed             `doctor` shows it meanwhile
+    every hour          try again what could not be closed or settled  `doctor` shows it meanwhile
+    every day           reconcile the books                            next door, in `nightly`
 
 One process sweeps at a time: whoever holds the advisory lock. Losing it loses nothing.
 """
@@ -29,7 +30,7 @@ from tallystick.flows.move_clock import perform_run
 from tallystick.flows.purchase import finish_pending
 from tallystick.flows.settle_late import settle_due
 from tallystick.providers.payments import Payments
-from tallystick.store import clock, db, invoices, organizations, subscriptions
+from tallystick.store import clock, db, invoices, late, organizations, subscriptions
 from tallystick.store.db import Database
 
 log = logging.getLogger("tallystick.worker")
@@ -145,3 +146,4 @@ class Sweeper:
                 await organizations.forget_answers(conn, before=now - IDEMPOTENCY_KEEP)
                 await db.forget_changes(conn, keep=CHANGES_KEPT)
                 await subscriptions.forget_failures(conn)
+                await late.forget_failures(conn)

@@ -50,6 +50,38 @@ CREATE TABLE ledger_entries (
 CREATE INDEX ledger_entries_overdrafts ON ledger_entries (customer_id, subscription_id, period_index)
     WHERE cause = 'overdraft';
 
+-- What an AI call cost: with its tokens and the rates, enough to compute it again when every price has changed.
+-- Costs are whole rate units, each rounded up; `exact` has them before rounding.
+CREATE TABLE ai_costs (
+    customer_id uuid NOT NULL,
+    event_id uuid NOT NULL,
+    feature_id uuid NOT NULL,
+    organization_id uuid NOT NULL,
+    subscription_id uuid NOT NULL,
+    occurred_at timestamptz NOT NULL,
+    model text NOT NULL,
+    priced_as text NOT NULL,
+    input_tokens bigint NOT NULL,
+    output_tokens bigint NOT NULL,
+    cache_read_tokens bigint NOT NULL,
+    cache_write_tokens bigint NOT NULL,
+    rates numeric[] NOT NULL,
+    margin_bps integer NOT NULL,
+    input_cost bigint NOT NULL,
+    output_cost bigint NOT NULL,
+    cache_read_cost bigint NOT NULL,
+    cache_write_cost bigint NOT NULL,
+    subtotal bigint NOT NULL,
+    margin bigint NOT NULL,
+    total bigint NOT NULL,
+    exact numeric[] NOT NULL,
+    price_source text NOT NULL,
+    price_valid_from timestamptz,
+    PRIMARY KEY (customer_id, event_id, feature_id),
+    CHECK (subtotal = input_cost + output_cost + cache_read_cost + cache_write_cost AND total = subtotal + margin)
+);
+CREATE INDEX ai_costs_of_organization ON ai_costs (organization_id, occurred_at);
+
 -- What happened that somebody may want to hear of.
 CREATE TABLE domain_events (
     organization_id uuid NOT NULL REFERENCES organizations,
