@@ -11,8 +11,9 @@ import pytest
 from tallystick.api.routes import OPERATIONS
 from tallystick.core import limits
 from tests.conftest import Organization, Server, open_one
+from tests.scenarios.prepaid import add_pack, add_prepaid_plan
 from tests.scenarios.wire import Json, everything, json_of, line, refusal, still_works
-from tests.shop import API, add_customer, add_feature, add_plan, done, hard_limit, open_shop
+from tests.shop import API, add_customer, add_feature, add_plan, done, hard_limit, open_shop, subscribe
 
 JSON = {"content-type": "application/json"}
 TRACK, BATCH = f"{API}/usage/events", f"{API}/usage/events/batch"
@@ -35,6 +36,10 @@ def shop(server: Server, database_url: str) -> Iterator[Organization]:
     add_feature(made, "payments")
     add_plan(made, "team", promises=promises | {"sso": {}, "payments": {"price": PERCENTAGE}})
     add_plan(made, "free", price=None, promises={"amounts": {"includedAmount": 10}})
+    add_prepaid_plan(made, "credits", "credits", includedCredits=10)
+    add_prepaid_plan(made, "balance", "balance", includedBalance=10, blockOnExhaustion=True)
+    prepaid = {plan: subscribe(made, f"{plan}_customer", plan)["id"] for plan in ("credits", "balance")}
+    pack, _ = add_pack(made), add_pack(made, "Taken")
     plan = done(made.http.get(f"{API}/plans/pro"))
     held = done(made.http.get(f"{API}/subscriptions/active", params={"customerId": "ada"}))
     (paid,) = done(made.http.get(f"{API}/invoices", params={"customerId": "ada"}))["data"]
@@ -44,6 +49,7 @@ def shop(server: Server, database_url: str) -> Iterator[Organization]:
     corrected = GOOD["usage.correct"][1] | {"dryRun": False}
     correction = done(made.http.post(f"{API}/usage/corrections", json=corrected))
     made.made |= {"price": plan["prices"][0]["id"], "subscription": held["id"], "invoice": paid["id"]}
+    made.made |= {**prepaid, "pack": pack["id"]}
     made.made |= {"event": event["id"], "correction": correction["id"]}
     yield made
     made.http.close()
@@ -84,6 +90,14 @@ GOOD: dict[str, tuple[str, Json]] = {
     "subscriptions.create": ("/subscriptions", {"customerId": "bob", "planCode": "pro"}),
     "subscriptions.cancel": ("/subscriptions/{subscription}/cancel", {}),
     "subscriptions.uncancel": ("/subscriptions/{subscription}/uncancel", {}),
+    "creditPacks.create": ("/credit-packs", {"name": "Ten", "credits": 10, "price": 100}),
+    "creditPacks.update": ("/credit-packs/{pack}", {"price": 100}),
+    "subscriptions.purchaseCredits": (
+        "/subscriptions/{credits}/credits",
+        {"creditPackId": "cpk_" + "0" * 26},
+    ),
+    "subscriptions.topupBalance": ("/subscriptions/{balance}/balance/topup", {"amount": 100}),
+    "subscriptions.adjustBalance": ("/subscriptions/{credits}/balance/adjust", {"amount": 5}),
     "usage.check": ("/usage/check", {"customerId": "ada", "featureCode": "api_calls"}),
     "usage.set": ("/usage", {"customerId": "ada", "featureCode": "api_calls", "value": 5}),
     "testClock.advance": ("/test-clock", {"advanceDays": 1}),
@@ -280,6 +294,27 @@ WRONG: dict[str, dict[str, list[Any]]] = {
         "maximum": NOT_DECIMAL,
         "currency": [*NOT_TEXT, "", "usd", "XXX", "US\n"],
     },
+    "creditPacks.create": {
+        "name": [*NOT_TEXT, None, GONE, "", "n" * 201],
+        "credits": [*NOT_AMOUNT, None, GONE, 0, 10.5],
+        "price": [*NOT_AMOUNT, None, GONE],
+        "description": [*NOT_TEXT, "d" * 2001],
+        "isActive": [*NOT_FLAG, None],
+    },
+    "creditPacks.update": {
+        "name": [*NOT_TEXT, None, "", "n" * 201],
+        "credits": [*NOT_AMOUNT, None, 0, 10.5],
+        "price": [*NOT_AMOUNT, None],
+        "description": [*NOT_TEXT, "d" * 2001],
+        "isActive": [*NOT_FLAG, None],
+    },
+    "subscriptions.purchaseCredits": {"creditPackId": [*NOT_TEXT, None, GONE]},
+    "subscriptions.topupBalance": {"amount": [*NOT_AMOUNT, None, GONE, 0]},
+    "subscriptions.adjustBalance": {
+        "amount": ["5", True, [], {}, None, GONE, 0, 0.5, 10**40, -(10**40)],
+        "reason": [*NOT_TEXT, "r" * 2001],
+        "type": [*NOT_TEXT, "", "plan_credits", "balance"],
+    },
     "ai.createPrice": {
         "model": NOT_MODEL,
         "inputPerMillion": [*NOT_DECIMAL, None, GONE, "1000000.1"],
@@ -384,6 +419,11 @@ def test_a_wrong_field_is_named(shop: Organization, name: str, field: str) -> No
         ("subscriptions.create", {"priceId": "pp_1"}, 404, "price_not_found", None),
         ("subscriptions.create", {"billingInterval": "yearly"}, 409, "no_prices_configured", None),
         ("subscriptions.uncancel", {}, 409, "not_scheduled_for_cancellation", None),
+        ("creditPacks.create", {"name": "Taken"}, 409, "duplicate", None),
+        ("creditPacks.update", {"name": "Taken"}, 409, "duplicate", None),
+        ("subscriptions.purchaseCredits", {}, 404, "credit_pack_not_found", None),
+        ("subscriptions.purchaseCredits", {"creditPackId": "pack"}, 404, "credit_pack_not_found", None),
+        ("subscriptions.adjustBalance", {"amount": -11}, 402, "insufficient_credits", None),
         ("usage.check", {"customerId": "nobody"}, 404, "customer_not_found", None),
         ("usage.check", {"customerId": "bob"}, 404, "no_active_subscription", None),
         ("usage.check", {"featureCode": "unheard_of"}, 404, "feature_not_found", None),
@@ -644,7 +684,7 @@ def test_an_event_is_an_object(shop: Organization, body: bytes) -> None:
     refusal(shop.http.post(BATCH, content=body, headers=JSON), 400, "validation_error", "events")
 
 
-@pytest.mark.parametrize("name", sorted(WITH_BODY - {"customers.update", "features.update", "plans.update", "plans.updatePrice", "plans.updateFeature", "subscriptions.cancel", "usage.void", "usage.revertCorrection"}))  # fmt: skip
+@pytest.mark.parametrize("name", sorted(WITH_BODY - {"customers.update", "features.update", "plans.update", "plans.updatePrice", "plans.updateFeature", "creditPacks.update", "subscriptions.cancel", "usage.void", "usage.revertCorrection"}))  # fmt: skip
 def test_an_empty_body_is_an_empty_object(shop: Organization, name: str) -> None:
     refusal(send(shop, name, b""), 400, "validation_error")
 

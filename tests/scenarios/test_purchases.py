@@ -48,6 +48,7 @@ OPENED = "2026-03-10T09:00:00Z"
 @pytest.fixture
 def shop(open_at: Callable[[str], Organization]) -> Organization:
     made = open_at(OPENED)
+    add_feature(made)
     open_prepaid(made)
     return made
 
