@@ -49,31 +49,18 @@ def add_plan(
     *,
     price: int | None = 2900,
     interval: str = "monthly",
-    model: str = "metered",
-    grants: Json | None = None,
     promises: Mapping[str, Json] | None = None,
+    model: str = "metered",
+    grants: Mapping[str, int] | None = None,
     **more: Any,
 ) -> Json:
-    """A plan with one price (None: free) and what it promises of features that exist already.
-
-    `grants` are what a prepaid plan includes: its price says so, or the plan itself where it is free.
-    """
-    on_plan, on_price = (grants or {}, {}) if price is None else ({}, grants or {})
-    plan = done(
-        shop.http.post(
-            f"{API}/plans",
-            json={
-                "name": code,
-                "code": code,
-                "consumptionModel": model,
-                "isFree": price is None,
-                **on_plan,
-                **more,
-            },
-        )
-    )
+    """A plan with one price (None: free), what it promises of features that exist already, and what it grants of
+    credits or balance beforehand."""
+    free = price is None
+    body = {"name": code, "code": code, "consumptionModel": model, "isFree": free, **more}
+    plan = done(shop.http.post(f"{API}/plans", json=body | dict(grants or {}) if free else body))
     if price is not None:
-        body = {"billingInterval": interval, "price": price, **on_price}
+        body = {"billingInterval": interval, "price": price, **(grants or {})}
         done(shop.http.post(f"{API}/plans/{plan['id']}/prices", json=body))
     for feature, terms in (promises or {}).items():
         promise(shop, plan, feature, **terms)

@@ -220,7 +220,7 @@ WRONG: dict[str, dict[str, list[Any]]] = {
     "plans.create": {
         "name": [*NOT_TEXT, None, GONE, ""],
         "code": [*NOT_CODE, None, GONE],
-        "consumptionModel": [*NOT_TEXT, "prepaid", "credits", "balance"],
+        "consumptionModel": [*NOT_TEXT, "prepaid"],
         "isPublic": NOT_FLAG,
         "isFree": NOT_FLAG,
         "metadata": ["text", 5, []],
@@ -241,13 +241,16 @@ WRONG: dict[str, dict[str, list[Any]]] = {
         "includedAmount": NOT_NUMBER,
         "unlimited": NOT_FLAG,
         "overage": ["text", [], 5],
-        "pricingMode": [*NOT_TEXT, "ai_model", "free"],
+        "pricingMode": [*NOT_TEXT, "free"],
         "price": NOT_PRICE,
         "minimumAmount": NOT_DECIMAL,
         "maximumAmount": NOT_DECIMAL,
         "validFrom": [*NOT_TEXT, "", "tomorrow", "2026-04-01", "2026-04-31T00:00:00Z"],
     },
     "plans.updateFeature": {
+        "pricingMode": [*NOT_TEXT, "ai_model", "free"],
+        "creditsPerUnit": [*NOT_NUMBER, 5],
+        "margin": [*NOT_NUMBER, 5],
         "includedAmount": NOT_NUMBER,
         "unlimited": NOT_FLAG,
         "overage": ["text", [], 5],
@@ -269,6 +272,10 @@ WRONG: dict[str, dict[str, list[Any]]] = {
         "featureCode": [*NOT_CODE, None, GONE],
         "quantity": [*NOT_NUMBER, 0, 1e-13],
         "externalId": [*NOT_TEXT, "", "bob"],
+        "timestamp": [*NOT_TEXT, "", "soon", "2099-01-01T00:00:00Z"],
+        "properties": ["text", 5, True],
+        "model": [*NOT_TEXT, ""],
+        "inputTokens": ["5", True, -1, 0.5],
     },
     "usage.set": {
         "customerId": [*NOT_TEXT, "", GONE, "c" * 201],
@@ -781,8 +788,8 @@ BAD_EVENTS: list[tuple[Any, int, str, Any]] = [
     ({"properties": properties(*((f"p{each}", "v") for each in range(51)))}, 400, "validation_error", "properties"),
     ({"properties": properties(("p" * 101, "v"))}, 400, "validation_error", "properties[0]"),
     ({"properties": properties(("p", "v" * 1001))}, 400, "validation_error", "properties[0]"),
-    *[({name: "5"}, 422, "pricing_mode_mismatch", None) for name in ("inputTokens", "outputTokens", "cacheReadTokens", "cacheWriteTokens")],
-    ({"model": '"gpt-4o"'}, 422, "pricing_mode_mismatch", None),
+    *[({name: "5"}, 400, "validation_error", "model") for name in ("inputTokens", "outputTokens", "cacheReadTokens", "cacheWriteTokens")],
+    ({"model": '"gpt-4o"'}, 400, "validation_error", "inputTokens"),
 ]  # fmt: skip
 
 

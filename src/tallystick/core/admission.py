@@ -270,9 +270,14 @@ def _spend(
         subscription_id=life.subscription_id,
         period_index=None if ended else index,
         included=prepaid.grants(life.price_id),
-        overdraft=prepaid.overdraft and not ended and life.status is not Status.TRIALING,
+        overdraft=not ended and may_overdraw(prepaid, life),
         shares=tuple(shares),
     )
+
+
+def may_overdraw(prepaid: Prepaid, life: Life) -> bool:
+    """Nothing is owed on trial."""
+    return prepaid.overdraft and life.status is not Status.TRIALING
 
 
 def insufficient(wallet: Wallet, cost: Decimal, *, param: str = "value") -> Problem:

@@ -128,6 +128,10 @@ class Wallet:
     def covers(self, cost: Decimal) -> bool:
         return cost <= self.remaining
 
+    def pays(self, cost: Decimal, *, overdraft: bool) -> bool:
+        """Whether usage of that cost is accepted: all of it is there, or may be owed; what is free always is."""
+        return not cost or overdraft or self.covers(cost)
+
     def spent(self, cost: Decimal) -> "Wallet":
         """Plan credits first, then purchased ones; a balance may be overdrawn. Whether it may is asked before."""
         if self.model is Model.BALANCE:

@@ -12,12 +12,12 @@ from decimal import Decimal
 from uuid import UUID
 
 from tallystick.core.catalog import Catalogue, Terms
-from tallystick.core.events import AiCall
+from tallystick.core.events import AiCall, UsageEvent
 from tallystick.core.meters import Meter
 from tallystick.core.subscriptions import Standing
 from tallystick.core.tokens import TokenCharge
 from tallystick.core.wallets import Model, Prepaid, included_balance
-from tallystick.errors import Problem
+from tallystick.errors import FieldError, InvalidRequest, Problem
 from tallystick.flows.price_tokens import PriceBook, load_prices, price
 from tallystick.store import catalog, customers, db, organizations
 from tallystick.store.db import Conn
@@ -37,6 +37,17 @@ class Book:
     def price_tokens(self, call: AiCall, margin_bps: int, at: datetime) -> TokenCharge:
         """What an AI call costs. Raises model_not_found."""
         return price(self.prices, call.model, call.counts, margin_bps, at)
+
+    def standing_of(self, event: UsageEvent) -> Standing:
+        """Who an event is of; everybody it names was learnt before."""
+        standing = self.standings.get(event.customer)
+        if standing is None:
+            raise Problem(
+                "customer_not_found", f"There is no customer {event.customer!r}.", param="customerId"
+            )
+        if event.also_customer is not None and self.standings.get(event.also_customer) != standing:
+            raise InvalidRequest(FieldError("externalId", "names another customer than customerId"))
+        return standing
 
     def now(self, wall: datetime) -> datetime:
         """The organization's clock: its test clock if it has one, else the wall clock."""

@@ -72,7 +72,7 @@ class Wallets:
             return None
         purse = self._purses[WalletKey(each.standing.customer_id, spend.subscription_id)]
         before, cost = purse.stands, spend.cost
-        if cost and not spend.overdraft and not before.covers(cost):
+        if not before.pays(cost, overdraft=spend.overdraft):
             return insufficient(before, cost)
         purse.stands = after = before.spent(cost)
         each.draw = Draw(after.model, cost, after.remaining, not spend.overdraft and after.remaining <= 0)

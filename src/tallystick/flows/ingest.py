@@ -20,7 +20,7 @@ from tallystick.core.events import StoredEvent
 from tallystick.core.money import ZERO
 from tallystick.core.subscriptions import Standing
 from tallystick.core.times import hour_of, show_instant
-from tallystick.errors import FieldError, InvalidRequest, Problem, must
+from tallystick.errors import Problem, must
 from tallystick.flows.books import Book, Books
 from tallystick.flows.drafts import Accepted, Draft, Outcome, Work
 from tallystick.flows.draw_on_limits import Limits
@@ -79,9 +79,7 @@ async def _attempt(
     outcomes: list[Outcome | None] = [None] * len(drafts)
     now = book.now(wall)
     latest = max(now, wall)
-    references = {draft.event.customer for draft in drafts}
-    references.update(draft.event.also_customer for draft in drafts if draft.event.also_customer)
-    await books.learn(conn, book, references)
+    await books.learn(conn, book, {each for draft in drafts for each in draft.event.customers})
 
     work: dict[int, Work] = {}
     for position, (draft, identity) in enumerate(zip(drafts, new_ids(len(drafts)), strict=True)):
@@ -154,13 +152,7 @@ async def _take(
 def _standing(book: Book, draft: Draft) -> Standing:
     if draft.api_key_id in book.revoked_keys:
         raise Problem("unauthorized")
-    event = draft.event
-    standing = book.standings.get(event.customer)
-    if standing is None:
-        raise Problem("customer_not_found", f"There is no customer {event.customer!r}.", param="customerId")
-    if event.also_customer is not None and book.standings.get(event.also_customer) != standing:
-        raise InvalidRequest(FieldError("externalId", "names another customer than customerId"))
-    return standing
+    return book.standing_of(draft.event)
 
 
 def _judge(book: Book, draft: Draft, standing: Standing, now: datetime, latest: datetime) -> Admitted:

@@ -7,6 +7,7 @@ from decimal import Decimal
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
+from tallystick.core.times import Period
 from tallystick.core.wallets import Cause, Crossing, Model, Movement, Wallet
 from tallystick.store import columns
 from tallystick.store.db import Conn, new_ids, rows
@@ -126,6 +127,19 @@ async def overdraft(conn: Conn, *, key: WalletKey, period_index: int) -> Overdra
     )
     unlike = [(each[0], each[1], each[2]) for each in posted if each[1] != each[2]]
     return Overdraft(sums[0][0], sums[0][1], sum(each[3] for each in posted), unlike)
+
+
+async def deducted(conn: Conn, *, customer_id: UUID, event_code: str, span: Period) -> Decimal:
+    """What the events of a code that happened in a span took, all of them read; what was taken back is not there."""
+    found = await rows(
+        conn,
+        """SELECT coalesce(sum(deducted), 0) FROM events
+            WHERE customer_id = %s AND occurred_at >= %s AND occurred_at < %s AND feature_code = %s
+              AND voids IS NULL AND voided IS NULL""",
+        (customer_id, span.start, span.end, event_code),
+    )
+    amount: Decimal = found[0][0]
+    return amount
 
 
 class Entry(NamedTuple):
