@@ -7,7 +7,7 @@ from typing import Any
 
 from tallystick.core.invoicing import Part
 from tallystick.core.meters import Aggregation
-from tallystick.core.money import exponent, from_minor, text, to_minor
+from tallystick.core.money import RATE_SCALE, exponent, from_minor, plain, text, to_minor
 
 _MEASURED = {
     Aggregation.SUM: "the sum of {what}",
@@ -51,6 +51,8 @@ def explain(
             f"{money(proof['featuresAmount'], currency)}, and {money(proof['amountBefore'], currency)} had been "
             f"added before. The line is what is missing: {money(amount, currency)}.",
         ]
+    if part == Part.OVERDRAFT:
+        return [_period(proof), _overdraft(proof, amount, currency)]
     sentences = [_period(proof), _meter(proof)]
     if part in (Part.USAGE, Part.DIFFERENCE):
         sentences.append(_events(proof, dropped))
@@ -61,6 +63,14 @@ def explain(
     sentences += [_component(each, currency) for each in proof["components"]]
     sentences.append(_rounding(proof, amount, currency, part))
     return sentences
+
+
+def _overdraft(proof: Mapping[str, Any], amount: int, currency: str) -> str:
+    exact = plain(Decimal(proof["overdrawn"]) / RATE_SCALE)
+    said = f"Usage took {text(exact)} {currency} more from the balance than was in it"
+    if exact == from_minor(amount, currency):
+        return f"{said}: exactly {money(amount, currency)}."
+    return f"{said}, rounded once, half up, to {money(amount, currency)}."
 
 
 def money(minor: int, currency: str) -> str:

@@ -17,9 +17,16 @@ from tallystick.core import ids
 from tallystick.core.adjustments import Rated, Usage, rate_period
 from tallystick.core.catalog import Terms, minimum_over
 from tallystick.core.evidence import Basis, PlanPeriod, frozen_basis, frozen_span
-from tallystick.core.invoicing import Line, Part, difference_line, plan_minimum_line, usage_lines
+from tallystick.core.invoicing import (
+    Line,
+    Part,
+    difference_line,
+    overdraft_line,
+    plan_minimum_line,
+    usage_lines,
+)
 from tallystick.core.meters import Fold, Meter, merge
-from tallystick.core.money import from_minor, text
+from tallystick.core.money import ZERO, from_minor, text
 from tallystick.core.price_shapes import to_json
 from tallystick.core.pricing import Percentage
 from tallystick.core.proof import set_digest
@@ -27,12 +34,13 @@ from tallystick.core.times import Period, show_instant
 from tallystick.errors import TallystickError
 from tallystick.flows.read_usage import Piece, Reader, joined, slices
 from tallystick.flows.settle_late import billed_so_far
-from tallystick.store import catalog, invoices, late
+from tallystick.store import catalog, invoices, late, wallets
 from tallystick.store.db import Conn
 from tallystick.store.invoices import Invoice, InvoiceLine
 from tallystick.store.late import ClosedPeriod
 from tallystick.store.organizations import Organization
 from tallystick.store.proving import Span
+from tallystick.store.wallets import WalletKey
 
 _UNREADABLE: Final = (
     ArithmeticError,
@@ -137,6 +145,8 @@ class Checking:
                 report.differences.append("the line holds no evidence it could be derived from")
             elif line.part == Part.PLAN_MINIMUM:
                 report.differences += await self._plan_minimum(line, line.evidence)
+            elif line.part == Part.OVERDRAFT:
+                report.differences += await self._overdraft(line, line.evidence)
             elif line.feature_id is None:
                 report.differences.append("the line names no feature whose usage it bills")
             else:
@@ -215,12 +225,7 @@ class Checking:
         closed = await self._closed(line)
         if closed is None:
             return [_NOT_CLOSED]
-        lived = PlanPeriod(
-            proof["period"]["index"],
-            frozen_span(proof["instants"]),
-            proof["period"]["timezone"],
-            proof["chainPosition"],
-        )
+        lived = _lived(proof)
         earlier = await self._earlier(line)
         made = plan_minimum_line(
             lived,
@@ -235,6 +240,19 @@ class Checking:
             *_differ("the minimum", None if asked is None else text(asked), proof["minimum"]),
             *_compare(line, proof, made, ()),
         ]
+
+    async def _overdraft(self, line: InvoiceLine, proof: Mapping[str, Any]) -> list[str]:
+        """What the ledger says the balance went below zero by, in the period it was lived in."""
+        closed = await self._closed(line)
+        if closed is None:
+            return [_NOT_CLOSED]
+        lived = _lived(proof)
+        key = WalletKey(self.invoice.customer_id, closed.subscription_id)
+        told = await wallets.overdrawn(self.conn, [(key, closed.period_index)])
+        made = overdraft_line(
+            lived, overdrawn=told.get(closed.subscription_id, ZERO), currency=self.invoice.currency
+        )
+        return [*_other_period(closed, line, lived, self.invoice), *_compare(line, proof, made, ())]
 
     async def _closed(self, line: InvoiceLine) -> ClosedPeriod | None:
         if line.subscription_id is None or line.usage_period is None:
@@ -265,6 +283,15 @@ class Checking:
                 f"late usage of the meter goes by {meter.late_policy}, the line says {proof['policy']}"
             )
         return [*found, *_other_meter(basis.meter, meter)]
+
+
+def _lived(proof: Mapping[str, Any]) -> PlanPeriod:
+    return PlanPeriod(
+        proof["period"]["index"],
+        frozen_span(proof["instants"]),
+        proof["period"]["timezone"],
+        proof["chainPosition"],
+    )
 
 
 def _rated(basis: Basis, pieces: Sequence[Piece]) -> Rated:
