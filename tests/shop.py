@@ -50,17 +50,21 @@ def add_plan(
     price: int | None = 2900,
     interval: str = "monthly",
     promises: Mapping[str, Json] | None = None,
+    model: str = "metered",
+    grants: Json | None = None,
+    blocks: bool | None = None,
 ) -> Json:
-    """A plan with one price (None: free) and what it promises of features that exist already."""
-    plan = done(
-        shop.http.post(
-            f"{API}/plans",
-            json={"name": code, "code": code, "consumptionModel": "metered", "isFree": price is None},
-        )
-    )
+    """A plan with one price (None: free) and what it promises of features that exist already.
+
+    What a prepaid plan `grants` is said by its price, or by the plan when it is free.
+    """
+    body: Json = {"name": code, "code": code, "consumptionModel": model, "isFree": price is None}
+    if blocks is not None:
+        body["blockOnExhaustion"] = blocks
+    plan = done(shop.http.post(f"{API}/plans", json=body | ((grants or {}) if price is None else {})))
     if price is not None:
-        body = {"billingInterval": interval, "price": price}
-        done(shop.http.post(f"{API}/plans/{plan['id']}/prices", json=body))
+        priced = {"billingInterval": interval, "price": price, **(grants or {})}
+        done(shop.http.post(f"{API}/plans/{plan['id']}/prices", json=priced))
     for feature, terms in (promises or {}).items():
         promise(shop, plan, feature, **terms)
     return plan
