@@ -23,9 +23,11 @@ from tallystick.flows import reconcile
 from tallystick.flows.books import load_catalogue
 from tallystick.flows.measure_usage import measure_usage
 from tallystick.flows.rules import RULES, Found
-from tallystick.store import events, subscriptions
-from tallystick.store.db import CONNECTION, Conn, rows
-from tests.conftest import Organization
+from tallystick.store import events, organizations, subscriptions
+from tallystick.store.db import CONNECTION, Conn, Database, bump, rows
+from tests.audit_wallets import wallets_equal_their_ledger
+from tests.conftest import Organization, beside_the_server
+from tests.literals import at
 
 T = TypeVar("T")
 _LOOKED_UP = 100  # events that are also read back one by one
@@ -55,6 +57,17 @@ def select(database_url: str, query: Any, *params: object) -> list[tuple[Any, ..
     return ask(database_url, act)
 
 
+def let_time_pass(database_url: str, shop: Organization, to: str) -> None:
+    """The clock moves, and nothing that falls due on the way has been done yet."""
+
+    async def act(database: Database) -> None:
+        async with database.transaction() as conn:
+            await organizations.set_clock(conn, organization_id=organization_id(shop), to=at(to))
+            await bump(conn, organization_id=organization_id(shop))
+
+    beside_the_server(database_url, act)
+
+
 def stored_keys(database_url: str, shop: Organization) -> dict[str, int]:
     """How many events each key of the organization has: never more than one."""
     found = select(
@@ -81,6 +94,7 @@ def audit(database_url: str, shop: Organization) -> int:
         await _rollups_equal_events(conn, organization)
         await _limit_counters_equal_usage(conn, organization)
         await _rules_are_kept(conn, organization)
+        await wallets_equal_their_ledger(conn, organization)
         return await _chain_verifies(conn, organization)
 
     return ask(database_url, act)

@@ -20,9 +20,9 @@ from tallystick.app import wall
 from tallystick.core import ids
 from tallystick.flows.close_period import close_period
 from tallystick.flows.settle_late import settle_due, settle_late
-from tallystick.store import db, health, late, organizations
+from tallystick.store import health, late
 from tallystick.store.db import Conn, Database, rows
-from tests.audit import ask, audit, organization_id, select
+from tests.audit import ask, audit, let_time_pass, organization_id, select
 from tests.conftest import MakeOrganization, Organization, beside_the_server
 from tests.literals import at
 from tests.scenarios.proving import late_events, usage_of, verified, verify
@@ -459,17 +459,6 @@ def test_two_subscriptions_of_one_customer_do_not_both_bill_what_is_late(
 
 
 # What arrives in between -----------------------------------------------------------------------------------
-
-
-def let_time_pass(database_url: str, shop: Organization, to: str) -> None:
-    """The clock moves, and nothing that falls due on the way has been done yet."""
-
-    async def act() -> None:
-        async with opened(Database(database_url, size=2)) as database, database.transaction() as conn:
-            await organizations.set_clock(conn, organization_id=organization_id(shop), to=at(to))
-            await db.bump(conn, organization_id=organization_id(shop))
-
-    asyncio.run(act())
 
 
 IN_JANUARY, IN_FEBRUARY = "2025-01-22T00:00:00Z", "2025-03-01T00:00:00Z"

@@ -248,8 +248,9 @@ async def cancel(
         raise Problem("one_time_subscription_not_cancelable")
     at_once = immediate or subscription.price_id is None or subscription.state is not Status.ACTIVE
     if at_once:
+        # The wallet before the version: who pays from it holds it when they come to the head.
+        await end_wallet(conn, organization=organization, subscription=subscription, now=now)
         ended = await end(conn, subscription=subscription, reason=reason, now=now)
-        await end_wallet(conn, organization=organization, subscription=ended, now=now)
         if subscription.period_start is None:
             return ended
         # What was used since the period began is still owed: the open period ends here and is closed as any other.
