@@ -15,7 +15,8 @@ from tallystick.core.catalog import Feature, FeatureType
 from tallystick.core.events import NO_PROPERTIES, UsageEvent
 from tallystick.core.meters import Aggregation, LatePolicy
 from tallystick.flows.books import Books
-from tallystick.flows.ingest import Accepted, Draft, ingest
+from tallystick.flows.drafts import Accepted, Draft
+from tallystick.flows.ingest import ingest
 from tallystick.flows.open_organization import open_organization
 from tallystick.flows.publish_catalog import (
     MeterSpec,

@@ -49,17 +49,31 @@ def add_plan(
     *,
     price: int | None = 2900,
     interval: str = "monthly",
+    model: str = "metered",
+    grants: Json | None = None,
     promises: Mapping[str, Json] | None = None,
+    **more: Any,
 ) -> Json:
-    """A plan with one price (None: free) and what it promises of features that exist already."""
+    """A plan with one price (None: free) and what it promises of features that exist already.
+
+    `grants` are what a prepaid plan includes: its price says so, or the plan itself where it is free.
+    """
+    on_plan, on_price = (grants or {}, {}) if price is None else ({}, grants or {})
     plan = done(
         shop.http.post(
             f"{API}/plans",
-            json={"name": code, "code": code, "consumptionModel": "metered", "isFree": price is None},
+            json={
+                "name": code,
+                "code": code,
+                "consumptionModel": model,
+                "isFree": price is None,
+                **on_plan,
+                **more,
+            },
         )
     )
     if price is not None:
-        body = {"billingInterval": interval, "price": price}
+        body = {"billingInterval": interval, "price": price, **on_price}
         done(shop.http.post(f"{API}/plans/{plan['id']}/prices", json=body))
     for feature, terms in (promises or {}).items():
         promise(shop, plan, feature, **terms)

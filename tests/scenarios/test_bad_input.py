@@ -93,6 +93,16 @@ GOOD: dict[str, tuple[str, Json]] = {
         "/rating/preview",
         {"price": {"model": "per_unit", "unitAmount": "0.01"}, "quantity": "5"},
     ),
+    "ai.createPrice": (
+        "/ai/prices",
+        {
+            "model": "gpt-4o",
+            "inputPerMillion": "2.5",
+            "outputPerMillion": "10",
+            "validFrom": "2026-03-20T12:00:00Z",
+        },
+    ),
+    "ai.createAlias": ("/ai/aliases", {"alias": "fast", "model": "gpt-4o-mini"}),
     "invoices.verify": ("/invoices/{invoice}/verify", {}),
     "usage.void": ("/usage/events/{event}", {}),
     "usage.correct": (
@@ -146,6 +156,7 @@ NOT_DECIMAL: list[Any] = [
     "0.0000000000001",
 ]
 NOT_PRICE: list[Any] = [*NOT_TEXT, "0.01", {"model": None}, {"model": "free"}, {"unitAmount": "1"}]
+NOT_MODEL: list[Any] = [*NOT_TEXT, None, "", "gpt 4o", "gpt-4ö", "m" * 201, "m\n"]
 NOT_CODE: list[Any] = [*NOT_TEXT, "", "Api-Calls", "a b", "ä", "c" * 101, "a\n"]
 
 # Values that make a good body bad, field by field: always 400, and the field is named.
@@ -269,6 +280,16 @@ WRONG: dict[str, dict[str, list[Any]]] = {
         "maximum": NOT_DECIMAL,
         "currency": [*NOT_TEXT, "", "usd", "XXX", "US\n"],
     },
+    "ai.createPrice": {
+        "model": NOT_MODEL,
+        "inputPerMillion": [*NOT_DECIMAL, None, GONE, "1000000.1"],
+        "outputPerMillion": [*NOT_DECIMAL, None, GONE],
+        "cacheReadPerMillion": NOT_DECIMAL,
+        "cacheWritePerMillion": NOT_DECIMAL,
+        "validFrom": [*NOT_TEXT, "", "tomorrow", "2026-04-01", "2026-04-31T00:00:00Z"],
+        "validUntil": [*NOT_TEXT, "", "tomorrow", "2026-04-01", "2026-03-20T12:00:00Z"],
+    },
+    "ai.createAlias": {"alias": NOT_MODEL, "model": [*NOT_MODEL, "fast"]},
     "usage.void": {"reason": [*NOT_TEXT, "r" * 2001]},
     "usage.correct": {
         "customerId": [*NOT_TEXT, None, GONE],
@@ -375,6 +396,8 @@ def test_a_wrong_field_is_named(shop: Organization, name: str, field: str) -> No
         ("testClock.processBilling", {}, 410, "endpoint_deprecated", None),
         ("apiKeys.create", {"permissions": {"moon": ["read"]}}, 400, "validation_error", "permissions.moon"),
         ("apiKeys.create", {"permissions": {"usage": ["write"]}}, 400, "validation_error", "permissions.usage"),
+        ("ai.createAlias", {"model": "gpt-4oo"}, 404, "model_not_found", None),
+        ("ai.createPrice", {"validFrom": None, "validUntil": "2026-03-20T12:00:00Z"}, 400, "validation_error", "validUntil"),
     ],
 )  # fmt: skip
 def test_a_request_that_cannot_be_done(
@@ -847,6 +870,8 @@ PAGED = [
     "transactions",
     "api-keys",
     "simulations",
+    "ai/models",
+    "ai/prices",
 ]
 BAD_LIMITS = ["0", "-1", "101", "1.5", "ten", "", " 5", "1e1", "²", "00000000199", "9" * 400]
 BAD_CURSORS = ["", "next", "1", "ftr_" + "0" * 26, "cus_", "2026-01-01T00:00:00Z", "a\0"]
@@ -867,6 +892,7 @@ def test_a_bad_limit_or_cursor_is_refused(shop: Organization, path: str) -> None
         ("invoices", {"status": "happy"}, "status"),
         ("transactions", {"status": "happy"}, "status"),
         ("invoices", {"subscriptionId": "1"}, "subscriptionId"),
+        ("ai/models", {"search": "m" * 201}, "search"),
         ("feature-access", {}, "customerId"),
         ("feature-access", {"customerId": ""}, "customerId"),
         ("feature-access/api_calls", {}, "customerId"),
@@ -891,7 +917,7 @@ ROUTES = sorted({operation.path for operation in OPERATIONS})
 
 def address(path: str, value: str) -> str:
     """The route with every parameter of its path replaced."""
-    for name in ("id", "code", "priceId", "featureId", "lineId"):
+    for name in ("id", "code", "priceId", "featureId", "lineId", "model"):
         path = path.replace(f"{{{name}}}", value)
     assert "{" not in path, path
     return API + path

@@ -26,8 +26,9 @@ PAGES = (
     "docs/prices.md",
     "docs/late.md",
     "docs/simulations.md",
+    "docs/ai.md",
 )
-EXPECTED_REFUSALS = {"duplicate", "customer_not_found"}
+EXPECTED_REFUSALS = {"duplicate", "customer_not_found", "model_not_found"}
 
 
 def blocks(page: str, language: str = "bash") -> list[str]:
@@ -90,6 +91,23 @@ def test_the_report_on_the_page_of_simulations_is_what_its_commands_answer(told:
     page = (ROOT / "docs/simulations.md").read_text().replace("\n", " ")
     sizes = f"At most {limits.SIMULATION_MONTHS_MAX} months, {limits.SIMULATION_PERIODS_MAX:,} periods"
     assert f"{sizes} and {limits.SIMULATION_CUSTOMERS_MAX:,} customers at once" in page
+
+
+def test_the_models_on_the_page_of_ai_cost_what_its_commands_answer(told: str) -> None:
+    answers = [json.loads(line) for line in told.splitlines() if '"object":"ai_model"' in line]
+    listed, catalogue, own, alias = answers
+    cost, shown = map(json.loads, blocks("docs/ai.md", "json"))
+    assert shown == part_of(catalogue, shown)
+    assert "openai/gpt-4o" in [each["id"] for each in listed["data"]]
+    assert (own["price"]["inputPerMillion"], alias["id"]) == ("2.2", "openai/gpt-4o")
+    (refusal,) = (json.loads(line)["error"] for line in told.splitlines() if "model_not_found" in line)
+    assert refusal["details"]["nearest"][0] == "gpt-4o"
+    example = next(
+        each
+        for each in json.loads((ROOT / "contract/cases/worked.json").read_text())
+        if each["id"] == "ai.cost_cached"
+    )
+    assert cost == example
 
 
 def test_the_page_of_proof_shows_what_its_commands_answer(told: str) -> None:

@@ -58,6 +58,10 @@ def two(server: Server, database_url: str) -> Iterator[Two]:
         "line": lines[0][1],
         "transaction": done(a.http.get(f"{API}/transactions"))["data"][0]["id"],
         "key": done(a.http.get(f"{API}/api-keys"))["data"][0]["id"],
+        "ai_price": done(a.http.post(f"{API}/ai/prices", json=PRICED | {"model": "only-as"}))["id"],
+        "ai_alias": done(a.http.post(f"{API}/ai/aliases", json={"alias": "as-own", "model": "only-as"}))[
+            "id"
+        ],
         "correction": done(a.http.post(f"{API}/usage/corrections", json=CORRECTED | {"customerId": "ada"}))[
             "id"
         ],
@@ -87,6 +91,7 @@ CORRECTED: dict[str, Any] = {
     "end": "2026-03-22T00:00:00Z",
     "events": [{"timestamp": "2026-03-21T00:00:00Z", "value": 1}],
 }
+PRICED = {"inputPerMillion": "1", "outputPerMillion": "2"}
 CASES: dict[str, Case] = {
     "customers.create": Case("/customers", body={"id": "ada", "email": "b@example.com"}),
     "customers.createBatch": Case("/customers/batch", body={"customers": [{"id": "eve", "email": "b@example.com"}]}),
@@ -160,6 +165,14 @@ CASES: dict[str, Case] = {
     ),
     "simulations.list": Case("/simulations"),
     "simulations.get": Case("/simulations/{simulation}", "simulation_not_found"),
+    "ai.listModels": Case("/ai/models", query={"search": "gpt-4o"}),
+    "ai.getModel": Case("/ai/models/only-as", "model_not_found"),
+    "ai.createPrice": Case("/ai/prices", body=PRICED | {"model": "mine"}),
+    "ai.listPrices": Case("/ai/prices", query={"model": "only-as"}),
+    "ai.deletePrice": Case("/ai/prices/{ai_price}", "price_not_found"),
+    "ai.createAlias": Case("/ai/aliases", "model_not_found", body={"alias": "mine", "model": "only-as"}),
+    "ai.listAliases": Case("/ai/aliases"),
+    "ai.deleteAlias": Case("/ai/aliases/{ai_alias}", "not_found"),
     "rating.preview": Case(
         "/rating/preview", body={"price": {"model": "per_unit", "unitAmount": "0.01"}, "quantity": "5"}
     ),
@@ -275,6 +288,8 @@ def test_nothing_of_anothers_can_be_simulated(two: Two, asked: dict[str, Any], f
         "transactions",
         "subscriptions",
         "simulations",
+        "ai/prices",
+        "ai/aliases",
     ],
 )
 def test_lists_hold_only_what_is_ones_own(two: Two, path: str) -> None:
@@ -286,7 +301,7 @@ def test_lists_hold_only_what_is_ones_own(two: Two, path: str) -> None:
 
 @pytest.mark.parametrize(
     ("path", "name"),
-    [("invoices", "invoice"), ("usage/events", "event"), ("usage/late-events", "event"), ("customers", "customer"), ("transactions", "transaction"), ("api-keys", "key"), ("simulations", "simulation"), ("usage/corrections", "correction")],
+    [("invoices", "invoice"), ("usage/events", "event"), ("usage/late-events", "event"), ("customers", "customer"), ("transactions", "transaction"), ("api-keys", "key"), ("simulations", "simulation"), ("usage/corrections", "correction"), ("ai/prices", "ai_price")],
 )  # fmt: skip
 def test_anothers_cursor_opens_nothing(two: Two, path: str, name: str) -> None:
     listed = done(two.b.http.get(f"{API}/{path}", params={"cursor": two.ids[name]}))
@@ -339,7 +354,7 @@ def test_sandbox_and_live_are_separate(make_organization: MakeOrganization) -> N
 
 def fits_path(operation: Operation) -> str:
     path = operation.path
-    for name in ("id", "code", "priceId", "featureId", "lineId"):
+    for name in ("id", "code", "priceId", "featureId", "lineId", "model"):
         path = path.replace(f"{{{name}}}", "x")
     return API + path
 

@@ -787,6 +787,19 @@ def test_an_adjustment_is_among_the_events_of_its_line(open_at: Any) -> None:
     assert (summary["events"], summary["quantity"]) == (2, "12")
 
 
+def test_an_adjustment_counts_where_its_code_is_listened_to(open_at: Any) -> None:
+    """A meter that listens elsewhere from the next period on has not heard it: the audit folds its events anew."""
+    shop = open_at("2025-01-15T10:00:00Z")
+    open_shop(shop, "ada")
+    set_clock(shop, "2025-01-20T00:00:00Z")
+    done(track(shop, value=30))
+    done(shop.http.patch(f"{API}/features/api_calls", json={"eventCode": "requests"}))
+    done(shop.http.put(f"{API}/usage", json={"customerId": "ada", "featureCode": "api_calls", "value": 12}))
+    set_clock(shop, "2025-02-15T00:00:00Z")
+    (line,) = lines(invoices_of(shop, "ada")[-1], "feature_overage")
+    assert line["usedDecimal"] == "12"
+
+
 def test_a_meter_that_changes_counts_from_the_next_period(open_at: Any) -> None:
     """The closed line keeps the meter it was made with, and its events by that meter."""
     shop = open_at("2025-01-15T10:00:00Z")

@@ -62,9 +62,20 @@ def everything(shop: Organization) -> Json:
     """All that can be read of an organization whose clock stands still."""
     lists = {
         path: done(shop.http.get(f"{API}/{path}", params={"limit": "100"}))["data"]
-        for path in ("customers", "usage/events", "invoices", "transactions", "api-keys", "simulations")
+        for path in (
+            "customers",
+            "usage/events",
+            "invoices",
+            "transactions",
+            "api-keys",
+            "simulations",
+            "ai/prices",
+        )
     }
-    lists |= {path: done(shop.http.get(f"{API}/{path}"))["data"] for path in ("features", "subscriptions")}
+    lists |= {
+        path: done(shop.http.get(f"{API}/{path}"))["data"]
+        for path in ("features", "subscriptions", "ai/aliases")
+    }
     lists["plans"] = done(shop.http.get(f"{API}/plans", params={"includePrivate": "true"}))["data"]
     for key in lists["api-keys"]:
         del key["lastUsedAt"]

@@ -11,6 +11,7 @@ import psycopg
 
 from tallystick.cli import terminal
 from tallystick.cli.terminal import DatabaseUrl, DataDir, Json
+from tallystick.core.times import show_instant
 from tallystick.settings import Settings
 from tallystick.store import health, migrate
 from tallystick.store.embedded import EmbeddedError, embedded_postgres
@@ -76,6 +77,16 @@ def _database(conninfo: str) -> Iterator[Check]:
     if not waiting:
         yield _stuck("periods", "subscription", health.stuck_closes(conninfo))
         yield _stuck("late usage", "customer", health.stuck_late_usage(conninfo))
+        yield _books(conninfo)
+
+
+def _books(conninfo: str) -> Check:
+    at, broken = health.reconciled(conninfo)
+    if at is None:
+        return Check("books", True, "not reconciled yet; `tallystick reconcile` does it now")
+    said = "; ".join(f"{rule}: {offenders} offenders" for rule, offenders in broken)
+    names = f"{said}; `tallystick reconcile` names them" if broken else "every rule is kept"
+    return Check("books", not broken, f"reconciled {show_instant(at)}: {names}")
 
 
 def _stuck(name: str, whose: str, stuck: Sequence[tuple[UUID, str]]) -> Check:

@@ -46,12 +46,21 @@ def explain(
             f"The base price of {description}, {money(amount, currency)}, is charged in advance for the period "
             f"from {period['start']} to {period['end']} ({period['timezone']})."
         ]
+    if line_type == "one_time":
+        return [f"{description} was bought once, and {money(amount, currency)} was paid for it at once."]
     if part == Part.PLAN_MINIMUM:
         return [
             _period(proof),
             f"The plan's usage costs at least {proof['minimum']} {currency} a period; its features come to "
             f"{money(proof['featuresAmount'], currency)}, and {money(proof['amountBefore'], currency)} had been "
             f"added before. The line is what is missing: {money(amount, currency)}.",
+        ]
+    if part == Part.OVERDRAFT:
+        return [
+            _period(proof),
+            "Usage is paid from the balance as it arrives; each movement stands in the subscription's ledger.",
+            *(_component(each, currency) for each in proof["components"]),
+            _rounding(proof, amount, currency, part),
         ]
     sentences = [_period(proof), _meter(proof)]
     if part in (Part.USAGE, Part.DIFFERENCE):

@@ -61,6 +61,7 @@ def local_day(at: datetime, zone: str) -> date:
     return at.astimezone(ZoneInfo(zone)).date()
 
 
+@lru_cache(maxsize=1024)
 def first_instant(day: date, zone: str) -> datetime:
     """When `day` begins in `zone`: midnight, or, where the clocks jump over it, the instant after the jump."""
     where = ZoneInfo(zone)

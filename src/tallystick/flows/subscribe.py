@@ -13,6 +13,7 @@ from tallystick.core.money import from_minor, text
 from tallystick.core.subscriptions import Status, Step, move, periods_per_invoice
 from tallystick.core.times import Anchor, Period, boundary, local_day, period, show_instant
 from tallystick.errors import FieldError, InvalidRequest, Problem, must
+from tallystick.flows.fill_wallets import end_wallet, open_wallet
 from tallystick.flows.publish_catalog import find_plan, find_price
 from tallystick.store import catalog, customers, db, invoices, late, subscriptions
 from tallystick.store.catalog import Plan, PlanPrice
@@ -144,6 +145,7 @@ async def activate(
     if subscription.cancel_requested_at is not None:
         active = replace(active, cancel_at=paid_until(active))
     await subscriptions.update(conn, active)
+    await open_wallet(conn, organization=organization, subscription=active, now=now)
     return active
 
 
@@ -247,6 +249,7 @@ async def cancel(
     at_once = immediate or subscription.price_id is None or subscription.state is not Status.ACTIVE
     if at_once:
         ended = await end(conn, subscription=subscription, reason=reason, now=now)
+        await end_wallet(conn, organization=organization, subscription=ended, now=now)
         if subscription.period_start is None:
             return ended
         # What was used since the period began is still owed: the open period ends here and is closed as any other.

@@ -17,9 +17,16 @@ from tallystick.core import ids
 from tallystick.core.adjustments import Rated, Usage, rate_period
 from tallystick.core.catalog import Terms, minimum_over
 from tallystick.core.evidence import Basis, PlanPeriod, frozen_basis, frozen_span
-from tallystick.core.invoicing import Line, Part, difference_line, plan_minimum_line, usage_lines
+from tallystick.core.invoicing import (
+    Line,
+    Part,
+    difference_line,
+    overdraft_line,
+    plan_minimum_line,
+    usage_lines,
+)
 from tallystick.core.meters import Fold, Meter, merge
-from tallystick.core.money import from_minor, text
+from tallystick.core.money import ZERO, from_minor, text
 from tallystick.core.price_shapes import to_json
 from tallystick.core.pricing import Percentage
 from tallystick.core.proof import set_digest
@@ -27,14 +34,15 @@ from tallystick.core.times import Period, show_instant
 from tallystick.errors import TallystickError
 from tallystick.flows.read_usage import Piece, Reader, joined, slices
 from tallystick.flows.settle_late import billed_so_far
-from tallystick.store import catalog, invoices, late
+from tallystick.store import catalog, invoices, late, wallets
 from tallystick.store.db import Conn
 from tallystick.store.invoices import Invoice, InvoiceLine
 from tallystick.store.late import ClosedPeriod
 from tallystick.store.organizations import Organization
 from tallystick.store.proving import Span
+from tallystick.store.wallets import WalletKey
 
-_UNREADABLE: Final = (
+UNREADABLE: Final = (
     ArithmeticError,
     AssertionError,
     AttributeError,
@@ -58,6 +66,7 @@ _KEPT: Final = {
     "amountNow": "what the period comes to",
     "featuresAmount": "what the features come to",
     "amountBefore": "what its earlier lines said",
+    "overdrawn": "what the balance was overdrawn by",
 }
 _COLUMNS: Final = (  # of the line; what the evidence says of the same
     ("used", "used"),
@@ -142,17 +151,19 @@ class Checking:
     async def line(self, line: InvoiceLine) -> LineReport:
         report = LineReport(line)
         try:
-            if line.line_type == "plan_base":
-                report.differences += _base(line, self.invoice.currency)
+            if line.line_type in ("plan_base", "one_time"):
+                report.differences += _at_a_price(line, self.invoice.currency)
             elif line.part is None or line.evidence is None:
                 report.differences.append("the line holds no evidence it could be derived from")
             elif line.part == Part.PLAN_MINIMUM:
                 report.differences += await self._plan_minimum(line, line.evidence)
+            elif line.part == Part.OVERDRAFT:
+                await self._overdraft(report, line.evidence)
             elif line.feature_id is None:
                 report.differences.append("the line names no feature whose usage it bills")
             else:
                 await self._usage(report, line.feature_id, line.evidence)
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             report.differences.append(f"the line cannot be derived from its evidence: {error!r}")
         return report
 
@@ -217,12 +228,7 @@ class Checking:
         closed = self.published.closed(line)
         if closed is None:
             return [_NOT_CLOSED]
-        lived = PlanPeriod(
-            proof["period"]["index"],
-            frozen_span(proof["instants"]),
-            proof["period"]["timezone"],
-            proof["chainPosition"],
-        )
+        lived = _lived(proof)
         earlier = await self._earlier(line)
         made = plan_minimum_line(
             lived,
@@ -235,6 +241,32 @@ class Checking:
         return [
             *_other_period(closed, line, lived, self.invoice),
             *_differ("the minimum", None if asked is None else text(asked), proof["minimum"]),
+            *_compare(line, proof, made, ()),
+        ]
+
+    async def _overdraft(self, report: LineReport, proof: Mapping[str, Any]) -> None:
+        """What a balance was overdrawn by stands in the ledger, and each posting of usage is what its events took."""
+        line = report.line
+        closed = self.published.closed(line)
+        if closed is None:
+            report.differences.append(_NOT_CLOSED)
+            return
+        assert line.subscription_id is not None
+        lived = _lived(proof)
+        told = await wallets.overdraft(
+            self.conn,
+            key=WalletKey(self.invoice.customer_id, line.subscription_id),
+            period_index=lived.index,
+        )
+        report.events = told.events
+        made = overdraft_line(lived, overdrawn=told.overdrawn, currency=self.invoice.currency)
+        report.differences += [
+            *_other_period(closed, line, lived, self.invoice),
+            *_differ("what the movements until then come to", text(told.left), text(ZERO)),
+            *(
+                f"batch {batch}: its events took {text(taken)}, the ledger says {text(posted)}"
+                for batch, posted, taken in told.unlike
+            ),
             *_compare(line, proof, made, ()),
         ]
 
@@ -272,7 +304,7 @@ def spans_of(organization_id: UUID, customer_id: UUID, line: InvoiceLine) -> lis
     try:
         basis = frozen_basis(proof, line.feature_id, line.feature_id)
         return _spans(organization_id, customer_id, basis, _after(line, proof))
-    except _UNREADABLE:  # which the check will say
+    except UNREADABLE:  # which the check will say
         return []
 
 
@@ -364,8 +396,8 @@ def _events(proof: Mapping[str, Any], listed: Sequence[Piece]) -> Iterator[str]:
         yield from _differ("the digest of the events", digest, said["digest"])
 
 
-def _base(line: InvoiceLine, currency: str) -> Iterator[str]:
-    """A base price is what its evidence says: prices can be edited, and what was frozen counts."""
+def _at_a_price(line: InvoiceLine, currency: str) -> Iterator[str]:
+    """A base price or a purchase is what its evidence says: prices can be edited, and what was frozen counts."""
     said = (line.evidence or {})["amount"]
     for what, found in (
         ("the amount", text(from_minor(line.amount, currency))),
@@ -374,7 +406,16 @@ def _base(line: InvoiceLine, currency: str) -> Iterator[str]:
         if found != said:
             yield f"{what}: the evidence gives {said}, the line says {found}"
     if line.quantity != 1:
-        yield f"the quantity: a base price is charged once, the line says {text(line.quantity)}"
+        yield f"the quantity: a price is charged once, the line says {text(line.quantity)}"
+
+
+def _lived(proof: Mapping[str, Any]) -> PlanPeriod:
+    return PlanPeriod(
+        proof["period"]["index"],
+        frozen_span(proof["instants"]),
+        proof["period"]["timezone"],
+        proof["chainPosition"],
+    )
 
 
 def _other_period(

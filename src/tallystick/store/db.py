@@ -18,7 +18,8 @@ from psycopg_pool import AsyncConnectionPool
 Conn = AsyncConnection[TupleRow]
 
 # JSON columns hold numbers exactly: no float on the way in or out.
-set_json_dumps(msgspec.json.Encoder(decimal_format="number").encode)
+to_json: Final = msgspec.json.Encoder(decimal_format="number").encode
+set_json_dumps(to_json)
 set_json_loads(msgspec.json.Decoder(float_hook=Decimal).decode)
 
 
@@ -205,4 +206,10 @@ async def try_lock(conn: Conn, *, name: bytes) -> bool:
     cursor = await conn.execute(
         "SELECT pg_try_advisory_xact_lock(%s)", (int.from_bytes(name[:8], signed=True),)
     )
+    return bool((await the(cursor))[0])
+
+
+async def try_hold(conn: Conn, *, name: bytes) -> bool:
+    """An advisory lock as long as this connection lives; False when somebody else holds it."""
+    cursor = await conn.execute("SELECT pg_try_advisory_lock(%s)", (int.from_bytes(name[:8], signed=True),))
     return bool((await the(cursor))[0])

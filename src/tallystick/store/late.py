@@ -10,6 +10,7 @@ from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
 from tallystick.core.times import Period
+from tallystick.store import columns
 from tallystick.store.db import Conn, rows
 
 _CLOSED = """subscription_id, period_index, organization_id, customer_id, plan_id, timezone, period_start, period_end,
@@ -66,25 +67,23 @@ async def mark(
 
 
 async def close_set(conn: Conn, closed: Sequence[ClosedPeriod]) -> None:
-    async with conn.cursor() as many:
-        await many.executemany(
-            f"INSERT INTO closed_periods ({_CLOSED}) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
-            [
-                (
-                    each.subscription_id,
-                    each.period_index,
-                    each.organization_id,
-                    each.customer_id,
-                    each.plan_id,
-                    each.timezone,
-                    each.period_start,
-                    each.period_end,
-                    each.position,
-                    each.closed_at,
-                )
-                for each in closed
-            ],
-        )
+    await conn.execute(
+        f"""INSERT INTO closed_periods ({_CLOSED})
+            SELECT * FROM unnest(%s::uuid[], %s::bigint[], %s::uuid[], %s::uuid[], %s::uuid[], %s::text[],
+                                 %s::timestamptz[], %s::timestamptz[], %s::bigint[], %s::timestamptz[])""",
+        (
+            columns.uuids(each.subscription_id for each in closed),
+            columns.integers(each.period_index for each in closed),
+            columns.uuids(each.organization_id for each in closed),
+            columns.uuids(each.customer_id for each in closed),
+            columns.uuids(each.plan_id for each in closed),
+            columns.texts(each.timezone for each in closed),
+            columns.instants(each.period_start for each in closed),
+            columns.instants(each.period_end for each in closed),
+            columns.integers(each.position for each in closed),
+            columns.instants(each.closed_at for each in closed),
+        ),
+    )
 
 
 async def among(conn: Conn, *, customer_ids: list[UUID]) -> set[UUID]:

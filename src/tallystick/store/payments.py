@@ -51,13 +51,23 @@ _TRANSACTION = """t.id, t.customer_id, t.invoice_id, t.provider, t.provider_refe
     c.email AS customer_email, c.full_name AS customer_name"""
 
 
+_METHOD = "id, customer_id, provider, token, brand, last4, exp_month, exp_year, is_default, created_at"
+
+
 async def default_method(conn: Conn, *, customer_id: UUID) -> PaymentMethod | None:
     async with conn.cursor(row_factory=class_row(PaymentMethod)) as cursor:
         await cursor.execute(
-            """SELECT id, customer_id, provider, token, brand, last4, exp_month, exp_year, is_default, created_at
-                 FROM payment_methods WHERE customer_id = %s ORDER BY is_default DESC, id DESC LIMIT 1""",
+            f"""SELECT {_METHOD} FROM payment_methods
+                 WHERE customer_id = %s ORDER BY is_default DESC, id DESC LIMIT 1""",
             (customer_id,),
         )
+        return await cursor.fetchone()
+
+
+async def method(conn: Conn, *, method_id: UUID) -> PaymentMethod | None:
+    """One that something of ours refers to."""
+    async with conn.cursor(row_factory=class_row(PaymentMethod)) as cursor:
+        await cursor.execute(f"SELECT {_METHOD} FROM payment_methods WHERE id = %s", (method_id,))
         return await cursor.fetchone()
 
 
