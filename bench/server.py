@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
@@ -150,13 +150,32 @@ def postmaster_of(conninfo: str) -> int:
 
 def memory_of(*roots: int) -> int:
     """Bytes that these processes and their descendants take, shared pages divided among their sharers."""
+    return sum(map(_pss, _family(roots)))
+
+
+def processor_s_of(*roots: int) -> float:
+    """Seconds of processor time of these processes and their descendants, those that ended included."""
+    ticks = sum(map(_ticks, _family(roots)))
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def _family(roots: Iterable[int]) -> set[int]:
     family, grown = set(roots), True
     parents = _parents()
     while grown:
         children = {pid for pid, parent in parents.items() if parent in family} - family
         family |= children
         grown = bool(children)
-    return sum(map(_pss, family))
+    return family
+
+
+def _ticks(pid: int) -> int:
+    """Its own, and those of children it has waited for."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0
+    return sum(map(int, fields[11:15]))
 
 
 def _parents() -> dict[int, int]:
