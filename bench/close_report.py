@@ -58,7 +58,7 @@ def _facts(report: Report) -> str:
         [
             f"{machine['cores']} cores, {machine['processor']}, Python {machine['python']}",
             f"PostgreSQL {report.postgres['server_version']}: {settings}",
-            f"a month of {options.features} features, {options.events_per_feature:,} events each; ",
+            f"a month of {options.features} features, {options.events_per_feature:,} events each",
         ]
     )
 

@@ -38,7 +38,7 @@ from tallystick.core import ids
 from tallystick.store.embedded import EmbeddedError, embedded_postgres
 from tallystick.store.migrate import migrate
 
-REQUEST_TIMEOUT_S: Final = 1_800  # a move of the clock closes a month of everybody
+REQUEST_TIMEOUT_S: Final = 120
 console: Final = Console(stderr=True)
 
 
