@@ -27,6 +27,7 @@ from tallystick.api.wire import encode
 from tallystick.core.throttle import Throttle
 from tallystick.flows.batcher import Batcher
 from tallystick.flows.books import Books
+from tallystick.providers import ai_prices
 from tallystick.providers.sandbox import Sandbox
 from tallystick.settings import Settings
 from tallystick.store.db import Database
@@ -107,6 +108,7 @@ class Application:
         await receive()
         try:
             await self.database.open()
+            ai_prices.bundled()  # read now, not while the first call of a model waits
             _calm_collector()
             self.batcher.start()
             self.sweeper.start()

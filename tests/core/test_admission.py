@@ -11,6 +11,7 @@ from tallystick.core.catalog import Catalogue
 from tallystick.core.events import UsageEvent
 from tallystick.core.meters import Measured
 from tallystick.core.subscriptions import Standing, Status
+from tallystick.core.tokens import TokenCharge
 from tallystick.errors import Problem
 from tests.core.offers import LONG_AGO, catalogue, life, meter, standing, terms
 from tests.literals import D, P, at
@@ -31,7 +32,11 @@ def judged(
     *,
     latest: datetime | None = None,
 ) -> Admitted:
-    return admit(sent, offer, held or standing(life()), now=NOW, latest=latest or NOW)
+    return admit(sent, offer, held or standing(life()), now=NOW, latest=latest or NOW, price_tokens=unpriced)
+
+
+def unpriced(*_: Any) -> TokenCharge:
+    raise AssertionError("nothing here is priced by the token")
 
 
 def refusal(*args: Any, **more: Any) -> Problem:
@@ -194,4 +199,11 @@ def test_what_was_judged_before_changes_no_later_judgement(offer: Catalogue, whe
     assert judged(event("5", when), offer, held) == first == judged(event("5", when), offer)
     assert refusal(event(when="2030-01-01T00:00Z"), offer, held).param == "timestamp"
     with pytest.raises(Problem, match="no_active_subscription"):
-        admit(event(), offer, held, now=at("2026-03-25T00:00Z"), latest=at("2026-03-25T00:00Z"))
+        admit(
+            event(),
+            offer,
+            held,
+            now=at("2026-03-25T00:00Z"),
+            latest=at("2026-03-25T00:00Z"),
+            price_tokens=unpriced,
+        )

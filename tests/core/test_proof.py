@@ -54,7 +54,7 @@ def test_a_leaf_changes_when_any_field_changes(field: str, value: Any) -> None:
 
 
 def test_every_field_of_an_event_is_tried() -> None:
-    assert set(StoredEvent._fields) == set(CHANGES) | {"voided"}
+    assert set(StoredEvent._fields) == set(CHANGES) | {"voided", "draw"}
 
 
 def test_the_mark_that_an_event_was_taken_back_is_beside_the_facts() -> None:

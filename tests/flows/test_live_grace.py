@@ -16,7 +16,8 @@ from tallystick.core.events import UsageEvent
 from tallystick.core.times import add_months, first_instant
 from tallystick.flows.books import Books
 from tallystick.flows.close_period import close_period
-from tallystick.flows.ingest import Accepted, Draft, ingest
+from tallystick.flows.drafts import Accepted, Draft
+from tallystick.flows.ingest import ingest
 from tallystick.flows.settle_late import settle_due
 from tallystick.flows.subscribe import activate, cancel
 from tallystick.store import customers, db, invoices, organizations, subscriptions

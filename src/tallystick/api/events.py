@@ -7,11 +7,48 @@ from tallystick.core import ids
 from tallystick.core.events import StoredEvent
 from tallystick.core.money import plain, text
 from tallystick.core.times import show_instant
+from tallystick.core.tokens import TokenCharge
+from tallystick.core.wallets import Draw
 
 
 class Property(Out, kw_only=True):
     property: str
     value: str
+
+
+class Consumption(Out, kw_only=True):
+    """What a prepaid event took, in credits or in rate units of the balance; integers toward zero, and exact."""
+
+    model: str
+    deducted: int
+    deducted_decimal: str
+    remaining: int
+    remaining_decimal: str
+    blocked: bool
+
+
+class AiCost(Out, kw_only=True):
+    """What an AI call cost by one feature: whole rate units (10000 = 1.00), each rounded up, and exact major units."""
+
+    feature_code: str
+    model: str
+    priced_as: str
+    input_tokens: int
+    output_tokens: int
+    cache_read_tokens: int
+    cache_write_tokens: int
+    rates: dict[str, str | None]  # major units per million tokens
+    margin_bps: int
+    input_cost: int
+    output_cost: int
+    cache_read_cost: int
+    cache_write_cost: int
+    subtotal: int
+    margin: int
+    total: int
+    exact: dict[str, str]
+    price_source: str
+    price_valid_from: str | None
 
 
 class UsageEventOut(Out, kw_only=True):
@@ -24,6 +61,8 @@ class UsageEventOut(Out, kw_only=True):
     ts: str
     created_at: str
     properties: list[Property]
+    consumption: Consumption | Maybe = MISSING
+    ai_costs: list[AiCost] | Maybe = MISSING
     kind: str = "event"
     reason: str | None | Maybe = MISSING
     voids: str | Maybe = MISSING  # the event this one takes back
@@ -38,6 +77,45 @@ def _kind(event: StoredEvent) -> str:
     return "event" if event.adjusts is None else "adjustment"
 
 
+def show_cost(feature_code: str, charge: TokenCharge) -> AiCost:
+    cost = charge.cost
+    return AiCost(
+        feature_code=feature_code,
+        model=charge.model,
+        priced_as=charge.priced_as,
+        input_tokens=charge.counts.input,
+        output_tokens=charge.counts.output,
+        cache_read_tokens=charge.counts.cache_read,
+        cache_write_tokens=charge.counts.cache_write,
+        rates={name: None if rate is None else text(rate) for name, rate in charge.rates._asdict().items()},
+        margin_bps=charge.margin_bps,
+        input_cost=cost.input,
+        output_cost=cost.output,
+        cache_read_cost=cost.cache_read,
+        cache_write_cost=cost.cache_write,
+        subtotal=cost.subtotal,
+        margin=cost.margin,
+        total=cost.total,
+        exact={
+            **{name: text(each) for name, each in cost.exact._asdict().items()},
+            "total": text(cost.exact.total),
+        },
+        price_source=charge.source,
+        price_valid_from=None if charge.valid_from is None else show_instant(charge.valid_from),
+    )
+
+
+def _consumption(draw: Draw) -> Consumption:
+    return Consumption(
+        model=draw.model.value,
+        deducted=int(draw.deducted),
+        deducted_decimal=text(draw.deducted),
+        remaining=int(draw.remaining),
+        remaining_decimal=text(draw.remaining),
+        blocked=draw.blocked,
+    )
+
+
 def show(event: StoredEvent, reference: str, *, live: bool) -> UsageEventOut:
     return UsageEventOut(
         id=ids.show(ids.EVENT, event.id),
@@ -50,6 +128,7 @@ def show(event: StoredEvent, reference: str, *, live: bool) -> UsageEventOut:
         created_at=show_instant(event.received_at),
         # In one order, whatever the caller's was: a replay is rendered from the database, which keeps its own.
         properties=[Property(property=name, value=value) for name, value in sorted(event.properties.items())],
+        consumption=MISSING if event.draw is None else _consumption(event.draw),
         kind=_kind(event),
         reason=MISSING if event.adjusts is None and event.voids is None else event.reason,
         voids=ids.show(ids.EVENT, event.voids) if event.voids else MISSING,

@@ -15,7 +15,7 @@ from tallystick.core.events import UsageEvent, decode
 from tallystick.errors import FieldError, InvalidRequest, Problem
 from tallystick.flows.batcher import Batcher
 from tallystick.flows.books import Books
-from tallystick.flows.ingest import Accepted, Draft, Outcome
+from tallystick.flows.drafts import Accepted, Draft, Outcome
 from tallystick.store.db import Database
 from tallystick.store.organizations import ApiKey, Organization
 

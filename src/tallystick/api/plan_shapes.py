@@ -23,6 +23,8 @@ class CreatePlan(In, kw_only=True):
     is_free: bool = False
     block_on_exhaustion: bool | None = None
     minimum_amount: Any = None
+    included_balance: int | None = None
+    included_credits: int | None = None
     plan_group_id: str | None = None
     metadata: dict[str, Any] | None = None
 
@@ -33,6 +35,8 @@ class UpdatePlan(In, kw_only=True):
     metadata: dict[str, Any] | None | Maybe = MISSING
     is_public: bool | Maybe = MISSING
     minimum_amount: Any = MISSING
+    included_balance: int | None | Maybe = MISSING
+    included_credits: int | None | Maybe = MISSING
 
 
 class SetVisibility(In, kw_only=True):
@@ -55,6 +59,8 @@ class UpdatePrice(In, kw_only=True):
     price: Amount | Maybe = MISSING
     is_default: bool | Maybe = MISSING
     trial_days: int | Maybe = MISSING
+    included_balance: int | None | Maybe = MISSING
+    included_credits: int | None | Maybe = MISSING
     metadata: dict[str, Any] | Maybe = MISSING
 
 
@@ -95,6 +101,8 @@ class UpdatePlanFeature(In, kw_only=True):
     maximum_amount: Any = None
     valid_from: str | None = None
     credits_per_unit: int | None = None
+    pricing_mode: Literal["fixed", "ai_model"] | None = None
+    margin: int | None = None
 
 
 class Overage(Out, kw_only=True):
@@ -117,6 +125,9 @@ class PlanFeatureItem(Out, kw_only=True):
     price: dict[str, Any] | None
     minimum_amount: str | None
     maximum_amount: str | None
+    credits_per_unit: int | None
+    pricing_mode: str
+    margin: int | None
     regional_prices: list[Any] = []
 
 
@@ -146,6 +157,8 @@ class PlanOut(Out, kw_only=True):
     is_free: bool
     block_on_exhaustion: bool | None
     minimum_amount: str | None
+    included_balance: int | None
+    included_credits: int | None
     sort_order: int
     plan_group_id: str | None = None
     metadata: dict[str, Any] | None

@@ -28,7 +28,7 @@ from tallystick.api.plan_shapes import (
     UpdatePrice,
 )
 from tallystick.api.wire import MISSING
-from tallystick.core import ids, price_shapes
+from tallystick.core import ids, limits, price_shapes
 from tallystick.core.catalog import Feature, Minimum, Terms
 from tallystick.core.meters import number
 from tallystick.core.money import fits, from_rate, text, to_rate
@@ -58,6 +58,9 @@ def _priced(terms: Terms) -> dict[str, Any]:
         "price": price_shapes.to_json(terms.price) if terms.overage_enabled else None,
         "minimum_amount": None if terms.minimum is None else text(terms.minimum),
         "maximum_amount": None if terms.maximum is None else text(terms.maximum),
+        "credits_per_unit": terms.credits_per_unit,
+        "pricing_mode": terms.pricing_mode,
+        "margin": terms.margin_bps,
     }
 
 
@@ -135,6 +138,8 @@ async def _show(call: Call[Any], plans: list[Plan]) -> list[PlanOut]:
             is_free=plan.is_free,
             block_on_exhaustion=plan.block_on_exhaustion,
             minimum_amount=_minimum(minimums.get(plan.id, ())),
+            included_balance=plan.included_balance,
+            included_credits=plan.included_credits,
             sort_order=plan.sort_order,
             metadata=plan.metadata,
             created_at=show_instant(plan.created_at),
@@ -178,12 +183,6 @@ async def _answer(call: Call[Any], plan: Plan, status: int = 200) -> Reply:
 
 async def create(call: Call[CreatePlan]) -> Reply:
     body = call.body
-    if body.consumption_model in ("credits", "balance"):
-        raise InvalidRequest(
-            FieldError(
-                "consumptionModel", f"{body.consumption_model} plans are not offered by this server yet"
-            )
-        )
     if body.plan_group_id is not None:
         raise InvalidRequest(FieldError("planGroupId", "plan groups are not offered by this server yet"))
     wire.bounded_metadata(body.metadata)
@@ -200,7 +199,10 @@ async def create(call: Call[CreatePlan]) -> Reply:
         metadata=body.metadata,
         created_at=call.now,
         updated_at=call.now,
+        included_balance=body.included_balance,
+        included_credits=body.included_credits,
     )
+    publish_catalog.check_plan_grants(plan)
     minimum = _amount("minimumAmount", body.minimum_amount)
     await publish_catalog.create_plan(call.conn, organization_id=call.organization.id, plan=plan)
     if minimum is not None:
@@ -224,11 +226,12 @@ async def update(call: Call[UpdatePlan]) -> Reply:
     plan = await _find(call)
     changes = {
         name: value
-        for name in ("name", "description", "metadata", "is_public")
+        for name in ("name", "description", "metadata", "is_public", "included_balance", "included_credits")
         if (value := getattr(call.body, name)) is not MISSING
     }
     plan = replace(plan, **changes, updated_at=call.now)
-    await catalog.update_plan(call.conn, organization_id=call.organization.id, plan=plan)
+    publish_catalog.check_plan_grants(plan)
+    await publish_catalog.change_plan(call.conn, organization_id=call.organization.id, plan=plan)
     if call.body.minimum_amount is not MISSING:
         await _set_minimum(call, plan, _amount("minimumAmount", call.body.minimum_amount))
     return await _answer(call, plan)
@@ -258,8 +261,6 @@ async def add_price(call: Call[AddPrice]) -> Reply:
     body = call.body
     for name, given in (
         ("trialDays", body.trial_days),
-        ("includedBalance", body.included_balance),
-        ("includedCredits", body.included_credits),
         ("marketPrices", body.market_prices),
         ("inheritsFromPriceId", body.inherits_from_price_id),
     ):
@@ -267,6 +268,11 @@ async def add_price(call: Call[AddPrice]) -> Reply:
             raise InvalidRequest(FieldError(name, "is not offered by this server yet"))
     wire.bounded_metadata(body.metadata)
     plan = await _find(call)
+    publish_catalog.check_grants(
+        plan.consumption_model,
+        included_balance=body.included_balance,
+        included_credits=body.included_credits,
+    )
     price = await publish_catalog.add_price(
         call.conn,
         organization_id=call.organization.id,
@@ -278,8 +284,8 @@ async def add_price(call: Call[AddPrice]) -> Reply:
             amount_minor=body.price,
             is_default=body.is_default,
             trial_days=0,
-            included_balance=None,
-            included_credits=None,
+            included_balance=body.included_balance,
+            included_credits=body.included_credits,
             metadata=body.metadata or {},
             archived_at=None,
             created_at=call.now,
@@ -309,8 +315,20 @@ async def update_price(call: Call[UpdatePrice]) -> Reply:
     if isinstance(body.metadata, dict):
         price = replace(price, metadata={**price.metadata, **body.metadata})
         wire.bounded_metadata(price.metadata)
+    grants = {
+        name: value
+        for name in ("included_balance", "included_credits")
+        if (value := getattr(body, name)) is not MISSING
+    }
+    if grants:
+        price = replace(price, **grants)
+        publish_catalog.check_grants(
+            (await _find(call)).consumption_model,
+            included_balance=price.included_balance,
+            included_credits=price.included_credits,
+        )
     price = replace(price, updated_at=call.now)
-    await catalog.update_price(call.conn, organization_id=call.organization.id, price=price)
+    await publish_catalog.change_price(call.conn, organization_id=call.organization.id, price=price)
     if body.is_default is True:
         price = await publish_catalog.make_default(
             call.conn, organization_id=call.organization.id, price=price
@@ -369,8 +387,17 @@ def terms_spec(body: AddPlanFeature | UpdatePlanFeature) -> TermsSpec:
         price_field="overage.unitPrice" if body.price is None else "price",
         minimum=_amount("minimumAmount", body.minimum_amount),
         maximum=_amount("maximumAmount", body.maximum_amount),
+        credits_per_unit=body.credits_per_unit,
+        pricing_mode=body.pricing_mode,
+        margin_bps=_margin(body.margin),
         valid_from=_instant("validFrom", body.valid_from),
     )
+
+
+def _margin(given: int | None) -> int | None:
+    if given is not None and not 0 <= given <= limits.MARGIN_BPS_MAX:
+        raise InvalidRequest(FieldError("margin", f"must be 0 to {limits.MARGIN_BPS_MAX} basis points"))
+    return given
 
 
 def _amount(name: str, given: Any) -> Decimal | None:
@@ -393,15 +420,11 @@ def _instant(name: str, given: str | None) -> datetime | None:
 
 async def add_feature(call: Call[AddPlanFeature]) -> Reply:
     body = call.body
-    if body.pricing_mode == "ai_model" or body.margin is not None or body.credits_per_unit is not None:
-        raise InvalidRequest(FieldError("pricingMode", "a metered plan prices by unit"))
     return await _promise(call, await features.by_id(call, body.feature_id), new=True)
 
 
 async def update_feature(call: Call[UpdatePlanFeature]) -> Reply:
     """A new version: what is better for the customer counts now, what is worse from the next period."""
-    if call.body.credits_per_unit is not None:
-        raise InvalidRequest(FieldError("creditsPerUnit", "a metered plan prices by unit"))
     return await _promise(call, await features.by_id(call, call.path["featureId"]), new=False)
 
 

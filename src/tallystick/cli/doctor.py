@@ -2,9 +2,10 @@
 
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
+from uuid import UUID
 
 import psycopg
 
@@ -74,12 +75,8 @@ def _database(conninfo: str) -> Iterator[Check]:
     safe = facts.fsync == "on" and facts.synchronous_commit != "off"
     yield Check("durability", safe, f"fsync {facts.fsync}, synchronous_commit {facts.synchronous_commit}")
     if not waiting:
-        stuck = health.stuck_closes(conninfo)
-        yield Check(
-            "periods",
-            not stuck,
-            "none stuck" if not stuck else "; ".join(f"subscription {each}: {why}" for each, why in stuck),
-        )
+        yield _stuck("periods", "subscription", health.stuck_closes(conninfo))
+        yield _stuck("late usage", "customer", health.stuck_late_usage(conninfo))
         yield _books(conninfo)
 
 
@@ -90,3 +87,8 @@ def _books(conninfo: str) -> Check:
     said = "; ".join(f"{rule}: {offenders} offenders" for rule, offenders in broken)
     names = f"{said}; `tallystick reconcile` names them" if broken else "every rule is kept"
     return Check("books", not broken, f"reconciled {show_instant(at)}: {names}")
+
+
+def _stuck(name: str, whose: str, stuck: Sequence[tuple[UUID, str]]) -> Check:
+    told = "; ".join(f"{whose} {each}: {why}" for each, why in stuck)
+    return Check(name, not stuck, told or "none stuck")

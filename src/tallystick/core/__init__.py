@@ -3,8 +3,9 @@
 Owns: ids, money, times, events, meters, plans, prices, invoices, proofs, as values and functions of values.
 Does not own: data, clocks, randomness, the network; it imports the standard library and `errors`, nothing else.
 Promises: the same arguments give the same answer, to the last digit, years later. No float is ever born here,
-and no Decimal is ever rounded except in `money.to_minor`: the context below is wide enough for every product
-and sum our limits allow (20+12 digits × 12+12 digits, summed), and a test proves it.
+and no Decimal is ever rounded except in `money`, at an invoice line, or upwards for the tokens of an AI call:
+the context below is wide enough for every product and sum our limits allow (20+12 digits × 12+12 digits,
+summed), and a test proves it.
 """
 
 import decimal

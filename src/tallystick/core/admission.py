@@ -6,9 +6,9 @@ Whether the key was seen before, and how much of a limit is used, only the datab
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
-from typing import NamedTuple
+from typing import Final, NamedTuple
 from uuid import UUID
 
 from tallystick.core.catalog import Catalogue, FeatureType, Terms, terms_at
@@ -16,9 +16,13 @@ from tallystick.core.events import UsageEvent
 from tallystick.core.limits import FUTURE_MAX
 from tallystick.core.meters import Measured, Meter, in_force, measure
 from tallystick.core.money import plain, text
-from tallystick.core.subscriptions import Life, Standing
+from tallystick.core.spending import PriceTokens, Spend, share_of
+from tallystick.core.subscriptions import Life, Standing, Status
 from tallystick.core.times import Period
+from tallystick.core.wallets import Model, Prepaid, Wallet
 from tallystick.errors import FieldError, InvalidRequest, Problem
+
+_INSTANT: Final = timedelta(microseconds=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +39,7 @@ class Limit:
 
 
 class Admitted(NamedTuple):
-    """An event that may count: when it happened, what it adds to which meters, which limits it draws on.
+    """An event that may count: when it happened, what it adds to which meters, which limits it draws on, what it costs.
 
     It is late when it happened before the period that is open as it arrives: its own may be billed already.
     """
@@ -44,10 +48,17 @@ class Admitted(NamedTuple):
     contributions: tuple[tuple[Meter, Measured], ...]
     limits: tuple[Limit, ...]
     late: bool = False
+    spend: Spend | None = None
 
 
 def admit(
-    event: UsageEvent, catalogue: Catalogue, standing: Standing, *, now: datetime, latest: datetime
+    event: UsageEvent,
+    catalogue: Catalogue,
+    standing: Standing,
+    *,
+    now: datetime,
+    latest: datetime,
+    price_tokens: PriceTokens,
 ) -> Admitted:
     """Judge one event. `now` is the organization's clock, `latest` the later of it and the wall clock.
 
@@ -65,6 +76,28 @@ def admit(
         for meter in fed
         if (measured := measure(meter, event.value, event.properties, occurred_at)) is not None
     )
+    prepaid = catalogue.prepaid.get(life.plan_id)
+    if prepaid is not None:
+        spend = _spend(
+            event,
+            catalogue,
+            life,
+            prepaid,
+            fed,
+            contributions,
+            now,
+            occurred_at=occurred_at,
+            price_tokens=price_tokens,
+        )
+        if occurred_at < life.anchor.at:  # it touches no wallet, and is told so (ruling 7)
+            return Admitted(occurred_at, contributions, (), late=True)
+        return Admitted(occurred_at, contributions, (), spend=spend)
+    if event.call is not None:
+        raise Problem(
+            "pricing_mode_mismatch",
+            f"The plan prices {event.feature!r} by value; send `value`, not tokens.",
+            param="model",
+        )
     late = event.occurred_at is not None and (
         life is not standing.current or occurred_at < life.open_since(now)
     )
@@ -84,6 +117,10 @@ def admit_adjustment(
     """
     occurred_at = event.occurred_at or now
     life = standing.life_for(occurred_at, now)
+    if life.plan_id in catalogue.prepaid:
+        raise InvalidRequest(
+            FieldError("featureCode", "usage of a prepaid plan is paid as it comes, and stands")
+        )
     adds = Measured(event.value)
     contributions = tuple(
         (each, adds)
@@ -165,6 +202,13 @@ def _limits(
                         adds,
                     )
                 )
+    _must_be_promised(event, seen=seen, enabled=enabled)
+    if always:
+        life.unlimited.add(event.feature)
+    return tuple(limits)
+
+
+def _must_be_promised(event: UsageEvent, *, seen: bool, enabled: bool) -> None:
     if not seen:
         raise Problem(
             "feature_not_in_plan",
@@ -177,9 +221,74 @@ def _limits(
             f"The customer's plan has {event.feature!r} switched off.",
             param="featureCode",
         )
-    if always:
-        life.unlimited.add(event.feature)
-    return tuple(limits)
+
+
+def _spend(
+    event: UsageEvent,
+    catalogue: Catalogue,
+    life: Life,
+    prepaid: Prepaid,
+    fed: Sequence[Meter],
+    contributions: Sequence[tuple[Meter, Measured]],
+    now: datetime,
+    *,
+    occurred_at: datetime,
+    price_tokens: PriceTokens,
+) -> Spend:
+    """What the event costs by what the plan promises now; of an ended subscription, by what it promised last."""
+    ended = life.ends_at is not None and life.ends_at <= now
+    at = max(life.ends_at - _INSTANT, life.anchor.at) if ended and life.ends_at is not None else now
+    where = life.period_at(at)
+    assert where is not None  # a subscription that may be used has begun
+    index, period = where
+    promised = catalogue.plans.get(life.plan_id, {})
+    terms_of = {
+        feature_id: terms_at(promised.get(feature_id, ()), period, at)
+        for feature_id in {meter.feature_id: None for meter in fed}
+    }
+    enabled = {
+        feature_id: terms for feature_id, terms in terms_of.items() if terms is not None and terms.enabled
+    }
+    _must_be_promised(event, seen=any(terms_of.values()), enabled=bool(enabled))
+    shares = []
+    for feature_id, terms in enabled.items():
+        meter = in_force(catalogue.versions[feature_id], period.start)
+        for each, adds in contributions:
+            if each.id == meter.id:
+                shares.append(
+                    share_of(
+                        event,
+                        feature_id,
+                        terms,
+                        prepaid.model,
+                        adds.quantity,
+                        occurred_at=occurred_at,
+                        price_tokens=price_tokens,
+                    )
+                )
+    return Spend(
+        subscription_id=life.subscription_id,
+        period_index=None if ended else index,
+        included=prepaid.grants(life.price_id),
+        overdraft=not ended and may_overdraw(prepaid, life),
+        shares=tuple(shares),
+    )
+
+
+def may_overdraw(prepaid: Prepaid, life: Life) -> bool:
+    """Nothing is owed on trial."""
+    return prepaid.overdraft and life.status is not Status.TRIALING
+
+
+def insufficient(wallet: Wallet, cost: Decimal, *, param: str = "value") -> Problem:
+    """A wallet that does not cover a cost: what it would take and what is there, in the wallet's unit."""
+    what = "credits" if wallet.model is Model.CREDITS else "rate units of balance"
+    return Problem(
+        f"insufficient_{wallet.model}",
+        f"It takes {text(cost)} {what}; {text(wallet.remaining)} remain.",
+        param=param,
+        details={"required": plain(cost), "remaining": plain(wallet.remaining)},
+    )
 
 
 def limit_reached(limit: Limit, used: Decimal) -> Problem:

@@ -12,6 +12,7 @@ from tallystick.core.meters import Meter
 from tallystick.core.money import ZERO
 from tallystick.core.pricing import Flat, Graduated, Package, Percentage, PerUnit, Price, Volume
 from tallystick.core.times import Period
+from tallystick.core.wallets import Prepaid
 
 
 class FeatureType(StrEnum):
@@ -54,6 +55,14 @@ class Terms:
     minimum: Decimal | None = None  # major units a period, topped up to
     maximum: Decimal | None = None  # major units a period, capped at
     pinned: bool = False  # valid_from was asked for: it counts from that very instant, better or worse
+    credits_per_unit: int | None = None  # of a credits plan
+    margin_bps: int | None = (
+        None  # of a balance plan: its units are AI tokens, at their price and this share more
+    )
+
+    @property
+    def pricing_mode(self) -> str:
+        return "fixed" if self.margin_bps is None else "ai_model"
 
     @property
     def stops_at_included(self) -> bool:
@@ -86,6 +95,7 @@ class Catalogue:
     versions: Mapping[UUID, tuple[tuple[datetime, Meter], ...]]  # by feature, in order
     plans: Mapping[UUID, Mapping[UUID, tuple[Terms, ...]]]  # plan → feature → versions in order
     minimums: Mapping[UUID, tuple[Minimum, ...]] = field(default_factory=dict)  # by plan, versions in order
+    prepaid: Mapping[UUID, Prepaid] = field(default_factory=dict)  # by plan; no other is paid beforehand
 
 
 Stretch = tuple[Period, Terms]
@@ -147,6 +157,8 @@ def _bettered(current: Terms, newer: Terms) -> Terms:
         price=newer.price if cheaper else current.price,
         minimum=_least(current.minimum, newer.minimum, none_is=ZERO),
         maximum=_least(current.maximum, newer.maximum, none_is=None),
+        credits_per_unit=_cheaper(current.credits_per_unit, newer.credits_per_unit),
+        margin_bps=_cheaper(current.margin_bps, newer.margin_bps),
     )
 
 
@@ -155,6 +167,11 @@ def _least(one: Decimal | None, other: Decimal | None, *, none_is: Decimal | Non
     if none_is is not None and (one is None or other is None):
         return None
     return min((each for each in (one, other) if each is not None), default=None)
+
+
+def _cheaper(current: int | None, newer: int | None) -> int | None:
+    """The lower of two, where both ask for something; what asks otherwise waits."""
+    return current if current is None or newer is None else min(current, newer)
 
 
 def is_kinder(newer: Price, older: Price) -> bool:

@@ -14,7 +14,9 @@ from uuid import UUID
 from tallystick.core import limits
 from tallystick.core.money import ZERO, fits
 from tallystick.core.times import parse_instant
-from tallystick.errors import FieldError, InvalidRequest, Problem
+from tallystick.core.tokens import COUNT_FIELDS, TokenCounts, read_counts
+from tallystick.core.wallets import Draw
+from tallystick.errors import FieldError, InvalidRequest
 
 CODE: Final = re.compile(r"[a-z0-9_]{1,100}")
 ONE: Final = Decimal(1)
@@ -22,8 +24,16 @@ _FEATURE: Final = ("featureCode", "feature", "eventType", "metricKey")
 _KEY: Final = ("eventId", "idempotencyKey", "customerEventId")
 _TIME: Final = ("timestamp", "ts")
 _VALUE: Final = ("value", "quantity")
-_TOKENS: Final = frozenset(("model", "inputTokens", "outputTokens", "cacheReadTokens", "cacheWriteTokens"))
+_MODEL: Final = "model"
+_TOKENS: Final = frozenset((_MODEL, *COUNT_FIELDS))
 NO_PROPERTIES: Final[Mapping[str, str]] = MappingProxyType({})
+
+
+class AiCall(NamedTuple):
+    """A call of an AI model, as its caller reports it."""
+
+    model: str
+    counts: TokenCounts
 
 
 class UsageEvent(NamedTuple):
@@ -37,6 +47,12 @@ class UsageEvent(NamedTuple):
     properties: Mapping[str, str] = NO_PROPERTIES
     also_customer: str | None = None  # a second identifier, which must name the same customer
     key_field: str = "eventId"  # as the caller spelled it
+    call: AiCall | None = None  # what `value` and `properties` say too: its tokens, and of what model
+
+    @property
+    def customers(self) -> tuple[str, ...]:
+        """Every identifier that it names its customer by."""
+        return (self.customer,) if self.also_customer is None else (self.customer, self.also_customer)
 
     def as_sent(self) -> tuple[object, ...]:
         """What decides whether a repeat is identical: fields as sent, spelling ignored (ruling 13)."""
@@ -59,6 +75,7 @@ class StoredEvent(NamedTuple):
     reason: str | None = None
     voids: UUID | None = None  # it takes back the event of that id, of which it is a copy
     voided: int | None = None  # the batch that took it back: a mark beside the facts, in no leaf
+    draw: Draw | None = None  # what it took of a wallet: beside the facts too, proved by the ledger
 
     def as_sent(self) -> tuple[object, ...]:
         return (self.feature, self.value, self.occurred_at if self.timed else None, dict(self.properties))
@@ -89,14 +106,14 @@ def decode(raw: object) -> UsageEvent:
     quantity = ONE if value is None else _quantity(value_field, value, errors)
     given = raw.get("properties")
     properties = NO_PROPERTIES if not given else _properties(given, errors)
+    call = None
+    if not _TOKENS.isdisjoint(raw) and any(raw.get(name) is not None for name in _TOKENS):
+        call = _ai_call(raw, value_field if value is not None else None, properties, errors)
     if errors:
         raise InvalidRequest(*errors)
-    if not _TOKENS.isdisjoint(raw) and any(raw.get(name) is not None for name in _TOKENS):
-        raise Problem(
-            "pricing_mode_mismatch",
-            "This feature is priced by value; send `value`, not tokens.",
-            param="model",
-        )
+    if call is not None:
+        quantity = Decimal(call.counts.total)
+        properties = {**properties, **_told_by(call)}
     return UsageEvent(
         feature=feature,  # type: ignore[arg-type]
         customer=customer,
@@ -106,7 +123,37 @@ def decode(raw: object) -> UsageEvent:
         properties=properties,
         also_customer=also,
         key_field=key_field,
+        call=call,
     )
+
+
+def _ai_call(
+    raw: Mapping[str, object],
+    value_field: str | None,
+    properties: Mapping[str, str],
+    errors: list[FieldError],
+) -> AiCall | None:
+    """A call by its model and tokens: both counts, no value beside them."""
+    model = raw.get(_MODEL)
+    if not _is_text(model, limits.MODEL_CHARS_MAX):
+        errors.append(FieldError(_MODEL, f"must be 1 to {limits.MODEL_CHARS_MAX} characters of text"))
+    if value_field is not None:
+        errors.append(FieldError(value_field, "goes with no tokens: they are the value"))
+    errors += [
+        FieldError(f"properties.{name}", "is told by the tokens themselves")
+        for name in sorted(_TOKENS & properties.keys())
+    ]
+    try:
+        return AiCall(str(model), read_counts(raw))
+    except InvalidRequest as wrong:
+        errors += wrong.errors
+        return None
+
+
+def _told_by(call: AiCall) -> dict[str, str]:
+    """A call's facts as properties of its event, where meters filter and sum them, and every proof covers them."""
+    told = {name: str(count) for name, count in zip(COUNT_FIELDS, call.counts, strict=True) if count}
+    return {_MODEL: call.model, **told}
 
 
 def _one(raw: Mapping[str, object], names: tuple[str, ...], errors: list[FieldError]) -> tuple[str, object]:

@@ -11,7 +11,7 @@ from uuid import UUID
 from tallystick.core import evidence
 from tallystick.core.adjustments import Rated
 from tallystick.core.evidence import Basis, PlanPeriod
-from tallystick.core.money import ZERO, from_minor, text, to_minor
+from tallystick.core.money import RATE_SCALE, ZERO, from_minor, text, to_minor
 from tallystick.core.pricing import Components, minus, unit_amount
 from tallystick.core.times import Period, local_day
 
@@ -23,6 +23,7 @@ class Part(StrEnum):
     MINIMUM = "minimum"
     PLAN_MINIMUM = "plan_minimum"
     DIFFERENCE = "difference"
+    OVERDRAFT = "overdraft"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +71,28 @@ def base_line(plan_name: str, amount_minor: int, currency: str, proof: Mapping[s
     )
 
 
+def purchase_line(description: str, amount_minor: int, currency: str, proof: Mapping[str, Any]) -> Line:
+    """Credits or a top-up, paid before they are of use."""
+    return Line(
+        line_type="one_time",
+        charge_type="standard",
+        description=description,
+        quantity=Decimal(1),
+        unit_amount=from_minor(amount_minor, currency),
+        amount=amount_minor,
+        evidence=proof,
+    )
+
+
 def usage_lines(
-    basis: Basis, rated: Rated, *, feature_id: UUID, feature_name: str, unit: str, currency: str
+    basis: Basis,
+    rated: Rated,
+    *,
+    feature_id: UUID,
+    feature_name: str,
+    unit: str,
+    currency: str,
+    subscription_id: UUID | None = None,
 ) -> list[Line]:
     """A line for each stretch, if any of them costs something, and one that lifts them to the minimum.
 
@@ -105,6 +126,7 @@ def usage_lines(
                 overage=charge.billable,
                 evidence=evidence.of_charge(basis, charge),
                 part=Part.USAGE,
+                subscription_id=subscription_id,
                 usage_period=basis.index,
             )
         )
@@ -121,6 +143,7 @@ def usage_lines(
                 feature_name=feature_name,
                 evidence=evidence.of_minimum(basis, rated, rated.true_up),
                 part=Part.MINIMUM,
+                subscription_id=subscription_id,
                 usage_period=basis.index,
             )
         )
@@ -220,6 +243,22 @@ def plan_minimum_line(
             lived, minimum=minimum, features_minor=features_minor, before_minor=before_minor
         ),
         part=Part.PLAN_MINIMUM,
+        usage_period=lived.index,
+    )
+
+
+def overdraft_line(lived: PlanPeriod, *, overdrawn: Decimal, currency: str) -> Line:
+    """What usage took beyond the balance of a period; `overdrawn` in rate units, as the ledger has it."""
+    exact = overdrawn / RATE_SCALE
+    return Line(
+        line_type="balance_overage",
+        charge_type="standard",
+        description=f"Usage beyond the balance, {_days(lived.period, lived.timezone)}",
+        quantity=Decimal(1),
+        unit_amount=exact,
+        amount=to_minor(exact, currency),
+        evidence=evidence.of_overdraft(lived, overdrawn=overdrawn),
+        part=Part.OVERDRAFT,
         usage_period=lived.index,
     )
 

@@ -1,6 +1,6 @@
 """Money is an integer of minor units with a currency; exact amounts are Decimals of major units; one door between."""
 
-from decimal import ROUND_HALF_UP, Decimal
+from decimal import ROUND_CEILING, ROUND_HALF_UP, Decimal
 from functools import lru_cache
 from typing import Final
 
@@ -55,6 +55,12 @@ def from_minor(minor: int, currency: str) -> Decimal:
 def to_rate(exact: Decimal) -> int:
     """An exact price in the wire's integer rate scale; half up where it does not fit (ruling 18)."""
     return int((exact * RATE_SCALE).to_integral_value(ROUND_HALF_UP))
+
+
+def to_rate_up(exact: Decimal) -> int:
+    """A component of an AI event's cost in the integer rate scale, upwards: the one rounding that is not at an
+    invoice line (ruling 23). The exact amount is kept beside it."""
+    return int((exact * RATE_SCALE).to_integral_value(ROUND_CEILING))
 
 
 def from_rate(rate: int) -> Decimal:

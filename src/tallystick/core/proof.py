@@ -41,6 +41,7 @@ def leaf(event: StoredEvent) -> bytes:
         reason,
         voids,
         _,
+        _,
     ) = event
     content = (
         f"{identity.hex}\0{customer.hex}\0{feature}\0{text(value)}\0{_instant(occurred)}\0{_instant(received)}"

@@ -64,6 +64,7 @@ class Life:
     anchor: Anchor
     zone: str
     ends_at: datetime | None  # excluded
+    price_id: UUID | None = None  # None: nothing is asked for the plan
     unlimited: set[str] = field(default_factory=set, compare=False, repr=False)
     """Event codes that `admission` found free of limits whenever they happen in this life: a memory, no fact."""
 

@@ -23,7 +23,8 @@ from psycopg import AsyncConnection
 from tallystick.core.limits import ROWS_PER_COMMIT_MAX, ROWS_QUEUED_MAX
 from tallystick.errors import Problem
 from tallystick.flows.books import Books
-from tallystick.flows.ingest import Draft, Outcome, ingest
+from tallystick.flows.drafts import Draft, Outcome
+from tallystick.flows.ingest import ingest
 from tallystick.store.db import INGEST_CONNECTION, Conn
 
 log = logging.getLogger("tallystick.ingest")

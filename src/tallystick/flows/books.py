@@ -8,12 +8,17 @@ else nothing of it is stored, and it is judged again from a refreshed book. So t
 from collections import defaultdict
 from dataclasses import dataclass, field
 from datetime import datetime
+from decimal import Decimal
 from uuid import UUID
 
 from tallystick.core.catalog import Catalogue, Terms
+from tallystick.core.events import AiCall, UsageEvent
 from tallystick.core.meters import Meter
 from tallystick.core.subscriptions import Standing
-from tallystick.errors import Problem
+from tallystick.core.tokens import TokenCharge
+from tallystick.core.wallets import Model, Prepaid, included_balance
+from tallystick.errors import FieldError, InvalidRequest, Problem
+from tallystick.flows.price_tokens import PriceBook, load_prices, price
 from tallystick.store import catalog, customers, db, organizations
 from tallystick.store.db import Conn
 
@@ -26,7 +31,23 @@ class Book:
     version: int
     catalogue: Catalogue
     revoked_keys: frozenset[UUID]
+    prices: PriceBook = field(default_factory=PriceBook)
     standings: dict[str, Standing] = field(default_factory=dict)  # by every reference that was asked for
+
+    def price_tokens(self, call: AiCall, margin_bps: int, at: datetime) -> TokenCharge:
+        """What an AI call costs. Raises model_not_found."""
+        return price(self.prices, call.model, call.counts, margin_bps, at)
+
+    def standing_of(self, event: UsageEvent) -> Standing:
+        """Who an event is of; everybody it names was learnt before."""
+        standing = self.standings.get(event.customer)
+        if standing is None:
+            raise Problem(
+                "customer_not_found", f"There is no customer {event.customer!r}.", param="customerId"
+            )
+        if event.also_customer is not None and self.standings.get(event.also_customer) != standing:
+            raise InvalidRequest(FieldError("externalId", "names another customer than customerId"))
+        return standing
 
     def now(self, wall: datetime) -> datetime:
         """The organization's clock: its test clock if it has one, else the wall clock."""
@@ -73,6 +94,7 @@ class Books:
                     old.version + len(seen),
                     old.catalogue,
                     old.revoked_keys,
+                    old.prices,
                     standings,
                 )
                 return self._kept(book, old)
@@ -84,6 +106,7 @@ class Books:
             version,
             await load_catalogue(conn, organization_id),
             await organizations.revoked_keys(conn, organization_id=organization_id),
+            await load_prices(conn, organization_id),
         )
         return self._kept(book, old)
 
@@ -127,4 +150,29 @@ async def load_catalogue(conn: Conn, organization_id: UUID) -> Catalogue:
             for plan, promises in promised.items()
         },
         minimums=await catalog.minimums(conn, organization_id=organization_id),
+        prepaid=await load_prepaid(conn, organization_id),
     )
+
+
+async def load_prepaid(conn: Conn, organization_id: UUID) -> dict[UUID, Prepaid]:
+    """What each prepaid plan of an organization grants."""
+    organization = await organizations.get(conn, organization_id=organization_id)
+    assert organization is not None
+    plans: dict[UUID, Prepaid] = {}
+    for each in await catalog.granting(conn, organization_id=organization_id):
+        model = Model(each.model)
+        included = Decimal(each.included_credits or 0)
+        if model is Model.BALANCE:
+            included = included_balance(
+                given=each.included_balance,
+                base_minor=each.amount_minor,
+                currency=organization.currency,
+                interval=each.billing_interval,
+            )
+        known = plans[each.plan_id].included if each.plan_id in plans else {}
+        plans[each.plan_id] = Prepaid(
+            model,
+            overdraft=model is Model.BALANCE and not each.blocks and not each.is_free,
+            included={**known, each.price_id: included},
+        )
+    return plans

@@ -22,7 +22,8 @@ from tallystick.core.subscriptions import Status
 from tallystick.errors import FieldError, InvalidRequest, Problem, must
 from tallystick.flows.books import Books
 from tallystick.flows.collect_payment import find_checkout, pay_checkout
-from tallystick.flows.ingest import Accepted, Draft, Outcome, ingest
+from tallystick.flows.drafts import Accepted, Draft, Outcome
+from tallystick.flows.ingest import ingest
 from tallystick.flows.publish_catalog import find_plan
 from tallystick.flows.subscribe import Wish, subscribe
 from tallystick.providers.payments import Card, Charged, Payments

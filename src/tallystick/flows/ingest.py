@@ -1,77 +1,38 @@
 """Take usage events: decide, store, count, draw on limits, and notch the chain, all or nothing.
 
-Order inside (ruling 10): lock the counters of limited customers; look up their keys under that lock; core
+Order inside (ruling 10): lock the wallets and counters of limited customers; look up their keys under that lock; core
 decides in arrival order; then one statement inserts keys, events and rollups and advances the chain's head.
-Where there are no hard limits that statement is all there is, and commits by itself: one round trip. What lost a race is told apart by a statement of its own afterwards.
+Where nothing is limited that statement is all there is, and commits by itself: one round trip. What lost a race is told apart by a statement of its own afterwards.
 A refused event leaves nothing, and its key stays free.
 """
 
 import logging
-from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from datetime import datetime
-from decimal import Decimal
 from typing import NamedTuple
 from uuid import UUID
 
 from psycopg.pq import TransactionStatus
 
 from tallystick.core import ids
-from tallystick.core.admission import Admitted, Limit, admit, admit_adjustment, limit_reached
-from tallystick.core.events import StoredEvent, UsageEvent
-from tallystick.core.meters import Aggregation, Fold, Measured, Meter, fold, merge
+from tallystick.core.admission import Admitted, admit, admit_adjustment
+from tallystick.core.events import StoredEvent
 from tallystick.core.money import ZERO
-from tallystick.core.proof import header_hash, key_hash
 from tallystick.core.subscriptions import Standing
 from tallystick.core.times import hour_of, show_instant
-from tallystick.core.windows import Ruled
-from tallystick.errors import FieldError, InvalidRequest, Problem, must
+from tallystick.errors import Problem, must
 from tallystick.flows.books import Book, Books
-from tallystick.flows.measure_usage import measure_usage
+from tallystick.flows.drafts import Accepted, Draft, Outcome, Work
+from tallystick.flows.draw_on_limits import Limits
+from tallystick.flows.draw_on_wallets import Wallets
 from tallystick.flows.subscribe import grace_of
-from tallystick.store import db, events, late, measuring, usage
+from tallystick.store import ai_costs, db, events, late, usage
+from tallystick.store.ai_costs import EventCost
 from tallystick.store.db import Conn, new_ids
-from tallystick.store.usage import Addition, CounterKey
+from tallystick.store.usage import Addition
 
 log = logging.getLogger("tallystick.ingest")
 _ATTEMPTS_MAX = 50
-
-
-@dataclass(slots=True)
-class Draft:
-    """One decoded event on its way in, with what came around it."""
-
-    event: UsageEvent
-    api_key_id: UUID | None = None
-    header: str | None = None  # the Idempotency-Key
-    index: int | None = None  # its place in a batch
-    adjusts: Meter | None = None  # set: a signed correction of that meter's total
-    reason: str | None = None
-    key_attempt: int = 0
-    header_place: bytes | None = None
-
-    def __post_init__(self) -> None:
-        if self.header is not None:
-            self.header_place = header_hash(self.header, self.index)
-
-    @property
-    def place(self) -> bytes | None:
-        """Where its key lives; an event without a key of its own is known by its header (ruling 12)."""
-        if self.event.key is not None:
-            return key_hash(self.event.key, self.key_attempt)
-        return self.header_place
-
-
-class Accepted(NamedTuple):
-    """Counted, now or (`replayed`) when it first came with this very header."""
-
-    event: StoredEvent
-    reference: str
-    replayed: bool = False
-
-
-Outcome = Accepted | Problem
 
 
 class _LostRace(Exception):
@@ -108,24 +69,6 @@ async def ingest(
     return [unknown if outcome is None else outcome for outcome in outcomes]
 
 
-@dataclass(slots=True)
-class _Work:
-    draft: Draft
-    standing: Standing
-    admitted: Admitted
-    place: bytes | None
-    id: UUID
-
-    @property
-    def is_plain(self) -> bool:
-        """Nothing to lock beforehand and nothing to add afterwards: the one statement does it all."""
-        return (
-            not self.admitted.limits
-            and not self.admitted.late
-            and all(meter.adds_up for meter, _ in self.admitted.contributions)
-        )
-
-
 async def _attempt(
     conn: Conn, books: Books, book: Book, drafts: Sequence[Draft], wall: datetime
 ) -> list[Outcome | None]:
@@ -136,11 +79,9 @@ async def _attempt(
     outcomes: list[Outcome | None] = [None] * len(drafts)
     now = book.now(wall)
     latest = max(now, wall)
-    references = {draft.event.customer for draft in drafts}
-    references.update(draft.event.also_customer for draft in drafts if draft.event.also_customer)
-    await books.learn(conn, book, references)
+    await books.learn(conn, book, {each for draft in drafts for each in draft.event.customers})
 
-    work: dict[int, _Work] = {}
+    work: dict[int, Work] = {}
     for position, (draft, identity) in enumerate(zip(drafts, new_ids(len(drafts)), strict=True)):
         try:
             standing = _standing(book, draft)
@@ -152,7 +93,7 @@ async def _attempt(
         except Problem as problem:
             outcomes[position] = problem
             admitted = Admitted(now, (), ())
-        work[position] = _Work(draft, standing, admitted, draft.place, identity)
+        work[position] = Work(draft, standing, admitted, draft.place, identity)
 
     in_transaction = conn.info.transaction_status is not TransactionStatus.IDLE
     plain = all(each.is_plain for each in work.values())
@@ -178,54 +119,57 @@ async def _attempt(
 async def _take(
     conn: Conn,
     book: Book,
-    work: dict[int, _Work],
+    work: dict[int, Work],
     outcomes: list[Outcome | None],
     now: datetime,
     *,
     plain: bool,
 ) -> None:
     """Draw on limits, store, count; writes what was stored or refused into `outcomes`."""
-    held = set[int]() if plain else await _draw_on_limits(conn, work, outcomes)
+    drawing = _Drawing(set(), None) if plain else await _draw(conn, book, work, outcomes, now)
     to_store = {
         position: each
         for position, each in work.items()
-        if outcomes[position] is None and position not in held
+        if outcomes[position] is None and position not in drawing.held
     }
     if not to_store:  # no head was locked, but the refusals must be up to date all the same
         if await db.version(conn, organization_id=book.organization.id) != book.version:
             raise events.StaleVersion
         return
-    number, stored = await _store(conn, book, to_store, now)
+    number, stored = await _store(conn, book, to_store, now, drawing.number)
     for position, event in stored.items():
         outcomes[position] = Accepted(event, to_store[position].standing.reference)
     if not plain:
-        if any(each.admitted.limits for position, each in to_store.items() if position not in stored):
+        lost = [each.admitted for position, each in to_store.items() if position not in stored]
+        if any(each.limits or each.spend for each in lost):
             raise _LostRace
         fresh = [to_store[position] for position in stored]
         await _count_others(conn, fresh, number)
+        await _keep_costs(conn, book, fresh)
         await _mark_late(conn, book, fresh, now)
 
 
 def _standing(book: Book, draft: Draft) -> Standing:
     if draft.api_key_id in book.revoked_keys:
         raise Problem("unauthorized")
-    event = draft.event
-    standing = book.standings.get(event.customer)
-    if standing is None:
-        raise Problem("customer_not_found", f"There is no customer {event.customer!r}.", param="customerId")
-    if event.also_customer is not None and book.standings.get(event.also_customer) != standing:
-        raise InvalidRequest(FieldError("externalId", "names another customer than customerId"))
-    return standing
+    return book.standing_of(draft.event)
 
 
 def _judge(book: Book, draft: Draft, standing: Standing, now: datetime, latest: datetime) -> Admitted:
     if draft.adjusts is None:
-        return admit(draft.event, book.catalogue, standing, now=now, latest=latest)
+        return admit(
+            draft.event,
+            book.catalogue,
+            standing,
+            now=now,
+            latest=latest,
+            price_tokens=book.price_tokens,
+        )
     return admit_adjustment(draft.event, draft.adjusts, book.catalogue, standing, now=now)
 
 
 async def _store(
-    conn: Conn, book: Book, work: dict[int, _Work], now: datetime
+    conn: Conn, book: Book, work: dict[int, Work], now: datetime, number: int | None
 ) -> tuple[int, dict[int, StoredEvent]]:
     """The batch's number and what of it was new, by position."""
     batch: list[events.New] = []
@@ -244,6 +188,7 @@ async def _store(
             event.properties,
             draft.adjusts.feature_id if draft.adjusts else None,
             draft.reason,
+            draw=each.draw,
         )
         batch.append(events.New(to_keep, each.place, draft.header_place))
         for meter, measured in admitted.contributions:
@@ -258,7 +203,13 @@ async def _store(
                     )
                 )
     done = await events.insert(
-        conn, batch, shares, organization_id=book.organization.id, version=book.version, received_at=now
+        conn,
+        batch,
+        shares,
+        organization_id=book.organization.id,
+        version=book.version,
+        received_at=now,
+        number=number,
     )
     if done.version != book.version:
         raise events.StaleVersion
@@ -269,7 +220,7 @@ async def _store(
     }
 
 
-async def _count_others(conn: Conn, fresh: Sequence[_Work], number: int) -> None:
+async def _count_others(conn: Conn, fresh: Sequence[Work], number: int) -> None:
     """Maxima, newest and distinct values, which do not add up, for the events that were stored."""
     maxima: list[Addition] = []
     latest: list[Addition] = []
@@ -296,7 +247,27 @@ async def _count_others(conn: Conn, fresh: Sequence[_Work], number: int) -> None
         await usage.add_values(conn, values)
 
 
-async def _mark_late(conn: Conn, book: Book, fresh: Sequence[_Work], now: datetime) -> None:
+async def _keep_costs(conn: Conn, book: Book, fresh: Sequence[Work]) -> None:
+    """What AI calls cost, with the prices they were paid by."""
+    costs = [
+        EventCost(
+            each.standing.customer_id,
+            each.id,
+            share.feature_id,
+            each.admitted.spend.subscription_id,
+            each.admitted.occurred_at,
+            share.tokens,
+        )
+        for each in fresh
+        if each.admitted.spend is not None
+        for share in each.admitted.spend.shares
+        if share.tokens is not None
+    ]
+    if costs:
+        await ai_costs.insert(conn, costs, organization_id=book.organization.id)
+
+
+async def _mark_late(conn: Conn, book: Book, fresh: Sequence[Work], now: datetime) -> None:
     """Note what may have missed its invoice; `settle_late` decides what becomes of it."""
     marked = [each for each in fresh if each.admitted.late]
     if marked:
@@ -311,37 +282,16 @@ async def _mark_late(conn: Conn, book: Book, fresh: Sequence[_Work], now: dateti
         )
 
 
-async def _draw_on_limits(conn: Conn, work: dict[int, _Work], outcomes: list[Outcome | None]) -> set[int]:
-    """Decide, in arrival order, which events fit into hard limits; writes refusals into `outcomes`.
-
-    Returns the positions that must not be inserted because their key is taken already.
-    """
-    limited = {position: each for position, each in work.items() if each.admitted.limits}
-    if not limited:
-        return set()
-    spans: dict[CounterKey, Limit] = {}
-    values: defaultdict[CounterKey, set[bytes]] = defaultdict(set)
-    for each in limited.values():
-        for limit in each.admitted.limits:
-            key = _counter(each, limit)
-            spans.setdefault(key, limit)
-            if limit.adds.distinct is not None:
-                values[key].add(limit.adds.distinct)
-    counters = await usage.lock_counters(conn, keys=list(spans))
-    drawn: dict[CounterKey, _Drawn] = {}
-    for key, limit in spans.items():
-        used, at, met = counters[key], None, frozenset[bytes]()
-        if used is None or not limit.meter.adds_up:
-            _, used, at = await measure_usage(
-                conn, customer_id=key.customer_id, meter=limit.meter, span=limit.period
-            )
-        if values[key]:
-            part = Ruled(limit.meter, (limit.period.start, limit.period.end))
-            met = await measuring.met_in(
-                conn, customer_id=key.customer_id, part=part, values=list(values[key])
-            )
-        drawn[key] = _Drawn(used, at, met)
-    keyed = [each for each in limited.values() if each.place is not None]
+async def _draw(
+    conn: Conn, book: Book, work: dict[int, Work], outcomes: list[Outcome | None], now: datetime
+) -> "_Drawing":
+    """Decide, in arrival order, which events fit into hard limits and wallets; writes refusals into `outcomes`."""
+    drawing = [each for each in work.values() if each.admitted.limits or each.admitted.spend]
+    if not drawing:
+        return _Drawing(set(), None)
+    wallets = await Wallets.held(conn, book, drawing, now=now)
+    limits = await Limits.held(conn, drawing)
+    keyed = [each for each in drawing if each.place is not None]
     taken = set(
         await events.holders(
             conn,
@@ -357,53 +307,22 @@ async def _draw_on_limits(conn: Conn, work: dict[int, _Work], outcomes: list[Out
         if place in taken:
             held.add(position)
             continue
-        if not each.admitted.limits:
-            if place is not None:
-                taken.add(place)  # it comes first, so it will have the key
+        refusal = limits.refusal(each) or wallets.refusal(each)
+        if refusal is not None:
+            outcomes[position] = refusal
             continue
-        after = {}
-        for limit in each.admitted.limits:
-            key = _counter(each, limit)
-            after[key] = drawn[key].plus(limit.meter, limit.adds)
-            if after[key].used > limit.included and after[key].used > drawn[key].used:
-                outcomes[position] = limit_reached(limit, drawn[key].used)
-                break
-        else:
-            drawn.update(after)
-            if place is not None:
-                taken.add(place)
-    await usage.set_counters(conn, used={key: each.used for key, each in drawn.items()})
-    return held
+        if place is not None:
+            taken.add(place)  # it comes first, so it will have the key
+    await limits.keep(conn)
+    return _Drawing(held, await wallets.keep(conn, now=now))
 
 
-def _counter(each: _Work, limit: Limit) -> CounterKey:
-    return CounterKey(each.standing.customer_id, limit.subscription_id, limit.feature_id, limit.period.start)
+class _Drawing(NamedTuple):
+    held: set[int]  # positions that must not be inserted because their key is taken already
+    number: int | None  # of the batch, where something refers to it beforehand
 
 
-@dataclass(frozen=True, slots=True)
-class _Drawn:
-    """How much of a limit is used; since when, for LATEST; which of the batch's values were met, for UNIQUE."""
-
-    used: Decimal
-    at: datetime | None
-    met: frozenset[bytes]
-
-    def plus(self, meter: Meter, adds: Measured) -> "_Drawn":
-        match meter.aggregation:
-            case Aggregation.UNIQUE:
-                if adds.distinct is None or adds.distinct in self.met:
-                    return self
-                return replace(self, used=self.used + 1, met=self.met | {adds.distinct})
-            case Aggregation.MAX:
-                return replace(self, used=max(self.used, adds.quantity))
-            case Aggregation.LATEST:
-                before = Fold(1, self.used, at=self.at)
-                after = merge(meter, [before, fold(meter, [adds])])
-                return replace(self, used=after.quantity, at=after.at)
-        return replace(self, used=self.used + adds.quantity)
-
-
-async def _tell_repeats(conn: Conn, work: dict[int, _Work], outcomes: list[Outcome | None]) -> None:
+async def _tell_repeats(conn: Conn, work: dict[int, Work], outcomes: list[Outcome | None]) -> None:
     """What was not stored may hold a key that is taken: tell a replay, a duplicate and a conflict apart.
 
     Refusals are looked at too: a repeat of a stored event is a repeat, whatever else has become of it (ruling 11).
@@ -439,7 +358,7 @@ async def _tell_repeats(conn: Conn, work: dict[int, _Work], outcomes: list[Outco
         outcomes[position] = _repeat(each, holder)
 
 
-def _repeat(each: _Work, holder: events.Holder) -> Outcome:
+def _repeat(each: Work, holder: events.Holder) -> Outcome:
     event, stored = each.draft.event, holder.event
     identical = event.as_sent() == stored.as_sent()
     same_header = each.draft.header is not None and each.draft.header_place == (

@@ -10,8 +10,10 @@ from itertools import groupby
 from uuid import UUID
 
 from tallystick.core.catalog import Feature, FeatureType, Terms, promised
+from tallystick.core.limits import AMOUNT_MINOR_MAX
 from tallystick.core.meters import Aggregation, Filter, LatePolicy, Meter
 from tallystick.core.pricing import Percentage, PerUnit, Price
+from tallystick.core.wallets import Model
 from tallystick.errors import FieldError, InvalidRequest, Problem
 from tallystick.store import catalog, db, usage
 from tallystick.store.catalog import Plan, PlanPrice
@@ -65,6 +67,12 @@ async def change_feature(
     if old is None or meter is None or meter == spec_of(old):
         await db.bump(conn, organization_id=organization_id)
         return old
+    if meter.aggregation not in (Aggregation.SUM, Aggregation.COUNT) and await _is_prepaid(
+        conn, organization_id, feature.id, now
+    ):
+        raise InvalidRequest(
+            FieldError("aggregation", "a prepaid plan has this feature: its meter must be a sum or a count")
+        )
     if meter.aggregation is not Aggregation.SUM and await _taken_a_share_of(
         conn, organization_id, feature.id, now
     ):
@@ -76,14 +84,26 @@ async def change_feature(
 
 async def _taken_a_share_of(conn: Conn, organization_id: UUID, feature_id: UUID, now: datetime) -> bool:
     """Whether a plan prices the feature by a percentage, now or from a later day on."""
+    found = await _promises_of(conn, organization_id, feature_id, now)
+    return any(isinstance(each.price, Percentage) for each in found)
+
+
+async def _is_prepaid(conn: Conn, organization_id: UUID, feature_id: UUID, now: datetime) -> bool:
+    """Whether a prepaid plan has the feature, now or from a later day on."""
+    prepaid = {each.plan_id for each in await catalog.granting(conn, organization_id=organization_id)}
+    found = await _promises_of(conn, organization_id, feature_id, now)
+    return any(each.plan_id in prepaid for each in found)
+
+
+async def _promises_of(conn: Conn, organization_id: UUID, feature_id: UUID, now: datetime) -> list[Terms]:
+    """What plans promise of a feature, now or from a later day on."""
     terms = [
         each
         for each in await catalog.terms(conn, organization_id=organization_id)
         if each.feature_id == feature_id
     ]
     ruling = [each for promised in by_plan(terms, now).values() for each in promised]
-    later = [each for each in terms if each.valid_from > now and not each.removed]
-    return any(isinstance(each.price, Percentage) for each in (*ruling, *later))
+    return ruling + [each for each in terms if each.valid_from > now and not each.removed]
 
 
 def spec_of(meter: Meter) -> MeterSpec:
@@ -128,12 +148,21 @@ async def create_plan(conn: Conn, *, organization_id: UUID, plan: Plan) -> None:
     await db.bump(conn, organization_id=organization_id)
 
 
+async def change_plan(conn: Conn, *, organization_id: UUID, plan: Plan) -> None:
+    await catalog.update_plan(conn, organization_id=organization_id, plan=plan)
+    await db.bump(conn, organization_id=organization_id)
+
+
 async def set_minimum(
     conn: Conn, *, organization_id: UUID, plan: Plan, amount: Decimal | None, now: datetime
 ) -> None:
     """The least the plan's usage costs a period; lowered it counts at once, raised from the next period on."""
     if plan.is_free and amount:
         raise InvalidRequest(FieldError("minimumAmount", "a free plan asks nothing"))
+    if plan.consumption_model in tuple(Model) and amount:
+        raise InvalidRequest(
+            FieldError("minimumAmount", "usage of a prepaid plan is paid as it comes, from what is granted")
+        )
     await catalog.lock_plan(conn, organization_id=organization_id, plan_id=plan.id)
     await catalog.insert_minimum(
         conn, organization_id=organization_id, plan_id=plan.id, amount=amount or None, valid_from=now
@@ -168,7 +197,45 @@ async def add_price(conn: Conn, *, organization_id: UUID, plan: Plan, price: Pla
         raise Problem(
             "duplicate", f"The plan already has a {price.billing_interval} price.", param="billingInterval"
         )
+    await db.bump(conn, organization_id=organization_id)
     return price
+
+
+async def change_price(conn: Conn, *, organization_id: UUID, price: PlanPrice) -> None:
+    """A new amount reaches its holders at their next renewal, a new grant at their next reset."""
+    await catalog.update_price(conn, organization_id=organization_id, price=price)
+    await db.bump(conn, organization_id=organization_id)
+
+
+def check_grants(
+    plan_model: str | None, *, included_balance: int | None, included_credits: int | None
+) -> None:
+    """What a plan or a price may grant beforehand is said by the plan's model."""
+    for name, given, model in (
+        ("includedBalance", included_balance, Model.BALANCE),
+        ("includedCredits", included_credits, Model.CREDITS),
+    ):
+        if given is None:
+            continue
+        if plan_model != model:
+            raise InvalidRequest(FieldError(name, f"belongs to a {model} plan"))
+        if not 0 <= given <= AMOUNT_MINOR_MAX:
+            raise InvalidRequest(FieldError(name, f"must be 0 to {AMOUNT_MINOR_MAX}"))
+
+
+def check_plan_grants(plan: Plan) -> None:
+    """The same of a plan: only a free one has no price to say it."""
+    check_grants(
+        plan.consumption_model,
+        included_balance=plan.included_balance,
+        included_credits=plan.included_credits,
+    )
+    for name, given in (
+        ("includedBalance", plan.included_balance),
+        ("includedCredits", plan.included_credits),
+    ):
+        if given is not None and not plan.is_free:
+            raise InvalidRequest(FieldError(name, "of a plan that is paid for is said by each of its prices"))
 
 
 async def find_price(conn: Conn, *, organization_id: UUID, plan: Plan, price_id: UUID | None) -> PlanPrice:
@@ -201,6 +268,9 @@ class TermsSpec:
     price_field: str = "price"  # what the caller calls it
     minimum: Decimal | None = None  # major units a period
     maximum: Decimal | None = None
+    credits_per_unit: int | None = None
+    pricing_mode: str | None = None
+    margin_bps: int | None = None
     valid_from: datetime | None = (
         None  # None: now, where it is better for the customer; else from the next period
     )
@@ -242,6 +312,8 @@ async def promise(
         pinned=spec.valid_from is not None,
     )
     await check_terms(conn, organization_id, plan, feature, terms, asked=spec)
+    if plan.consumption_model == Model.BALANCE and feature.type is FeatureType.USAGE:
+        terms = replace(terms, overage_enabled=True)  # every unit is paid: that price, or what tokens cost
     await catalog.insert_terms(conn, organization_id=organization_id, terms=terms)
     await db.bump(conn, organization_id=organization_id)
     return terms
@@ -274,13 +346,33 @@ def revised(terms: Terms, spec: TermsSpec) -> Terms:
         price=terms.price if spec.price is None else spec.price,
         minimum=terms.minimum if spec.minimum is None else spec.minimum,
         maximum=terms.maximum if spec.maximum is None else spec.maximum,
+        credits_per_unit=(terms.credits_per_unit if spec.credits_per_unit is None else spec.credits_per_unit),
+        margin_bps=_margin(terms, spec),
     )
+
+
+def _margin(terms: Terms, spec: TermsSpec) -> int | None:
+    """Set where the units are AI tokens: what is asked for, else nothing on top of their price."""
+    mode = spec.pricing_mode or terms.pricing_mode
+    asked = spec.margin_bps if spec.margin_bps is not None else terms.margin_bps
+    return (asked or 0) if mode == "ai_model" else None
 
 
 async def check_terms(
     conn: Conn, organization_id: UUID, plan: Plan, feature: Feature, terms: Terms, *, asked: TermsSpec
 ) -> None:
     """What a plan cannot promise, whatever it promised before."""
+    if plan.consumption_model in tuple(Model) and feature.type is FeatureType.USAGE:
+        meter = await newest_meter(conn, organization_id=organization_id, feature_id=feature.id)
+        _check_prepaid(Model(plan.consumption_model), terms, meter, asked)
+        return
+    for name, of_prepaid in (
+        ("creditsPerUnit", asked.credits_per_unit is not None),
+        ("pricingMode", terms.margin_bps is not None),
+        ("margin", asked.margin_bps is not None),
+    ):
+        if of_prepaid:
+            raise InvalidRequest(FieldError(name, "belongs to usage of a prepaid plan"))
     if plan.is_free and terms.overage_enabled:
         raise InvalidRequest(
             FieldError(
@@ -315,6 +407,46 @@ async def check_terms(
                     "price.model", "a percentage is taken of amounts: the feature's meter must be a sum"
                 )
             )
+
+
+def _check_prepaid(model: Model, terms: Terms, meter: Meter | None, asked: TermsSpec) -> None:
+    """A prepaid unit costs the same whenever it is used: nothing is included, and nothing depends on what came before."""
+    wrong: list[FieldError] = []
+    for name, given in (
+        ("includedAmount", terms.included),
+        ("unlimited", terms.unlimited),
+        ("minimumAmount", terms.minimum),
+        ("maximumAmount", terms.maximum),
+    ):
+        if given:
+            wrong.append(
+                FieldError(name, f"goes with no {model} plan: usage is paid from what the plan grants")
+            )
+    if model is Model.CREDITS:
+        if not terms.credits_per_unit or terms.credits_per_unit < 0:
+            wrong.append(FieldError("creditsPerUnit", "must be 1 or more: how many credits a unit burns"))
+        if asked.price is not None or asked.overage_enabled:
+            wrong.append(FieldError(asked.price_field, "a credits plan asks credits: use creditsPerUnit"))
+        if asked.pricing_mode == "ai_model" or asked.margin_bps is not None:
+            wrong.append(FieldError("pricingMode", "AI tokens are priced in money: use a balance plan"))
+    else:
+        if asked.credits_per_unit is not None:
+            wrong.append(FieldError("creditsPerUnit", "a balance plan asks money: use overage.unitPrice"))
+        if terms.margin_bps is None and asked.margin_bps is not None:
+            wrong.append(FieldError("margin", 'goes with pricingMode "ai_model"'))
+        if terms.margin_bps is not None and asked.price is not None:
+            wrong.append(FieldError(asked.price_field, "tokens cost what their model costs, and the margin"))
+        if not isinstance(terms.price, PerUnit):
+            wrong.append(FieldError("price.model", "a balance plan prices each unit as it is used: per_unit"))
+    if meter is None or not meter.adds_up:
+        wrong.append(
+            FieldError(
+                "featureId",
+                "prepaid usage is paid event by event: the feature's meter must be a sum or a count",
+            )
+        )
+    if wrong:
+        raise InvalidRequest(*wrong)
 
 
 async def withdraw(conn: Conn, *, organization_id: UUID, plan: Plan, feature_id: UUID, now: datetime) -> None:

@@ -11,7 +11,8 @@ from tallystick.core.meters import in_force
 from tallystick.errors import FieldError, InvalidRequest, Problem
 from tallystick.flows.books import Books
 from tallystick.flows.check_access import access_to, held
-from tallystick.flows.ingest import Accepted, Draft, ingest
+from tallystick.flows.drafts import Accepted, Draft
+from tallystick.flows.ingest import ingest
 from tallystick.store import customers
 from tallystick.store.db import Conn
 

@@ -13,6 +13,7 @@ from tallystick.core.money import from_minor, text
 from tallystick.core.subscriptions import Status, Step, move, periods_per_invoice
 from tallystick.core.times import Anchor, Period, boundary, local_day, period, show_instant
 from tallystick.errors import FieldError, InvalidRequest, Problem, must
+from tallystick.flows.fill_wallets import end_wallet, open_wallet
 from tallystick.flows.publish_catalog import find_plan, find_price
 from tallystick.store import catalog, customers, db, invoices, late, subscriptions
 from tallystick.store.catalog import Plan, PlanPrice
@@ -47,6 +48,10 @@ async def subscribe(
     """
     plan = await find_plan(conn, organization_id=organization.id, plan_id=wish.plan_id, code=wish.plan_code)
     price = None if plan.is_free else await _price(conn, organization, plan, wish)
+    if wish.cancel_at_period_end and price is not None and price.billing_interval == "one_time":
+        raise InvalidRequest(
+            FieldError("cancelAtPeriodEnd", "needs an interval: what is bought once does not end")
+        )
     await customers.lock(conn, organization_id=organization.id, customer_id=customer.id)
     existing = await subscriptions.live_of_customer(
         conn, organization_id=organization.id, customer_id=customer.id, lock=True
@@ -140,6 +145,7 @@ async def activate(
     if subscription.cancel_requested_at is not None:
         active = replace(active, cancel_at=paid_until(active))
     await subscriptions.update(conn, active)
+    await open_wallet(conn, organization=organization, subscription=active, now=now)
     return active
 
 
@@ -242,8 +248,10 @@ async def cancel(
         raise Problem("one_time_subscription_not_cancelable")
     at_once = immediate or subscription.price_id is None or subscription.state is not Status.ACTIVE
     if at_once:
+        # The wallet before the version: who pays from it holds it when they come to the head.
+        await end_wallet(conn, organization=organization, subscription=subscription, now=now)
         ended = await end(conn, subscription=subscription, reason=reason, now=now)
-        if subscription.period_start is None or subscription.price_id is None:
+        if subscription.period_start is None:
             return ended
         # What was used since the period began is still owed: the open period ends here and is closed as any other.
         # A period that is over and waits out its grace keeps its end; what came after it is closed next.

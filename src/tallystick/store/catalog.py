@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from psycopg.rows import class_row
@@ -17,7 +17,7 @@ from tallystick.store.db import Conn, rows
 _FEATURE = "id, code, name, type, description, unit_name, created_at, updated_at"
 _PLAN = (
     "id, code, name, description, consumption_model, is_public, is_free, block_on_exhaustion, "
-    "sort_order, metadata, created_at, updated_at"
+    "sort_order, metadata, created_at, updated_at, included_balance, included_credits"
 )
 _PRICE = (
     "id, plan_id, billing_interval, amount_minor, is_default, trial_days, included_balance, "
@@ -39,6 +39,8 @@ class Plan:
     metadata: dict[str, Any] | None
     created_at: datetime
     updated_at: datetime
+    included_balance: int | None = None  # of a free plan, which has no price to name it
+    included_credits: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,8 +176,9 @@ async def insert_plan(conn: Conn, *, organization_id: UUID, plan: Plan) -> bool:
     """False when the code is taken."""
     cursor = await conn.execute(
         """INSERT INTO plans (id, organization_id, code, name, description, consumption_model, is_public, is_free,
-                              block_on_exhaustion, sort_order, metadata, created_at, updated_at)
-           VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+                              block_on_exhaustion, sort_order, metadata, created_at, updated_at,
+                              included_balance, included_credits)
+           VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
            ON CONFLICT (organization_id, code) WHERE deleted_at IS NULL DO NOTHING""",
         (
             plan.id,
@@ -191,6 +194,8 @@ async def insert_plan(conn: Conn, *, organization_id: UUID, plan: Plan) -> bool:
             Jsonb(plan.metadata) if plan.metadata is not None else None,
             plan.created_at,
             plan.updated_at,
+            plan.included_balance,
+            plan.included_credits,
         ),
     )
     return cursor.rowcount == 1
@@ -237,7 +242,8 @@ async def plan_is_deleted(conn: Conn, *, plan_id: UUID) -> bool:
 
 async def update_plan(conn: Conn, *, organization_id: UUID, plan: Plan) -> None:
     await conn.execute(
-        """UPDATE plans SET name = %s, description = %s, is_public = %s, metadata = %s, updated_at = %s
+        """UPDATE plans SET name = %s, description = %s, is_public = %s, metadata = %s, updated_at = %s,
+                  included_balance = %s, included_credits = %s
             WHERE id = %s AND organization_id = %s""",
         (
             plan.name,
@@ -245,6 +251,8 @@ async def update_plan(conn: Conn, *, organization_id: UUID, plan: Plan) -> None:
             plan.is_public,
             Jsonb(plan.metadata) if plan.metadata is not None else None,
             plan.updated_at,
+            plan.included_balance,
+            plan.included_credits,
             plan.id,
             organization_id,
         ),
@@ -315,9 +323,18 @@ async def prices_of_ids(conn: Conn, *, organization_id: UUID, price_ids: set[UUI
 
 async def update_price(conn: Conn, *, organization_id: UUID, price: PlanPrice) -> None:
     await conn.execute(
-        """UPDATE plan_prices SET amount_minor = %s, metadata = %s, updated_at = %s
+        """UPDATE plan_prices SET amount_minor = %s, included_balance = %s, included_credits = %s, metadata = %s,
+                  updated_at = %s
             WHERE id = %s AND organization_id = %s""",
-        (price.amount_minor, Jsonb(price.metadata), price.updated_at, price.id, organization_id),
+        (
+            price.amount_minor,
+            price.included_balance,
+            price.included_credits,
+            Jsonb(price.metadata),
+            price.updated_at,
+            price.id,
+            organization_id,
+        ),
     )
 
 
@@ -346,8 +363,9 @@ async def archive_price(conn: Conn, *, organization_id: UUID, price_id: UUID, no
 async def insert_terms(conn: Conn, *, organization_id: UUID, terms: Terms) -> None:
     await conn.execute(
         """INSERT INTO plan_features (id, organization_id, plan_id, feature_id, version, enabled, included, unlimited,
-                                      overage_enabled, price, minimum, maximum, pinned, removed, valid_from)
-           VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)""",
+                                      overage_enabled, price, minimum, maximum, pinned, removed, valid_from,
+                                      credits_per_unit, pricing_mode, margin_bps)
+           VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)""",
         (
             terms.id,
             organization_id,
@@ -364,6 +382,9 @@ async def insert_terms(conn: Conn, *, organization_id: UUID, terms: Terms) -> No
             terms.pinned,
             terms.removed,
             terms.valid_from,
+            terms.credits_per_unit,
+            terms.pricing_mode,
+            terms.margin_bps,
         ),
     )
 
@@ -373,7 +394,7 @@ async def terms(conn: Conn, *, organization_id: UUID, plan_ids: list[UUID] | Non
     found = await rows(
         conn,
         """SELECT id, plan_id, feature_id, version, enabled, included, unlimited, overage_enabled, price,
-                  valid_from, removed, minimum, maximum, pinned
+                  valid_from, removed, minimum, maximum, pinned, credits_per_unit, margin_bps
              FROM plan_features
             WHERE organization_id = %(organization)s AND (%(plans)s::uuid[] IS NULL OR plan_id = ANY(%(plans)s))
             ORDER BY plan_id, feature_id, version""",
@@ -395,6 +416,8 @@ async def terms(conn: Conn, *, organization_id: UUID, plan_ids: list[UUID] | Non
             minimum=each[11],
             maximum=each[12],
             pinned=each[13],
+            credits_per_unit=each[14],
+            margin_bps=each[15],
         )
         for each in found
     ]
@@ -421,6 +444,34 @@ async def minimums(conn: Conn, *, organization_id: UUID) -> dict[UUID, tuple[Min
     ):
         found[plan_id] = (*found.get(plan_id, ()), Minimum(valid_from, amount))
     return found
+
+
+class Granting(NamedTuple):
+    """A prepaid plan with one of its prices, or a free one with none."""
+
+    plan_id: UUID
+    model: str
+    is_free: bool
+    blocks: bool
+    price_id: UUID | None
+    billing_interval: str | None
+    amount_minor: int
+    included_balance: int | None
+    included_credits: int | None
+
+
+async def granting(conn: Conn, *, organization_id: UUID) -> list[Granting]:
+    """Prepaid plans by each price, archived ones too: who holds one keeps it."""
+    found = await rows(
+        conn,
+        """SELECT p.id, p.consumption_model, p.is_free, coalesce(p.block_on_exhaustion, false), r.id, r.billing_interval,
+                  coalesce(r.amount_minor, 0), coalesce(r.included_balance, p.included_balance),
+                  coalesce(r.included_credits, p.included_credits)
+             FROM plans p LEFT JOIN plan_prices r ON r.plan_id = p.id
+            WHERE p.organization_id = %s AND p.consumption_model IN ('credits', 'balance')""",
+        (organization_id,),
+    )
+    return [Granting(*each) for each in found]
 
 
 async def lock_plan(conn: Conn, *, organization_id: UUID, plan_id: UUID) -> None:

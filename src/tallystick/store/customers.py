@@ -169,7 +169,7 @@ async def standings(conn: Conn, *, organization_id: UUID, references: list[str])
     found = await rows(
         conn,
         """SELECT c.id, c.external_id, s.id, s.plan_id, s.status, s.anchor_at, s.anchor_day,
-                  s.billing_interval, s.timezone, s.ended_at, s.cancel_at, s.zones
+                  s.billing_interval, s.timezone, s.ended_at, s.cancel_at, s.zones, s.price_id
              FROM customers c LEFT JOIN subscriptions s ON s.customer_id = c.id AND s.anchor_at IS NOT NULL
             WHERE c.organization_id = %s AND (c.id = ANY(%s) OR c.external_id = ANY(%s))
             ORDER BY c.id, s.id DESC""",
@@ -192,6 +192,7 @@ async def standings(conn: Conn, *, organization_id: UUID, references: list[str])
                     ),
                     zone=each[8],
                     ends_at=each[9] or each[10],
+                    price_id=each[12],
                 )
             )
     asked = set(references)

@@ -19,7 +19,8 @@ from psycopg_pool import AsyncConnectionPool
 Conn = AsyncConnection[TupleRow]
 
 # JSON columns hold numbers exactly: no float on the way in or out.
-set_json_dumps(msgspec.json.Encoder(decimal_format="number").encode)
+to_json: Final = msgspec.json.Encoder(decimal_format="number").encode
+set_json_dumps(to_json)
 set_json_loads(msgspec.json.Decoder(float_hook=Decimal).decode)
 
 

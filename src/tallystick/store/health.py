@@ -43,3 +43,13 @@ def reconciled(conninfo: str) -> tuple[datetime | None, list[tuple[str, int]]]:
             "SELECT checked_at, rule, offenders FROM reconciliations ORDER BY rule"
         ).fetchall()
     return max((each[0] for each in found), default=None), [(each[1], each[2]) for each in found if each[2]]
+
+
+def stuck_late_usage(conninfo: str) -> list[tuple[UUID, str]]:
+    """Customers whose late usage could not be settled, and why."""
+    with psycopg.connect(conninfo, autocommit=True, connect_timeout=5) as conn:
+        found = conn.execute(
+            """SELECT customer_id, min(failure) FROM late_events
+                WHERE due_at IS NOT NULL AND failure IS NOT NULL GROUP BY 1 LIMIT 20"""
+        ).fetchall()
+    return [(each[0], each[1]) for each in found]

@@ -1,3 +1,55 @@
+CREATE TABLE ai_costs (
+    customer_id uuid NOT NULL,
+    event_id uuid NOT NULL,
+    feature_id uuid NOT NULL,
+    organization_id uuid NOT NULL,
+    subscription_id uuid NOT NULL,
+    occurred_at timestamp with time zone NOT NULL,
+    model text NOT NULL,
+    priced_as text NOT NULL,
+    input_tokens bigint NOT NULL,
+    output_tokens bigint NOT NULL,
+    cache_read_tokens bigint NOT NULL,
+    cache_write_tokens bigint NOT NULL,
+    rates numeric[] NOT NULL,
+    margin_bps integer NOT NULL,
+    input_cost bigint NOT NULL,
+    output_cost bigint NOT NULL,
+    cache_read_cost bigint NOT NULL,
+    cache_write_cost bigint NOT NULL,
+    subtotal bigint NOT NULL,
+    margin bigint NOT NULL,
+    total bigint NOT NULL,
+    exact numeric[] NOT NULL,
+    price_source text NOT NULL,
+    price_valid_from timestamp with time zone,
+    CONSTRAINT ai_costs_check CHECK (((subtotal = (((input_cost + output_cost) + cache_read_cost) + cache_write_cost)) AND (total = (subtotal + margin))))
+);
+CREATE TABLE ai_model_aliases (
+    id uuid NOT NULL,
+    organization_id uuid NOT NULL,
+    name text NOT NULL,
+    model text NOT NULL,
+    created_at timestamp with time zone NOT NULL
+);
+CREATE TABLE ai_model_prices (
+    id uuid NOT NULL,
+    organization_id uuid NOT NULL,
+    model text NOT NULL,
+    input numeric(24,12) NOT NULL,
+    output numeric(24,12) NOT NULL,
+    cache_read numeric(24,12),
+    cache_write numeric(24,12),
+    valid_from timestamp with time zone NOT NULL,
+    valid_until timestamp with time zone,
+    created_at timestamp with time zone NOT NULL,
+    dropped_at timestamp with time zone,
+    CONSTRAINT ai_model_prices_cache_read_check CHECK ((cache_read >= (0)::numeric)),
+    CONSTRAINT ai_model_prices_cache_write_check CHECK ((cache_write >= (0)::numeric)),
+    CONSTRAINT ai_model_prices_check CHECK ((valid_until > valid_from)),
+    CONSTRAINT ai_model_prices_input_check CHECK ((input >= (0)::numeric)),
+    CONSTRAINT ai_model_prices_output_check CHECK ((output >= (0)::numeric))
+);
 CREATE TABLE api_keys (
     id uuid NOT NULL,
     organization_id uuid NOT NULL,
@@ -65,6 +117,20 @@ CREATE TABLE corrections (
     reverts uuid,
     created_at timestamp with time zone NOT NULL
 );
+CREATE TABLE credit_packs (
+    id uuid NOT NULL,
+    organization_id uuid NOT NULL,
+    name text NOT NULL,
+    description text,
+    credits bigint NOT NULL,
+    price_minor bigint NOT NULL,
+    is_active boolean NOT NULL,
+    deleted_at timestamp with time zone,
+    created_at timestamp with time zone NOT NULL,
+    updated_at timestamp with time zone NOT NULL,
+    CONSTRAINT credit_packs_credits_check CHECK ((credits > 0)),
+    CONSTRAINT credit_packs_price_minor_check CHECK ((price_minor >= 0))
+);
 CREATE TABLE customers (
     id uuid NOT NULL,
     organization_id uuid NOT NULL,
@@ -84,6 +150,14 @@ CREATE TABLE distinct_values (
     value_hash bytea NOT NULL,
     number integer NOT NULL,
     CONSTRAINT distinct_values_number_check CHECK ((number >= 0))
+);
+CREATE TABLE domain_events (
+    organization_id uuid NOT NULL,
+    id uuid NOT NULL,
+    customer_id uuid,
+    type text NOT NULL,
+    data jsonb NOT NULL,
+    created_at timestamp with time zone NOT NULL
 );
 CREATE TABLE event_keys (
     customer_id uuid NOT NULL,
@@ -108,7 +182,11 @@ CREATE TABLE events (
     reason text,
     voids uuid,
     voided bigint,
-    leaf bytea
+    leaf bytea,
+    drew_on text,
+    deducted numeric,
+    remaining numeric,
+    blocked boolean
 )
 PARTITION BY RANGE (occurred_at);
 CREATE TABLE events_any (
@@ -127,7 +205,11 @@ CREATE TABLE events_any (
     reason text,
     voids uuid,
     voided bigint,
-    leaf bytea
+    leaf bytea,
+    drew_on text,
+    deducted numeric,
+    remaining numeric,
+    blocked boolean
 );
 CREATE TABLE features (
     id uuid NOT NULL,
@@ -183,7 +265,7 @@ CREATE TABLE invoice_lines (
     subscription_id uuid,
     usage_period integer,
     part text,
-    CONSTRAINT invoice_lines_part_check CHECK ((part = ANY (ARRAY['usage'::text, 'minimum'::text, 'plan_minimum'::text, 'difference'::text])))
+    CONSTRAINT invoice_lines_part_check CHECK ((part = ANY (ARRAY['usage'::text, 'minimum'::text, 'plan_minimum'::text, 'difference'::text, 'overdraft'::text])))
 );
 CREATE TABLE invoices (
     id uuid NOT NULL,
@@ -220,7 +302,25 @@ CREATE TABLE late_events (
     occurred_at timestamp with time zone NOT NULL,
     received_at timestamp with time zone NOT NULL,
     due_at timestamp with time zone,
-    decisions jsonb DEFAULT '[]'::jsonb NOT NULL
+    decisions jsonb DEFAULT '[]'::jsonb NOT NULL,
+    failure text
+);
+CREATE TABLE ledger_entries (
+    customer_id uuid NOT NULL,
+    id uuid NOT NULL,
+    organization_id uuid NOT NULL,
+    subscription_id uuid NOT NULL,
+    period_index integer NOT NULL,
+    source text NOT NULL,
+    target text NOT NULL,
+    amount numeric NOT NULL,
+    cause text NOT NULL,
+    batch bigint,
+    reference uuid,
+    reason text,
+    created_at timestamp with time zone NOT NULL,
+    CONSTRAINT ledger_entries_amount_check CHECK ((amount > (0)::numeric)),
+    CONSTRAINT ledger_entries_check CHECK ((target <> source))
 );
 CREATE TABLE limit_counters (
     customer_id uuid NOT NULL,
@@ -332,7 +432,9 @@ CREATE TABLE plan_prices (
     created_at timestamp with time zone NOT NULL,
     updated_at timestamp with time zone NOT NULL,
     CONSTRAINT plan_prices_amount_minor_check CHECK ((amount_minor >= 0)),
-    CONSTRAINT plan_prices_billing_interval_check CHECK ((billing_interval = ANY (ARRAY['weekly'::text, 'monthly'::text, 'quarterly'::text, 'semiannual'::text, 'yearly'::text, 'one_time'::text])))
+    CONSTRAINT plan_prices_billing_interval_check CHECK ((billing_interval = ANY (ARRAY['weekly'::text, 'monthly'::text, 'quarterly'::text, 'semiannual'::text, 'yearly'::text, 'one_time'::text]))),
+    CONSTRAINT plan_prices_included_balance_check CHECK ((included_balance >= 0)),
+    CONSTRAINT plan_prices_included_credits_check CHECK ((included_credits >= 0))
 );
 CREATE TABLE plans (
     id uuid NOT NULL,
@@ -349,7 +451,39 @@ CREATE TABLE plans (
     deleted_at timestamp with time zone,
     created_at timestamp with time zone NOT NULL,
     updated_at timestamp with time zone NOT NULL,
-    CONSTRAINT plans_consumption_model_check CHECK ((consumption_model = ANY (ARRAY['metered'::text, 'credits'::text, 'balance'::text])))
+    included_balance bigint,
+    included_credits bigint,
+    CONSTRAINT plans_consumption_model_check CHECK ((consumption_model = ANY (ARRAY['metered'::text, 'credits'::text, 'balance'::text]))),
+    CONSTRAINT plans_included_balance_check CHECK ((included_balance >= 0)),
+    CONSTRAINT plans_included_credits_check CHECK ((included_credits >= 0))
+);
+CREATE TABLE purchases (
+    id uuid NOT NULL,
+    organization_id uuid NOT NULL,
+    customer_id uuid NOT NULL,
+    subscription_id uuid NOT NULL,
+    request_key bytea,
+    status text NOT NULL,
+    kind text NOT NULL,
+    credit_pack_id uuid,
+    description text NOT NULL,
+    quantity numeric NOT NULL,
+    amount_minor bigint NOT NULL,
+    currency character(3) NOT NULL,
+    payment_method_id uuid,
+    retry_at timestamp with time zone,
+    invoice_id uuid,
+    failure_code text,
+    failure_message text,
+    created_at timestamp with time zone NOT NULL,
+    updated_at timestamp with time zone NOT NULL,
+    CONSTRAINT purchases_amount_minor_check CHECK ((amount_minor >= 0)),
+    CONSTRAINT purchases_check CHECK (((status = 'pending'::text) = (retry_at IS NOT NULL))),
+    CONSTRAINT purchases_check1 CHECK (((status = 'paid'::text) = (invoice_id IS NOT NULL))),
+    CONSTRAINT purchases_check2 CHECK (((amount_minor = 0) OR (payment_method_id IS NOT NULL))),
+    CONSTRAINT purchases_kind_check CHECK ((kind = ANY (ARRAY['credits'::text, 'balance'::text]))),
+    CONSTRAINT purchases_quantity_check CHECK ((quantity > (0)::numeric)),
+    CONSTRAINT purchases_status_check CHECK ((status = ANY (ARRAY['pending'::text, 'paid'::text, 'declined'::text])))
 );
 CREATE TABLE reconciliations (
     rule text NOT NULL,
@@ -357,6 +491,25 @@ CREATE TABLE reconciliations (
     first jsonb NOT NULL,
     checked_at timestamp with time zone NOT NULL,
     CONSTRAINT reconciliations_offenders_check CHECK ((offenders >= 0))
+);
+CREATE TABLE reservations (
+    customer_id uuid NOT NULL,
+    id uuid NOT NULL,
+    organization_id uuid NOT NULL,
+    subscription_id uuid NOT NULL,
+    event_code text NOT NULL,
+    quantity numeric,
+    model text,
+    input_tokens bigint,
+    max_output_tokens bigint,
+    amount numeric NOT NULL,
+    status text NOT NULL,
+    expires_at timestamp with time zone NOT NULL,
+    event_id uuid,
+    created_at timestamp with time zone NOT NULL,
+    updated_at timestamp with time zone NOT NULL,
+    CONSTRAINT reservations_amount_check CHECK ((amount >= (0)::numeric)),
+    CONSTRAINT reservations_status_check CHECK ((status = ANY (ARRAY['held'::text, 'settled'::text, 'released'::text, 'expired'::text])))
 );
 CREATE TABLE simulations (
     id uuid NOT NULL,
@@ -437,7 +590,32 @@ CREATE TABLE usage_sets (
     members bit(2048) NOT NULL
 )
 WITH (fillfactor='75');
+CREATE TABLE wallets (
+    customer_id uuid NOT NULL,
+    subscription_id uuid NOT NULL,
+    organization_id uuid NOT NULL,
+    model text NOT NULL,
+    period_index integer NOT NULL,
+    plan numeric NOT NULL,
+    purchased numeric NOT NULL,
+    held numeric NOT NULL,
+    held_purchased numeric NOT NULL,
+    refill numeric NOT NULL,
+    told_low boolean NOT NULL,
+    CONSTRAINT wallets_check CHECK ((held >= held_purchased)),
+    CONSTRAINT wallets_check1 CHECK (((model = 'balance'::text) OR (plan >= (0)::numeric))),
+    CONSTRAINT wallets_held_purchased_check CHECK ((held_purchased >= (0)::numeric)),
+    CONSTRAINT wallets_model_check CHECK ((model = ANY (ARRAY['credits'::text, 'balance'::text]))),
+    CONSTRAINT wallets_purchased_check CHECK ((purchased >= (0)::numeric))
+)
+WITH (fillfactor='50');
 ALTER TABLE ONLY events ATTACH PARTITION events_any DEFAULT;
+ALTER TABLE ONLY ai_costs
+    ADD CONSTRAINT ai_costs_pkey PRIMARY KEY (customer_id, event_id, feature_id);
+ALTER TABLE ONLY ai_model_aliases
+    ADD CONSTRAINT ai_model_aliases_pkey PRIMARY KEY (id);
+ALTER TABLE ONLY ai_model_prices
+    ADD CONSTRAINT ai_model_prices_pkey PRIMARY KEY (id);
 ALTER TABLE ONLY api_keys
     ADD CONSTRAINT api_keys_pkey PRIMARY KEY (id);
 ALTER TABLE ONLY api_keys
@@ -452,12 +630,16 @@ ALTER TABLE ONLY closed_periods
     ADD CONSTRAINT closed_periods_pkey PRIMARY KEY (subscription_id, period_index);
 ALTER TABLE ONLY corrections
     ADD CONSTRAINT corrections_pkey PRIMARY KEY (id);
+ALTER TABLE ONLY credit_packs
+    ADD CONSTRAINT credit_packs_pkey PRIMARY KEY (id);
 ALTER TABLE ONLY customers
     ADD CONSTRAINT customers_pkey PRIMARY KEY (id);
 ALTER TABLE ONLY distinct_values
     ADD CONSTRAINT distinct_values_customer_id_feature_id_number_key UNIQUE (customer_id, feature_id, number);
 ALTER TABLE ONLY distinct_values
     ADD CONSTRAINT distinct_values_pkey PRIMARY KEY (customer_id, feature_id, value_hash);
+ALTER TABLE ONLY domain_events
+    ADD CONSTRAINT domain_events_pkey PRIMARY KEY (organization_id, id);
 ALTER TABLE ONLY event_keys
     ADD CONSTRAINT event_keys_pkey PRIMARY KEY (customer_id, key_hash);
 ALTER TABLE ONLY events
@@ -482,6 +664,8 @@ ALTER TABLE ONLY invoices
     ADD CONSTRAINT invoices_pkey PRIMARY KEY (id);
 ALTER TABLE ONLY late_events
     ADD CONSTRAINT late_events_pkey PRIMARY KEY (customer_id, event_id);
+ALTER TABLE ONLY ledger_entries
+    ADD CONSTRAINT ledger_entries_pkey PRIMARY KEY (customer_id, id);
 ALTER TABLE ONLY limit_counters
     ADD CONSTRAINT limit_counters_pkey PRIMARY KEY (customer_id, subscription_id, feature_id, period_start);
 ALTER TABLE ONLY meters
@@ -506,8 +690,12 @@ ALTER TABLE ONLY plan_prices
     ADD CONSTRAINT plan_prices_pkey PRIMARY KEY (id);
 ALTER TABLE ONLY plans
     ADD CONSTRAINT plans_pkey PRIMARY KEY (id);
+ALTER TABLE ONLY purchases
+    ADD CONSTRAINT purchases_pkey PRIMARY KEY (id);
 ALTER TABLE ONLY reconciliations
     ADD CONSTRAINT reconciliations_pkey PRIMARY KEY (rule);
+ALTER TABLE ONLY reservations
+    ADD CONSTRAINT reservations_pkey PRIMARY KEY (customer_id, id);
 ALTER TABLE ONLY simulations
     ADD CONSTRAINT simulations_pkey PRIMARY KEY (id);
 ALTER TABLE ONLY subscriptions
@@ -522,12 +710,18 @@ ALTER TABLE ONLY usage_hours
     ADD CONSTRAINT usage_hours_pkey PRIMARY KEY (customer_id, meter_id, hour);
 ALTER TABLE ONLY usage_sets
     ADD CONSTRAINT usage_sets_pkey PRIMARY KEY (customer_id, meter_id, hour, block);
+ALTER TABLE ONLY wallets
+    ADD CONSTRAINT wallets_pkey PRIMARY KEY (customer_id, subscription_id);
+CREATE INDEX ai_costs_of_organization ON ai_costs USING btree (organization_id, occurred_at);
+CREATE UNIQUE INDEX ai_model_aliases_by_name ON ai_model_aliases USING btree (organization_id, lower(name));
+CREATE INDEX ai_model_prices_of_organization ON ai_model_prices USING btree (organization_id, id);
 CREATE INDEX api_keys_of_organization ON api_keys USING btree (organization_id, id);
 CREATE INDEX clock_runs_of_organization ON clock_runs USING btree (organization_id, id);
 CREATE UNIQUE INDEX clock_runs_one_at_a_time ON clock_runs USING btree (organization_id) WHERE (status = ANY (ARRAY['pending'::text, 'running'::text]));
 CREATE INDEX closed_periods_of_customer ON closed_periods USING btree (customer_id, period_end);
 CREATE INDEX corrections_of_organization ON corrections USING btree (organization_id, id);
 CREATE UNIQUE INDEX corrections_reverted_once ON corrections USING btree (reverts) WHERE (reverts IS NOT NULL);
+CREATE UNIQUE INDEX credit_packs_name ON credit_packs USING btree (organization_id, name) WHERE (deleted_at IS NULL);
 CREATE UNIQUE INDEX customers_external_id ON customers USING btree (organization_id, external_id);
 CREATE INDEX customers_of_organization ON customers USING btree (organization_id, id);
 CREATE INDEX events_arrival ON ONLY events USING brin (id, batch) WITH (pages_per_range='32', autosummarize='on');
@@ -540,6 +734,7 @@ CREATE UNIQUE INDEX invoices_once ON invoices USING btree (subscription_id, peri
 CREATE INDEX invoices_to_collect ON invoices USING btree (collect_at) WHERE (collect_at IS NOT NULL);
 CREATE INDEX late_events_of_organization ON late_events USING btree (organization_id, event_id);
 CREATE INDEX late_events_undecided ON late_events USING btree (due_at) WHERE (due_at IS NOT NULL);
+CREATE INDEX ledger_entries_overdrafts ON ledger_entries USING btree (customer_id, subscription_id, period_index) WHERE (cause = 'overdraft'::text);
 CREATE INDEX meters_of_organization ON meters USING btree (organization_id);
 CREATE INDEX payment_methods_of_customer ON payment_methods USING btree (customer_id, id);
 CREATE INDEX plan_features_of_feature ON plan_features USING btree (feature_id);
@@ -547,6 +742,10 @@ CREATE INDEX plan_features_of_organization ON plan_features USING btree (organiz
 CREATE UNIQUE INDEX plan_prices_default ON plan_prices USING btree (plan_id) WHERE (is_default AND (archived_at IS NULL));
 CREATE UNIQUE INDEX plan_prices_interval ON plan_prices USING btree (plan_id, billing_interval) WHERE (archived_at IS NULL);
 CREATE UNIQUE INDEX plans_code ON plans USING btree (organization_id, code) WHERE (deleted_at IS NULL);
+CREATE UNIQUE INDEX purchases_once ON purchases USING btree (organization_id, request_key) WHERE (request_key IS NOT NULL);
+CREATE INDEX purchases_pending ON purchases USING btree (retry_at) WHERE (status = 'pending'::text);
+CREATE INDEX reservations_held ON reservations USING btree (expires_at) WHERE (status = 'held'::text);
+CREATE INDEX reservations_of_organization ON reservations USING btree (organization_id, id);
 CREATE INDEX simulations_of_organization ON simulations USING btree (organization_id, id);
 CREATE INDEX subscriptions_due ON subscriptions USING btree (closes_at) WHERE (closes_at IS NOT NULL);
 CREATE INDEX subscriptions_of_customer ON subscriptions USING btree (customer_id, id);
@@ -555,6 +754,10 @@ CREATE UNIQUE INDEX subscriptions_one_live ON subscriptions USING btree (custome
 CREATE INDEX transactions_of_organization ON transactions USING btree (organization_id, id);
 ALTER INDEX events_arrival ATTACH PARTITION events_any_id_batch_idx;
 ALTER INDEX events_pkey ATTACH PARTITION events_any_pkey;
+ALTER TABLE ONLY ai_model_aliases
+    ADD CONSTRAINT ai_model_aliases_organization_id_fkey FOREIGN KEY (organization_id) REFERENCES organizations(id);
+ALTER TABLE ONLY ai_model_prices
+    ADD CONSTRAINT ai_model_prices_organization_id_fkey FOREIGN KEY (organization_id) REFERENCES organizations(id);
 ALTER TABLE ONLY api_keys
     ADD CONSTRAINT api_keys_organization_id_fkey FOREIGN KEY (organization_id) REFERENCES organizations(id);
 ALTER TABLE ONLY changes
@@ -571,8 +774,12 @@ ALTER TABLE ONLY corrections
     ADD CONSTRAINT corrections_organization_id_fkey FOREIGN KEY (organization_id) REFERENCES organizations(id);
 ALTER TABLE ONLY corrections
     ADD CONSTRAINT corrections_reverts_fkey FOREIGN KEY (reverts) REFERENCES corrections(id);
+ALTER TABLE ONLY credit_packs
+    ADD CONSTRAINT credit_packs_organization_id_fkey FOREIGN KEY (organization_id) REFERENCES organizations(id);
 ALTER TABLE ONLY customers
     ADD CONSTRAINT customers_organization_id_fkey FOREIGN KEY (organization_id) REFERENCES organizations(id);
+ALTER TABLE ONLY domain_events
+    ADD CONSTRAINT domain_events_organization_id_fkey FOREIGN KEY (organization_id) REFERENCES organizations(id);
 ALTER TABLE ONLY features
     ADD CONSTRAINT features_organization_id_fkey FOREIGN KEY (organization_id) REFERENCES organizations(id);
 ALTER TABLE ONLY idempotency_keys
@@ -613,6 +820,16 @@ ALTER TABLE ONLY plan_prices
     ADD CONSTRAINT plan_prices_plan_id_fkey FOREIGN KEY (plan_id) REFERENCES plans(id);
 ALTER TABLE ONLY plans
     ADD CONSTRAINT plans_organization_id_fkey FOREIGN KEY (organization_id) REFERENCES organizations(id);
+ALTER TABLE ONLY purchases
+    ADD CONSTRAINT purchases_credit_pack_id_fkey FOREIGN KEY (credit_pack_id) REFERENCES credit_packs(id);
+ALTER TABLE ONLY purchases
+    ADD CONSTRAINT purchases_invoice_id_fkey FOREIGN KEY (invoice_id) REFERENCES invoices(id);
+ALTER TABLE ONLY purchases
+    ADD CONSTRAINT purchases_organization_id_fkey FOREIGN KEY (organization_id) REFERENCES organizations(id);
+ALTER TABLE ONLY purchases
+    ADD CONSTRAINT purchases_payment_method_id_fkey FOREIGN KEY (payment_method_id) REFERENCES payment_methods(id);
+ALTER TABLE ONLY purchases
+    ADD CONSTRAINT purchases_subscription_id_fkey FOREIGN KEY (subscription_id) REFERENCES subscriptions(id);
 ALTER TABLE ONLY simulations
     ADD CONSTRAINT simulations_organization_id_fkey FOREIGN KEY (organization_id) REFERENCES organizations(id);
 ALTER TABLE ONLY subscriptions

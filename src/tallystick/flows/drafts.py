@@ -1,0 +1,71 @@
+"""Drafts: events on their way in, as they were sent, as they were judged, as they were answered."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+from uuid import UUID
+
+from tallystick.core.admission import Admitted
+from tallystick.core.events import StoredEvent, UsageEvent
+from tallystick.core.meters import Meter
+from tallystick.core.proof import header_hash, key_hash
+from tallystick.core.subscriptions import Standing
+from tallystick.core.wallets import Draw
+from tallystick.errors import Problem
+
+
+@dataclass(slots=True)
+class Draft:
+    """One decoded event on its way in, with what came around it."""
+
+    event: UsageEvent
+    api_key_id: UUID | None = None
+    header: str | None = None  # the Idempotency-Key
+    index: int | None = None  # its place in a batch
+    adjusts: Meter | None = None  # set: a signed correction of that meter's total
+    reason: str | None = None
+    key_attempt: int = 0
+    header_place: bytes | None = None
+
+    def __post_init__(self) -> None:
+        if self.header is not None:
+            self.header_place = header_hash(self.header, self.index)
+
+    @property
+    def place(self) -> bytes | None:
+        """Where its key lives; an event without a key of its own is known by its header (ruling 12)."""
+        if self.event.key is not None:
+            return key_hash(self.event.key, self.key_attempt)
+        return self.header_place
+
+
+class Accepted(NamedTuple):
+    """Counted, now or (`replayed`) when it first came with this very header."""
+
+    event: StoredEvent
+    reference: str
+    replayed: bool = False
+
+
+Outcome = Accepted | Problem
+
+
+@dataclass(slots=True)
+class Work:
+    """A draft that was judged by the catalogue, and is yet to be stored."""
+
+    draft: Draft
+    standing: Standing
+    admitted: Admitted
+    place: bytes | None
+    id: UUID
+    draw: Draw | None = None  # what it took of a wallet
+
+    @property
+    def is_plain(self) -> bool:
+        """Nothing to lock beforehand and nothing to add afterwards: the one statement does it all."""
+        return (
+            not self.admitted.limits
+            and self.admitted.spend is None
+            and not self.admitted.late
+            and all(meter.adds_up for meter, _ in self.admitted.contributions)
+        )

@@ -1,0 +1,95 @@
+"""Wallets: held while a batch is decided, spent event by event, and posted once a wallet and batch (ruling 24)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from tallystick.core.admission import insufficient
+from tallystick.core.wallets import Draw, Movement, Wallet, crossings, released, turned, usage
+from tallystick.errors import Problem, must
+from tallystick.flows.books import Book
+from tallystick.flows.drafts import Work
+from tallystick.flows.post_wallets import post_wallets
+from tallystick.store import reservations, wallets
+from tallystick.store.db import Conn
+from tallystick.store.wallets import Posting, WalletKey
+
+
+@dataclass(slots=True)
+class _Purse:
+    """A wallet as it was found, as its period opened, and as it stands."""
+
+    reference: str  # of the customer
+    found: Wallet
+    opened: Wallet
+    stands: Wallet
+    moved: list[Movement]  # as its period opened
+
+
+class Wallets:
+    """The wallets that a batch is paid from, locked."""
+
+    def __init__(self, book: Book, purses: dict[WalletKey, _Purse]) -> None:
+        self._book = book
+        self._purses = purses
+
+    @classmethod
+    async def held(cls, conn: Conn, book: Book, drawing: Sequence[Work], *, now: datetime) -> "Wallets":
+        """Lock the wallets, in one order; the first touch in a new period turns one (ruling 22).
+
+        What was set aside and not settled in time is there again.
+        """
+        spends = {
+            WalletKey(each.standing.customer_id, each.admitted.spend.subscription_id): (
+                each.admitted.spend,
+                each.standing.reference,
+            )
+            for each in drawing
+            if each.admitted.spend is not None
+        }
+        if not spends:
+            return cls(book, {})
+        found = await wallets.lock(conn, list(spends))
+        holding = [key for key, wallet in found.items() if wallet.held]
+        expired = await reservations.expire(conn, holding, now=now) if holding else []
+        purses: dict[WalletKey, _Purse] = {}
+        for key, (spend, reference) in spends.items():
+            must(key in found, "a prepaid subscription has a wallet", subscription=key.subscription_id)
+            wallet, moved = found[key], list[Movement]()
+            for _, amount in [each for each in expired if each[0] == key]:
+                wallet, back = released(wallet, amount)
+                moved += back
+            if spend.period_index is not None:
+                wallet, opened = turned(wallet, spend.period_index, spend.included)
+                moved += opened
+            purses[key] = _Purse(reference, found[key], wallet, wallet, moved)
+        return cls(book, purses)
+
+    def refusal(self, each: Work) -> Problem | None:
+        """Take the whole cost of an event, or nothing: then why not."""
+        spend = each.admitted.spend
+        if spend is None:
+            return None
+        purse = self._purses[WalletKey(each.standing.customer_id, spend.subscription_id)]
+        before, cost = purse.stands, spend.cost
+        if not before.pays(cost, overdraft=spend.overdraft):
+            return insufficient(before, cost)
+        purse.stands = after = before.spent(cost)
+        each.draw = Draw(after.model, cost, after.remaining, not spend.overdraft and after.remaining <= 0)
+        return None
+
+    async def keep(self, conn: Conn, *, now: datetime) -> int | None:
+        """Post what was spent, naming the batch it will be stored under; None where nothing is prepaid."""
+        if not self._purses:
+            return None
+        organization = self._book.organization
+        number = await wallets.next_batch(conn)
+        postings: list[Posting] = []
+        for key, purse in self._purses.items():
+            stands, crossed = crossings(purse.opened, purse.stands)
+            if stands != purse.found:
+                movements = [*purse.moved, *usage(purse.opened, stands)]
+                postings.append(Posting(key, stands, movements, batch=number, crossed=crossed))
+        references = {key.customer_id: purse.reference for key, purse in self._purses.items()}
+        await post_wallets(conn, organization, postings, references=references, now=now)
+        return number
