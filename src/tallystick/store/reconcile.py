@@ -154,7 +154,7 @@ async def wrong_totals(conn: Conn, organization_id: UUID) -> Offenders:
 
 
 async def usage_lines(conn: Conn, organization_id: UUID, *, page: int) -> AsyncIterator[list[FrozenLine]]:
-    """All lines of one feature and usage period at a time, or of its plan's minimum, in the order they were made."""
+    """All lines of one feature and usage period at a time, or of no feature, in the order they were made."""
     async with conn.cursor(name="usage_lines", withhold=True) as cursor:
         await cursor.execute(
             """SELECT (l.subscription_id, l.usage_period, l.feature_id)::text,
@@ -181,7 +181,7 @@ async def billed_twice(conn: Conn, organization_id: UUID) -> Offenders:
     """The same of the same period on several lines: (kind, subscription, times, ids of the lines).
 
     Usage is billed once a stretch, a feature's minimum once a period, a base price once for what it covers, and a
-    difference once from where it begins.
+    difference once from where it begins. What somebody bought may be bought again.
     """
     return await _offenders(
         conn,
@@ -195,7 +195,8 @@ async def billed_twice(conn: Conn, organization_id: UUID) -> Offenders:
                                WHEN l.part = 'plan_minimum'
                                THEN concat(l.evidence ->> 'chainPosition', ' ', l.evidence ->> 'amountBefore') END AS which
                      FROM invoices i JOIN invoice_lines l ON l.invoice_id = i.id
-                    WHERE i.organization_id = %(organization)s) AS told
+                    WHERE i.organization_id = %(organization)s
+                      AND (l.part IS NOT NULL OR l.line_type = 'plan_base')) AS told
             GROUP BY kind, subscription_id, feature_id, usage_period, which HAVING count(*) > 1
             ORDER BY 5 LIMIT %(first)s""",
         organization=organization_id,
