@@ -37,6 +37,7 @@ from tests.shop import (
     done,
     hard_limit,
     pay,
+    promise,
     refused,
     set_clock,
     subscribe,
@@ -114,6 +115,28 @@ def live_on(shop: Organization) -> None:
     set_clock(shop, "2025-05-25T00:00:00Z")
     done(shop.http.post(f"{API}/usage/corrections/{made['id']}/revert", json={}))
     set_clock(shop, "2025-06-25T00:00:00Z")
+    spend(shop)
+
+
+def spend(shop: Organization) -> None:
+    """Credits and a balance: used, overdrawn and invoiced, set aside, and tokens."""
+    for code in ("runs", "chat"):
+        add_feature(shop, code)
+    credits = add_plan(shop, "credits", model="credits", grants={"includedCredits": 100})
+    promise(shop, credits, "runs", creditsPerUnit=2)
+    balance = add_plan(shop, "balance", price=1000, model="balance")
+    promise(shop, balance, "runs", overage={"unitPrice": 100})
+    promise(shop, balance, "chat", pricingMode="ai_model", margin=2000)
+    subscribe(shop, "fay", "credits")
+    subscribe(shop, "gus", "balance")
+    for customer in ("fay", "gus"):
+        done(track(shop, customer, "first", feature="runs", value=20))
+    call = {"featureCode": "chat", "customerId": "gus", "eventId": "chat", "model": "gpt-4o"}
+    done(shop.http.post(f"{API}/usage/events", json={**call, "inputTokens": 1000, "outputTokens": 500}))
+    done(track(shop, "gus", "beyond", feature="runs", value=1000))
+    set_clock(shop, "2025-07-25T00:00:00Z")
+    held = {"customerId": "fay", "featureCode": "runs", "quantity": 10, "expiresIn": 86400}
+    done(shop.http.post(f"{API}/usage/reservations", json=held))
 
 
 def report(shop: Organization, customer: str, number: int, **more: Any) -> None:
@@ -324,21 +347,38 @@ CHANGES: Final[Mapping[str, tuple[str, list[str], str]]] = {
         f"UPDATE closed_periods SET period_end = period_end - interval '1 hour' WHERE {period('cai', '0')}"],
         "it has to begin at"),
     "a period should be closed": ("due", [
-        f"UPDATE subscriptions SET closes_at = '2025-06-24' WHERE {LIVE}"],
+        f"UPDATE subscriptions SET closes_at = '2025-07-24' WHERE {LIVE}"],
         "its period is not closed"),
     "a period will never be closed": ("due", [
         f"UPDATE subscriptions SET closes_at = NULL WHERE {LIVE}"],
         "its period is not closed"),
     "late usage is forgotten": ("due", [
-        f"UPDATE late_events SET due_at = '2025-06-24' WHERE {LATE}"], "nothing was decided"),
+        f"UPDATE late_events SET due_at = '2025-07-24' WHERE {LATE}"], "nothing was decided"),
     "late usage waits for an invoice that will never be": ("due", [
         f"""UPDATE late_events SET due_at = '9999-12-31' WHERE {LATE_OF_BOB}"""],
         "nothing was decided"),
     "an invoice was to be charged": ("due", [
-        f"UPDATE invoices SET collect_at = '2025-06-24' WHERE {INVOICE}"], "it was not charged"),
+        f"UPDATE invoices SET collect_at = '2025-07-24' WHERE {INVOICE}"], "it was not charged"),
     "an invoice will never be charged": ("due", [
         "DELETE FROM transactions", f"UPDATE invoices SET status = 'outstanding' WHERE {INVOICE}"],
         "it was not charged"),
+    "a wallet is richer than its ledger": ("wallets", [
+        f"UPDATE wallets SET plan = plan + 1 WHERE {OF_THE_SHOP} AND model = 'credits'"], "the wallet says"),
+    "credits nobody bought": ("wallets", [
+        f"UPDATE wallets SET purchased = purchased + 5 WHERE {OF_THE_SHOP} AND model = 'credits'"],
+        "brings purchased_credits to 0, the wallet says 5"),
+    "a grant is gone": ("wallets", [
+        f"DELETE FROM ledger_entries WHERE {OF_THE_SHOP} AND cause = 'grant' AND target = 'plan_credits'"], "plan_credits"),
+    "an event took less than was posted": ("postings", [
+        f"UPDATE events SET deducted = deducted - 1 WHERE {OF_THE_SHOP} AND event_key = 'beyond'"],
+        "its events took 99999, the ledger says 100000"),
+    "a call's tokens cost less than it took": ("costs", [
+        f"UPDATE ai_costs SET margin = margin - 1, total = total - 1 WHERE {OF_THE_SHOP}"], "its tokens cost 89, it took 90"),
+    "a reservation is forgotten": ("holds", [
+        f"UPDATE reservations SET status = 'released' WHERE {OF_THE_SHOP}"], "asked for 0"),
+    "what was overdrawn is asked for a little less": ("overdrafts", [
+        f"""UPDATE invoice_lines SET evidence = jsonb_set(evidence, '{{overdrawn}}', '"1"')
+             WHERE {line("x.part = 'overdraft'")}"""], "its lines ask for 1"),
     "a closed period has not seen its usage": ("seen", [
         f"UPDATE closed_periods SET position = 0 WHERE {period('bob', '0')}"], "after it was rated, at position 0"),
     "a closed period has not seen its last minutes": ("seen", [
