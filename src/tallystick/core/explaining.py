@@ -67,10 +67,10 @@ def explain(
 
 def _overdraft(proof: Mapping[str, Any], amount: int, currency: str) -> str:
     exact = plain(Decimal(proof["overdrawn"]) / RATE_SCALE)
-    said = f"Usage took {text(exact)} {currency} more from the balance than was in it"
+    said = f"Usage took {proof['overdrawn']} rate units more from the balance than was in it"
     if exact == from_minor(amount, currency):
         return f"{said}: exactly {money(amount, currency)}."
-    return f"{said}, rounded once, half up, to {money(amount, currency)}."
+    return f"{said}: {text(exact)} {currency}, rounded once, half up, to {money(amount, currency)}."
 
 
 def money(minor: int, currency: str) -> str:
