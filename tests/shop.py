@@ -51,20 +51,20 @@ def add_plan(
     interval: str = "monthly",
     promises: Mapping[str, Json] | None = None,
     model: str = "metered",
-    grants: Json | None = None,
+    grants: Mapping[str, int] | None = None,
     blocks: bool | None = None,
+    **more: Any,
 ) -> Json:
-    """A plan with one price (None: free) and what it promises of features that exist already.
-
-    What a prepaid plan `grants` is said by its price, or by the plan when it is free.
-    """
-    body: Json = {"name": code, "code": code, "consumptionModel": model, "isFree": price is None}
+    """A plan with one price (None: free), what it promises of features that exist already, and what it grants of
+    credits or balance beforehand."""
+    free = price is None
     if blocks is not None:
-        body["blockOnExhaustion"] = blocks
-    plan = done(shop.http.post(f"{API}/plans", json=body | ((grants or {}) if price is None else {})))
+        more["blockOnExhaustion"] = blocks
+    body = {"name": code, "code": code, "consumptionModel": model, "isFree": free, **more}
+    plan = done(shop.http.post(f"{API}/plans", json=body | dict(grants or {}) if free else body))
     if price is not None:
-        priced = {"billingInterval": interval, "price": price, **(grants or {})}
-        done(shop.http.post(f"{API}/plans/{plan['id']}/prices", json=priced))
+        body = {"billingInterval": interval, "price": price, **(grants or {})}
+        done(shop.http.post(f"{API}/plans/{plan['id']}/prices", json=body))
     for feature, terms in (promises or {}).items():
         promise(shop, plan, feature, **terms)
     return plan

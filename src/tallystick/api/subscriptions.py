@@ -15,13 +15,16 @@ from tallystick.api.plan_shapes import Interval
 from tallystick.api.wire import MISSING, In, Maybe, Out
 from tallystick.core import ids, limits
 from tallystick.core.catalog import FeatureType
-from tallystick.core.money import plain, to_rate
+from tallystick.core.money import plain, text, to_rate
 from tallystick.core.pricing import unit_amount
 from tallystick.core.subscriptions import USABLE, Status
 from tallystick.core.times import days_between, index_at, show_instant
+from tallystick.core.wallets import Model
 from tallystick.errors import FieldError, InvalidRequest, Problem
 from tallystick.flows import check_access, subscribe
+from tallystick.flows.check_access import Access, Funds
 from tallystick.store import catalog, customers, subscriptions
+from tallystick.store.catalog import Plan
 from tallystick.store.subscriptions import Subscription
 
 Reference = Annotated[str, Meta(min_length=1, max_length=limits.CUSTOMER_REFERENCE_CHARS_MAX)]
@@ -87,6 +90,26 @@ class SubscriptionFeature(Out, kw_only=True):
     usage: FeatureUsage | Maybe = MISSING
 
 
+class CreditsOut(Out, kw_only=True):
+    """What remains in both pools, what the plan grants each period, and what of the rest was purchased: integers
+    toward zero, and exact."""
+
+    remaining: int
+    remaining_decimal: str
+    included: int
+    purchased: int
+    purchased_decimal: str
+
+
+class BalanceOut(Out, kw_only=True):
+    """In rate units (10000 = 1.00), integers toward zero, and exact."""
+
+    remaining: int
+    remaining_decimal: str
+    included: int
+    currency: str
+
+
 class SubscriptionSummary(Out, kw_only=True):
     id: str
     customer_id: str
@@ -113,8 +136,8 @@ class SubscriptionSummary(Out, kw_only=True):
     checkout_provider: str | None | Maybe = MISSING
     consumption_model: str | None | Maybe = MISSING
     features: list[SubscriptionFeature] | Maybe = MISSING
-    credits: None | Maybe = MISSING
-    balance: None | Maybe = MISSING
+    credits: CreditsOut | None | Maybe = MISSING
+    balance: BalanceOut | None | Maybe = MISSING
     canceled_at: str | Maybe = MISSING
     object: str = "subscription"
     livemode: bool
@@ -169,6 +192,10 @@ def show(
 
 
 async def _summary(call: Call[Any], subscription: Subscription) -> SubscriptionSummary:
+    return (await _shown_with_plan(call, subscription))[0]
+
+
+async def _shown_with_plan(call: Call[Any], subscription: Subscription) -> tuple[SubscriptionSummary, Plan]:
     public = ids.show(ids.CUSTOMER, subscription.customer_id)
     customer = await customers.find(call.conn, organization_id=call.organization.id, reference=public)
     plan = await catalog.plan(call.conn, organization_id=call.organization.id, plan_id=subscription.plan_id)
@@ -178,20 +205,19 @@ async def _summary(call: Call[Any], subscription: Subscription) -> SubscriptionS
         else None
     )
     assert customer is not None and plan is not None
-    return show(
+    shown = show(
         call,
         subscription,
         reference=customer.reference,
         plan_name=plan.name,
         base_price=price.amount_minor if price else 0,
     )
+    return shown, plan
 
 
 async def _detail(call: Call[Any], subscription: Subscription) -> SubscriptionSummary:
-    shown = await _summary(call, subscription)
-    shown.consumption_model = "metered"
-    shown.credits = None
-    shown.balance = None
+    shown, plan = await _shown_with_plan(call, subscription)
+    shown.consumption_model = plan.consumption_model
     holding = None
     if subscription.state in USABLE:
         holding = await check_access.held(
@@ -201,25 +227,57 @@ async def _detail(call: Call[Any], subscription: Subscription) -> SubscriptionSu
             reference=ids.show(ids.CUSTOMER, subscription.customer_id),
             now=call.now,
         )
-    shown.features = []
-    for access in await check_access.every_access(call.conn, holding) if holding else ():
-        item = SubscriptionFeature(
-            code=access.feature.code, name=access.feature.name, type=access.feature.type.value
-        )
-        if access.feature.type is FeatureType.USAGE:
-            item.usage = FeatureUsage(
-                current=plain(access.used),
-                included=plain(access.terms.included),
-                overage_quantity=plain(access.overage) if access.terms.overage_enabled else Decimal(0),
-                overage_unit_price=to_rate(unit_amount(access.terms.price))
-                if access.terms.overage_enabled
-                else MISSING,
-                unlimited=access.terms.unlimited,
-            )
-        else:
-            item.enabled = access.terms.enabled
-        shown.features.append(item)
+    if holding is not None:
+        funds = await check_access.funds_of(call.conn, holding)
+    else:
+        funds = await check_access.funds_left(call.conn, call.services.books, subscription)
+    shown.credits = _credits(funds)
+    shown.balance = _balance(funds, call.organization.currency)
+    found = await check_access.every_access(call.conn, holding, funds) if holding is not None else []
+    shown.features = [_feature(each) for each in found]
     return shown
+
+
+def _credits(funds: Funds | None) -> CreditsOut | None:
+    if funds is None or funds.model is not Model.CREDITS:
+        return None
+    wallet = funds.wallet
+    return CreditsOut(
+        remaining=int(wallet.remaining),
+        remaining_decimal=text(wallet.remaining),
+        included=int(funds.included),
+        purchased=int(wallet.purchased),
+        purchased_decimal=text(wallet.purchased),
+    )
+
+
+def _balance(funds: Funds | None, currency: str) -> BalanceOut | None:
+    if funds is None or funds.model is not Model.BALANCE:
+        return None
+    return BalanceOut(
+        remaining=int(funds.wallet.plan),
+        remaining_decimal=text(funds.wallet.plan),
+        included=int(funds.included),
+        currency=currency,
+    )
+
+
+def _feature(access: Access) -> SubscriptionFeature:
+    item = SubscriptionFeature(
+        code=access.feature.code, name=access.feature.name, type=access.feature.type.value
+    )
+    if access.feature.type is not FeatureType.USAGE:
+        item.enabled = access.terms.enabled
+        return item
+    priced = access.terms.overage_enabled and access.terms.margin_bps is None
+    item.usage = FeatureUsage(
+        current=plain(access.used),
+        included=plain(access.terms.included),
+        overage_quantity=plain(access.overage) if access.terms.overage_enabled else Decimal(0),
+        overage_unit_price=to_rate(unit_amount(access.terms.price)) if priced else MISSING,
+        unlimited=access.terms.unlimited,
+    )
+    return item
 
 
 async def create(call: Call[CreateSubscription]) -> Reply:

@@ -140,6 +140,11 @@ def _feature_access(fields: Fields) -> None:
     consumption = fields.pop("consumption", None)
     if consumption is None:
         return
+    if consumption["model"] != "metered":
+        fields["current"] = consumption["unitsUsed"]
+        if "availableUnits" in consumption:
+            fields["remaining"] = consumption["availableUnits"]
+        return
     overage = consumption["overage"]
     fields.update(
         current=consumption["unitsUsed"],

@@ -49,6 +49,11 @@ class UsageEvent(NamedTuple):
     key_field: str = "eventId"  # as the caller spelled it
     call: AiCall | None = None  # what `value` and `properties` say too: its tokens, and of what model
 
+    @property
+    def customers(self) -> tuple[str, ...]:
+        """Every identifier that it names its customer by."""
+        return (self.customer,) if self.also_customer is None else (self.customer, self.also_customer)
+
     def as_sent(self) -> tuple[object, ...]:
         """What decides whether a repeat is identical: fields as sent, spelling ignored (ruling 13)."""
         return (self.feature, self.value, self.occurred_at, dict(self.properties))

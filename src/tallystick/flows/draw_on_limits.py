@@ -1,10 +1,11 @@
 """Hard limits: how much of each is used, held while a batch is decided, and kept as the batch leaves it."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
+from uuid import UUID
 
 from tallystick.core.admission import Limit, limit_reached
 from tallystick.core.meters import Aggregation, Fold, Measured, Meter, fold, merge
@@ -20,7 +21,7 @@ from tallystick.store.usage import CounterKey
 class Limits:
     """The counters that a batch draws on, locked."""
 
-    def __init__(self, drawn: dict[CounterKey, "_Drawn"]) -> None:
+    def __init__(self, drawn: dict[CounterKey, "Drawn"]) -> None:
         self._drawn = drawn
 
     @classmethod
@@ -37,19 +38,10 @@ class Limits:
         if not spans:
             return cls({})
         counters = await usage.lock_counters(conn, keys=list(spans))
-        drawn: dict[CounterKey, _Drawn] = {}
+        drawn: dict[CounterKey, Drawn] = {}
         for key, limit in spans.items():
-            used, at, met = counters[key], None, frozenset[bytes]()
-            if used is None or not limit.meter.adds_up:
-                _, used, at = await measure_usage(
-                    conn, customer_id=key.customer_id, meter=limit.meter, span=limit.period
-                )
-            if values[key]:
-                part = Ruled(limit.meter, (limit.period.start, limit.period.end))
-                met = await measuring.met_in(
-                    conn, customer_id=key.customer_id, part=part, values=list(values[key])
-                )
-            drawn[key] = _Drawn(used, at, met)
+            used = counters[key] if limit.meter.adds_up else None
+            drawn[key] = await measured(conn, key.customer_id, limit, used=used, values=values[key])
         return cls(drawn)
 
     def refusal(self, each: Work) -> Problem | None:
@@ -58,7 +50,7 @@ class Limits:
         for limit in each.admitted.limits:
             key = _counter(each, limit)
             after[key] = self._drawn[key].plus(limit.meter, limit.adds)
-            if after[key].used > limit.included and after[key].used > self._drawn[key].used:
+            if after[key].passes(limit, self._drawn[key]):
                 return limit_reached(limit, self._drawn[key].used)
         self._drawn.update(after)
         return None
@@ -68,22 +60,46 @@ class Limits:
             await usage.set_counters(conn, used={key: each.used for key, each in self._drawn.items()})
 
 
+async def measured(
+    conn: Conn,
+    customer_id: UUID,
+    limit: Limit,
+    *,
+    used: Decimal | None = None,
+    values: Collection[bytes] = (),
+) -> "Drawn":
+    """How much of a limit is used (`used`, where a counter knows), and which of `values` were met."""
+    at, met = None, frozenset[bytes]()
+    if used is None:
+        _, used, at = await measure_usage(conn, customer_id=customer_id, meter=limit.meter, span=limit.period)
+    if values:
+        part = Ruled(limit.meter, (limit.period.start, limit.period.end))
+        met = await measuring.met_in(conn, customer_id=customer_id, part=part, values=list(values))
+    return Drawn(used, at, met)
+
+
 def _counter(each: Work, limit: Limit) -> CounterKey:
     return CounterKey(each.standing.customer_id, limit.subscription_id, limit.feature_id, limit.period.start)
 
 
 @dataclass(frozen=True, slots=True)
-class _Drawn:
+class Drawn:
     """How much of a limit is used; since when, for LATEST; which of the batch's values were met, for UNIQUE."""
 
     used: Decimal
     at: datetime | None
     met: frozenset[bytes]
 
-    def plus(self, meter: Meter, adds: Measured) -> "_Drawn":
+    def passes(self, limit: Limit, before: "Drawn") -> bool:
+        """Whether getting here goes beyond the limit; what uses no more than before never does."""
+        return self.used > limit.included and self.used > before.used
+
+    def plus(self, meter: Meter, adds: Measured) -> "Drawn":
         match meter.aggregation:
             case Aggregation.UNIQUE:
-                if adds.distinct is None or adds.distinct in self.met:
+                if adds.distinct is None:  # so many that nobody named: all of them new
+                    return replace(self, used=self.used + adds.quantity)
+                if adds.distinct in self.met:
                     return self
                 return replace(self, used=self.used + 1, met=self.met | {adds.distinct})
             case Aggregation.MAX:

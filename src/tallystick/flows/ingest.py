@@ -20,13 +20,14 @@ from tallystick.core.events import StoredEvent
 from tallystick.core.money import ZERO
 from tallystick.core.subscriptions import Standing
 from tallystick.core.times import hour_of, show_instant
-from tallystick.errors import FieldError, InvalidRequest, Problem, must
+from tallystick.errors import Problem, must
 from tallystick.flows.books import Book, Books
 from tallystick.flows.drafts import Accepted, Draft, Outcome, Work
 from tallystick.flows.draw_on_limits import Limits
 from tallystick.flows.draw_on_wallets import Wallets
 from tallystick.flows.subscribe import grace_of
-from tallystick.store import db, events, late, usage
+from tallystick.store import ai_costs, db, events, late, usage
+from tallystick.store.ai_costs import EventCost
 from tallystick.store.db import Conn, new_ids
 from tallystick.store.usage import Addition
 
@@ -78,9 +79,7 @@ async def _attempt(
     outcomes: list[Outcome | None] = [None] * len(drafts)
     now = book.now(wall)
     latest = max(now, wall)
-    references = {draft.event.customer for draft in drafts}
-    references.update(draft.event.also_customer for draft in drafts if draft.event.also_customer)
-    await books.learn(conn, book, references)
+    await books.learn(conn, book, {each for draft in drafts for each in draft.event.customers})
 
     work: dict[int, Work] = {}
     for position, (draft, identity) in enumerate(zip(drafts, new_ids(len(drafts)), strict=True)):
@@ -146,19 +145,14 @@ async def _take(
             raise _LostRace
         fresh = [to_store[position] for position in stored]
         await _count_others(conn, fresh, number)
+        await _keep_costs(conn, book, fresh)
         await _mark_late(conn, book, fresh, now)
 
 
 def _standing(book: Book, draft: Draft) -> Standing:
     if draft.api_key_id in book.revoked_keys:
         raise Problem("unauthorized")
-    event = draft.event
-    standing = book.standings.get(event.customer)
-    if standing is None:
-        raise Problem("customer_not_found", f"There is no customer {event.customer!r}.", param="customerId")
-    if event.also_customer is not None and book.standings.get(event.also_customer) != standing:
-        raise InvalidRequest(FieldError("externalId", "names another customer than customerId"))
-    return standing
+    return book.standing_of(draft.event)
 
 
 def _judge(book: Book, draft: Draft, standing: Standing, now: datetime, latest: datetime) -> Admitted:
@@ -253,6 +247,26 @@ async def _count_others(conn: Conn, fresh: Sequence[Work], number: int) -> None:
         await usage.add_values(conn, values)
 
 
+async def _keep_costs(conn: Conn, book: Book, fresh: Sequence[Work]) -> None:
+    """What AI calls cost, with the prices they were paid by."""
+    costs = [
+        EventCost(
+            each.standing.customer_id,
+            each.id,
+            share.feature_id,
+            each.admitted.spend.subscription_id,
+            each.admitted.occurred_at,
+            share.tokens,
+        )
+        for each in fresh
+        if each.admitted.spend is not None
+        for share in each.admitted.spend.shares
+        if share.tokens is not None
+    ]
+    if costs:
+        await ai_costs.insert(conn, costs, organization_id=book.organization.id)
+
+
 async def _mark_late(conn: Conn, book: Book, fresh: Sequence[Work], now: datetime) -> None:
     """Note what may have missed its invoice; `settle_late` decides what becomes of it."""
     marked = [each for each in fresh if each.admitted.late]
@@ -275,7 +289,7 @@ async def _draw(
     drawing = [each for each in work.values() if each.admitted.limits or each.admitted.spend]
     if not drawing:
         return _Drawing(set(), None)
-    wallets = await Wallets.held(conn, book, drawing)
+    wallets = await Wallets.held(conn, book, drawing, now=now)
     limits = await Limits.held(conn, drawing)
     keyed = [each for each in drawing if each.place is not None]
     taken = set(
