@@ -101,7 +101,7 @@ def test_what_the_page_of_prepaid_plans_shows_is_what_its_commands_answer(told: 
     ]
     for shown in map(json.loads, blocks("docs/prepaid.md", "json")):
         assert any(all(each.get(name) == value for name, value in shown.items()) for each in answers), shown
-    (words,) = re.findall(r"```\n(Usage .*?)```", (ROOT / "docs/prepaid.md").read_text(), flags=re.DOTALL)
+    (words,) = blocks("docs/prepaid.md", "text")
     assert f"\n{words}verified\n" in told
 
 
