@@ -398,7 +398,7 @@ def test_it_is_clean_while_events_pour_in(alone: str, shop: Organization) -> Non
             assert asyncio.run(look()) == [{}] * 8
         finally:
             over.set()
-        assert sum(each.result() for each in senders) > 20
+        assert all(each.result() for each in senders)
     audit(alone, shop)
 
 

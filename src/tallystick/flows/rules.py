@@ -262,6 +262,57 @@ async def _seen(asked: Asked) -> Found:
     )
 
 
+# Wallets --------------------------------------------------------------------------------------------------
+
+
+async def _wallets(asked: Asked) -> Found:
+    return _worded(
+        await reconcile.wrong_wallets(asked.conn, asked.organization.id),
+        lambda subscription_id, pool, kept, moved: (
+            f"{ids.show(ids.SUBSCRIPTION, subscription_id)}: its ledger brings {pool} to {text(moved)}, "
+            f"the wallet says {text(kept)}"
+        ),
+    )
+
+
+async def _postings(asked: Asked) -> Found:
+    return _worded(
+        await reconcile.wrong_postings(asked.conn, asked.organization.id),
+        lambda customer_id, batch, took, posted: (
+            f"{ids.show(ids.CUSTOMER, customer_id)}, batch {batch}: its events took {text(took)}, "
+            f"the ledger says {text(posted)}"
+        ),
+    )
+
+
+async def _costs(asked: Asked) -> Found:
+    def words(event_id: UUID, took: Decimal | None, costs: Decimal) -> str:
+        said = "there is no such event" if took is None else f"it took {text(took)}"
+        return f"{ids.show(ids.EVENT, event_id)}: its tokens cost {text(costs)}, {said}"
+
+    return _worded(await reconcile.wrong_costs(asked.conn, asked.organization.id), words)
+
+
+async def _holds(asked: Asked) -> Found:
+    return _worded(
+        await reconcile.wrong_holds(asked.conn, asked.organization.id),
+        lambda subscription_id, held, wanted: (
+            f"{ids.show(ids.SUBSCRIPTION, subscription_id)}: its wallet holds {text(held)}, "
+            f"its reservations asked for {text(wanted)}"
+        ),
+    )
+
+
+async def _overdrafts(asked: Asked) -> Found:
+    return _worded(
+        await reconcile.wrong_overdrafts(asked.conn, asked.organization.id),
+        lambda subscription_id, index, overdrawn, wanted: (
+            f"{ids.show(ids.SUBSCRIPTION, subscription_id)}: {text(overdrawn)} were overdrawn in period {index}, "
+            f"its lines ask for {text(wanted)}"
+        ),
+    )
+
+
 class Rule(NamedTuple):
     name: str  # as `/metrics` says it
     promise: str
@@ -279,5 +330,10 @@ RULES: Final = (
     Rule("numbers", "Invoice numbers have no gap.", _numbers),
     Rule("periods", "The periods of a subscription neither leave a gap nor overlap.", _periods),
     Rule("due", "Nothing is due and not closed, settled or collected.", _due),
+    Rule("wallets", "A wallet is the sum of what its ledger moved.", _wallets),
+    Rule("postings", "What events took of a wallet was posted with their batch.", _postings),
+    Rule("costs", "An AI call took what its tokens cost.", _costs),
+    Rule("holds", "A wallet holds no more than its open reservations asked for.", _holds),
+    Rule("overdrafts", "What was overdrawn in a closed period is asked for, once.", _overdrafts),
     Rule("seen", "Whatever happened in a closed period was rated with it, or is yet to be decided.", _seen),
 )

@@ -154,7 +154,7 @@ async def wrong_totals(conn: Conn, organization_id: UUID) -> Offenders:
 
 
 async def usage_lines(conn: Conn, organization_id: UUID, *, page: int) -> AsyncIterator[list[FrozenLine]]:
-    """All lines of one feature and usage period at a time, or of its plan's minimum, in the order they were made."""
+    """All lines of one feature and usage period at a time, or of no feature, in the order they were made."""
     async with conn.cursor(name="usage_lines", withhold=True) as cursor:
         await cursor.execute(
             """SELECT (l.subscription_id, l.usage_period, l.feature_id)::text,
@@ -181,7 +181,7 @@ async def billed_twice(conn: Conn, organization_id: UUID) -> Offenders:
     """The same of the same period on several lines: (kind, subscription, times, ids of the lines).
 
     Usage is billed once a stretch, a feature's minimum once a period, a base price once for what it covers, and a
-    difference once from where it begins.
+    difference once from where it begins. What somebody bought may be bought again.
     """
     return await _offenders(
         conn,
@@ -195,7 +195,8 @@ async def billed_twice(conn: Conn, organization_id: UUID) -> Offenders:
                                WHEN l.part = 'plan_minimum'
                                THEN concat(l.evidence ->> 'chainPosition', ' ', l.evidence ->> 'amountBefore') END AS which
                      FROM invoices i JOIN invoice_lines l ON l.invoice_id = i.id
-                    WHERE i.organization_id = %(organization)s) AS told
+                    WHERE i.organization_id = %(organization)s
+                      AND (l.part IS NOT NULL OR l.line_type = 'plan_base')) AS told
             GROUP BY kind, subscription_id, feature_id, usage_period, which HAVING count(*) > 1
             ORDER BY 5 LIMIT %(first)s""",
         organization=organization_id,
@@ -223,7 +224,7 @@ async def broken_tilings(conn: Conn, organization_id: UUID) -> Offenders:
     """Where a subscription's periods leave a gap or overlap: (subscription, index, its start, where it must begin).
 
     The first has the index 0 and begins at the anchor; the open one begins where the last closed one ends. Of a
-    canceled one that had a price all are closed: as if another were to follow.
+    canceled one all are closed: as if another were to follow.
     """
     return await _offenders(
         conn,
@@ -238,7 +239,7 @@ async def broken_tilings(conn: Conn, organization_id: UUID) -> Offenders:
                SELECT id, period_index + 1, period_end, NULL, anchor_at
                  FROM subscriptions
                 WHERE organization_id = %(organization)s AND closes_at IS NULL AND status = 'canceled'
-                  AND price_id IS NOT NULL AND anchor_at IS NOT NULL
+                  AND anchor_at IS NOT NULL
            ), told AS (
                SELECT *, lag(period_index) OVER w AS before,
                       CASE WHEN period_index = 0 THEN anchor_at ELSE lag(period_end) OVER w END AS begins
@@ -324,6 +325,109 @@ async def unseen_news(conn: Conn, organization_id: UUID) -> Offenders:
                        AND EXISTS (SELECT FROM subscriptions s
                                     WHERE s.customer_id = p.customer_id AND s.closes_at IS NOT NULL))
             ORDER BY p.subscription_id, p.period_index LIMIT %(first)s""",
+        organization=organization_id,
+    )
+
+
+# Wallets ---------------------------------------------------------------------------------------------------
+
+
+async def wrong_wallets(conn: Conn, organization_id: UUID) -> Offenders:
+    """Pools that are not what was moved into them less what was moved out: (subscription, pool, kept, by the ledger).
+
+    What reservations hold is compared too. Reads every wallet and every movement.
+    """
+    return await _offenders(
+        conn,
+        """WITH moved AS (
+               SELECT customer_id, subscription_id, account, sum(amount) AS amount
+                 FROM (SELECT customer_id, subscription_id, target AS account, amount FROM ledger_entries
+                        WHERE organization_id = %(organization)s
+                        UNION ALL
+                       SELECT customer_id, subscription_id, source, -amount FROM ledger_entries
+                        WHERE organization_id = %(organization)s) AS sides
+                WHERE account IN ('plan_credits', 'balance', 'purchased_credits', 'held') GROUP BY 1, 2, 3
+           ), kept AS (
+               SELECT customer_id, subscription_id, p.account, p.amount
+                 FROM wallets w
+                CROSS JOIN LATERAL (VALUES (CASE model WHEN 'credits' THEN 'plan_credits' ELSE 'balance' END, plan),
+                                           ('purchased_credits', purchased), ('held', held)) AS p (account, amount)
+                WHERE w.organization_id = %(organization)s AND p.amount <> 0
+           )
+           SELECT count(*) OVER (), subscription_id, account, coalesce(k.amount, 0), coalesce(m.amount, 0)
+             FROM kept k FULL JOIN moved m USING (customer_id, subscription_id, account)
+            WHERE coalesce(k.amount, 0) <> coalesce(m.amount, 0)
+            ORDER BY 2, 3 LIMIT %(first)s""",
+        organization=organization_id,
+    )
+
+
+async def wrong_postings(conn: Conn, organization_id: UUID) -> Offenders:
+    """Batches whose events took something else of a customer's wallets than was posted: (customer, batch, took, posted).
+
+    Reads every prepaid event and every posting of usage.
+    """
+    return await _offenders(
+        conn,
+        """SELECT count(*) OVER (), customer_id, batch, coalesce(t.amount, 0), coalesce(p.amount, 0)
+             FROM (SELECT customer_id, batch, sum(deducted) AS amount FROM events
+                    WHERE organization_id = %(organization)s AND drew_on IS NOT NULL GROUP BY 1, 2) t
+             FULL JOIN (SELECT customer_id, batch, sum(amount) AS amount FROM ledger_entries
+                         WHERE organization_id = %(organization)s AND cause = 'usage' GROUP BY 1, 2) p
+            USING (customer_id, batch)
+            WHERE coalesce(t.amount, 0) <> coalesce(p.amount, 0)
+            ORDER BY 2, 3 LIMIT %(first)s""",
+        organization=organization_id,
+    )
+
+
+async def wrong_costs(conn: Conn, organization_id: UUID) -> Offenders:
+    """AI calls that took something else than their costs come to: (event, took, costs). Reads every cost row."""
+    return await _offenders(
+        conn,
+        """SELECT count(*) OVER (), c.event_id, e.deducted, c.total
+             FROM (SELECT customer_id, event_id, occurred_at, sum(total)::numeric AS total FROM ai_costs
+                    WHERE organization_id = %(organization)s GROUP BY 1, 2, 3) c
+             LEFT JOIN events e ON e.customer_id = c.customer_id AND e.occurred_at = c.occurred_at AND e.id = c.event_id
+            WHERE e.deducted IS DISTINCT FROM c.total
+            ORDER BY 2 LIMIT %(first)s""",
+        organization=organization_id,
+    )
+
+
+async def wrong_holds(conn: Conn, organization_id: UUID) -> Offenders:
+    """Wallets that hold more than reservations asked for: (subscription, held, asked for).
+
+    They may hold less: a new period's pool need not reach as far as the old one did.
+    """
+    return await _offenders(
+        conn,
+        """SELECT count(*) OVER (), w.subscription_id, w.held, coalesce(r.amount, 0)
+             FROM wallets w
+             LEFT JOIN (SELECT customer_id, subscription_id, sum(amount) AS amount FROM reservations
+                         WHERE organization_id = %(organization)s AND status = 'held' GROUP BY 1, 2) r
+            USING (customer_id, subscription_id)
+            WHERE w.organization_id = %(organization)s AND w.held > coalesce(r.amount, 0)
+            ORDER BY 2 LIMIT %(first)s""",
+        organization=organization_id,
+    )
+
+
+async def wrong_overdrafts(conn: Conn, organization_id: UUID) -> Offenders:
+    """Closed periods whose line does not ask for what was overdrawn in them: (subscription, index, overdrawn, asked)."""
+    return await _offenders(
+        conn,
+        """SELECT count(*) OVER (), subscription_id, period_index, coalesce(o.amount, 0), coalesce(a.amount, 0)
+             FROM (SELECT subscription_id, period_index, sum(amount) AS amount
+                     FROM ledger_entries l JOIN closed_periods USING (subscription_id, period_index)
+                    WHERE l.organization_id = %(organization)s AND cause = 'overdraft' GROUP BY 1, 2) o
+             FULL JOIN (SELECT l.subscription_id, usage_period AS period_index,
+                               sum((evidence ->> 'overdrawn')::numeric) AS amount
+                          FROM invoice_lines l JOIN invoices i ON i.id = l.invoice_id
+                         WHERE i.organization_id = %(organization)s AND part = 'overdraft' GROUP BY 1, 2) a
+            USING (subscription_id, period_index)
+            WHERE coalesce(o.amount, 0) <> coalesce(a.amount, 0)
+            ORDER BY 2, 3 LIMIT %(first)s""",
         organization=organization_id,
     )
 
