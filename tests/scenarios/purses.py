@@ -154,7 +154,11 @@ def proved(shop: Organization, customer: str = "ada") -> None:
             path = f"{API}/invoices/{invoice['id']}/lines/{line['id']}"
             told = done(shop.http.get(f"{path}/explain"))
             assert f"{Decimal(line['amount']).scaleb(-2):.2f} {invoice['currency']}" in told["text"]
-            assert done(shop.http.get(f"{path}/events"))["data"] == []
+            paid = done(shop.http.get(f"{path}/events"))["data"]
+            if line["lineType"] == "balance_overage":
+                assert {each["consumption"]["model"] for each in paid} == {"balance"}
+            else:
+                assert paid == []
 
 
 def consumption(deducted: str, remaining: str, model: str = "credits", *, blocked: bool = False) -> Json:
