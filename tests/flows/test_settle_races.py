@@ -232,6 +232,24 @@ async def _books(conn: Conn, identity: UUID) -> Json:
              FROM subscriptions WHERE customer_id = %s ORDER BY id""",
         (identity,),
     )
+    wallets = await rows(
+        conn,
+        """SELECT model, period_index, plan, purchased, held, refill, told_low
+             FROM wallets WHERE customer_id = %s ORDER BY subscription_id""",
+        (identity,),
+    )
+    ledger = await rows(
+        conn,
+        """SELECT period_index, source, target, amount, cause, created_at
+             FROM ledger_entries WHERE customer_id = %s ORDER BY id""",
+        (identity,),
+    )
+    told = await rows(
+        conn,
+        """SELECT type, data - 'customerId' - 'subscriptionId' FROM domain_events
+            WHERE customer_id = %s ORDER BY id""",
+        (identity,),
+    )
     places = {ids.show(ids.INVOICE, each[0]): place for place, each in enumerate(invoices)}
     places |= {ids.show(ids.INVOICE_LINE, each[1]): place for place, each in enumerate(lines)}
 
@@ -252,6 +270,9 @@ async def _books(conn: Conn, identity: UUID) -> Json:
         "closed": closed,
         "late": [(*each[:-1], [decision(one) for one in each[-1]]) for each in late],
         "subscriptions": held,
+        "wallets": wallets,
+        "ledger": ledger,
+        "told": told,
     }
 
 

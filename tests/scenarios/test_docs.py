@@ -4,6 +4,7 @@ import json
 import os
 import re
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,9 @@ PAGES = (
     "docs/late.md",
     "docs/simulations.md",
     "docs/ai.md",
+    "docs/prepaid.md",
 )
-EXPECTED_REFUSALS = {"duplicate", "customer_not_found", "model_not_found"}
+EXPECTED_REFUSALS = {"duplicate", "customer_not_found", "model_not_found", "insufficient_credits"}
 
 
 def blocks(page: str, language: str = "bash") -> list[str]:
@@ -91,6 +93,23 @@ def test_the_report_on_the_page_of_simulations_is_what_its_commands_answer(told:
     page = (ROOT / "docs/simulations.md").read_text().replace("\n", " ")
     sizes = f"At most {limits.SIMULATION_MONTHS_MAX} months, {limits.SIMULATION_PERIODS_MAX:,} periods"
     assert f"{sizes} and {limits.SIMULATION_CUSTOMERS_MAX:,} customers at once" in page
+
+
+def test_what_the_page_of_prepaid_plans_shows_is_what_its_commands_answer(told: str) -> None:
+    answers = [
+        each for line in told.splitlines() if line.startswith("{") for each in objects_in(json.loads(line))
+    ]
+    for shown in map(json.loads, blocks("docs/prepaid.md", "json")):
+        assert any(all(each.get(name) == value for name, value in shown.items()) for each in answers), shown
+    (words,) = blocks("docs/prepaid.md", "text")
+    assert f"\n{words}verified\n" in told
+
+
+def objects_in(answer: Any) -> Iterator[dict[str, Any]]:
+    if isinstance(answer, dict):
+        yield answer
+    for each in answer.values() if isinstance(answer, dict) else answer if isinstance(answer, list) else ():
+        yield from objects_in(each)
 
 
 def test_the_models_on_the_page_of_ai_cost_what_its_commands_answer(told: str) -> None:

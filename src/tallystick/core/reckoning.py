@@ -43,6 +43,8 @@ def reckon(lines: Sequence[FrozenLine]) -> list[int]:
             case Part.MINIMUM:
                 (true_up,) = frozen_components(each.evidence)
                 owed[each.id] = true_up_in_money(Rated(charges, true_up), each.currency)
+            case Part.OVERDRAFT:
+                owed[each.id] = to_minor(Decimal(each.evidence["exact"]), each.currency)
             case Part.DIFFERENCE:
                 owed[each.id] = each.evidence["amountNow"] - _said(lines[:place])
             case Part.PLAN_MINIMUM:
