@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.conftest import Organization
+from tests.conftest import Organization, serving
 from tests.shop import (
     API,
     Json,
@@ -470,3 +470,29 @@ def test_a_check_names_what_stands_against_it(shop: Organization) -> None:
     add_customer(shop, "bob")
     refused(ask(shop, "bob"), 404, "no_active_subscription")
     refused(ask(shop, externalId="bob"), 400, "validation_error")
+
+
+def test_another_process_answers_by_what_is_true_now(shop: Organization, database_url: str) -> None:
+    subscribe(shop, "ada", "credits")
+    with (
+        serving(database_url) as beside,
+        httpx.Client(base_url=beside.base_url, headers=shop.http.headers) as there,
+    ):
+
+        def asked() -> httpx.Response:
+            return there.post(f"{API}/usage/check", json={"customerId": "ada", "featureCode": "api_calls"})
+
+        assert done(asked())["creditsPerUnit"] == 3
+        body = {"creditsPerUnit": 2}
+        done(shop.http.patch(f"{API}/plans/credits/features/api_calls", json=body))
+        done(track(shop, value=1))
+        assert part(done(asked()), {"creditsPerUnit": 0, "totalCredits": 0}) == {
+            "creditsPerUnit": 2,
+            "totalCredits": 28,
+        }
+        held = active(shop)
+        done(shop.http.post(f"{API}/subscriptions/{held['id']}/cancel", json={"immediate": True}))
+        refused(asked(), 404, "no_active_subscription")
+        key = next(iter(done(shop.http.get(f"{API}/api-keys"))["data"]))
+        done(shop.http.delete(f"{API}/api-keys/{key['id']}"))
+        refused(asked(), 401, "unauthorized")

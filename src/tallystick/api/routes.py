@@ -5,6 +5,7 @@ from typing import Final
 from tallystick.api import (
     access,
     api_keys,
+    check_routes,
     corrections,
     customers,
     features,
@@ -32,6 +33,7 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
     *upcoming.OPERATIONS,
     *late_events.OPERATIONS,
     *corrections.OPERATIONS,
+    *check_routes.OPERATIONS,
     *usage.OPERATIONS,
     *usage_summary.OPERATIONS,
     *access.OPERATIONS,
@@ -43,6 +45,7 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
     *api_keys.OPERATIONS,
 )
 
+CHECK: Final = "/usage/check"
 TRACK: Final = "/usage/events"
 TRACK_BATCH: Final = "/usage/events/batch"
 PREFIXES: Final = ("/api/v1", "/api")

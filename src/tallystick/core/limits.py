@@ -79,6 +79,8 @@ CLOCK_ADVANCE_DAYS_MAX: Final = 3_660
 ROWS_PER_COMMIT_MAX: Final = 1600
 ROWS_QUEUED_MAX: Final = 20_000
 """Beyond this the answer is 503 with Retry-After, before memory grows."""
+CHECKS_PER_READ_MAX: Final = 200
+CHECKS_QUEUED_MAX: Final = 10_000
 CLOSES_PER_CLAIM: Final = 200
 LATE_PER_CLAIM: Final = 200
 CHANGES_KEPT: Final = 10_000

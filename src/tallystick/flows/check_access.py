@@ -139,19 +139,26 @@ def held_by(standing: Standing, catalogue: Catalogue, now: datetime) -> Held | N
     return Held(catalogue, standing.customer_id, life, *where, now)
 
 
+def wallet_key(holding: Held) -> WalletKey:
+    return WalletKey(holding.customer_id, holding.life.subscription_id)
+
+
 async def funds_of(conn: Conn, holding: Held) -> Funds | None:
-    """The wallet behind a prepaid plan, as its next touch would find it: in the period that is open; None where
-    nothing is prepaid. Nothing is written."""
-    prepaid = holding.prepaid
-    if prepaid is None:
+    """What pays under a prepaid plan, nothing written; None where nothing is prepaid."""
+    if holding.prepaid is None:
         return None
-    stored = await wallets.get(conn, WalletKey(holding.customer_id, holding.life.subscription_id))
+    return funds_in(holding, await wallets.get(conn, wallet_key(holding)))
+
+
+def funds_in(holding: Held, stored: Wallet | None) -> Funds:
+    """The wallet behind a prepaid plan as its next touch would find it: in the period that is open."""
+    prepaid = holding.prepaid
     must(
-        stored is not None,
+        prepaid is not None and stored is not None,
         "a prepaid subscription has a wallet",
         subscription=holding.life.subscription_id,
     )
-    assert stored is not None
+    assert prepaid is not None and stored is not None
     included = prepaid.grants(holding.life.price_id)
     wallet, _ = turned(stored, holding.index, included)
     return Funds(wallet, included, may_overdraw(prepaid, holding.life))
