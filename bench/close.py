@@ -9,11 +9,7 @@ import gc
 import signal
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Final
 
 import msgspec
@@ -23,16 +19,13 @@ from rich.console import Console
 
 from bench import close_ceilings, memory, server
 from bench.close_report import Options, Report, as_json, show
-from bench.portfolio import CLOSES_AT, Size, subscribe_everybody, use_everything
+from bench.month import Progress, console, own_database, say, settle, store_month
+from bench.portfolio import CLOSES_AT, Size
 from bench.stages import Stages, Watched
 from tallystick.flows.close_due import close_due
-from tallystick.store.db import Database
-from tallystick.store.embedded import EmbeddedError, embedded_postgres
-from tallystick.store.migrate import migrate
+from tallystick.store.embedded import EmbeddedError
 
 GROWTH: Final = 10
-QUARTERS: Final = 4
-console: Final = Console(stderr=True)
 
 
 def main() -> int:
@@ -65,13 +58,13 @@ def _grown(given: argparse.Namespace) -> list[Report]:
 
 def _measured(given: argparse.Namespace) -> Report:
     size = Size(given.subscriptions, given.features, given.events_per_feature, given.percentage)
-    with _own_database() as conninfo:
+    with own_database() as conninfo:
         began = time.perf_counter()
-        uvloop.run(_load(conninfo, size))
+        uvloop.run(store_month(conninfo, size))
         loaded_s = time.perf_counter() - began
-        _settle(conninfo)
+        settle(conninfo)
         stages, resident = uvloop.run(_close(conninfo, size))
-        _say("checking, and the ceilings")
+        say("checking, and the ceilings")
         return Report(
             machine=server.machine(),
             postgres=server.postgres(conninfo),
@@ -89,32 +82,8 @@ def _measured(given: argparse.Namespace) -> Report:
         )
 
 
-@contextmanager
-def _own_database() -> Iterator[str]:
-    with tempfile.TemporaryDirectory(prefix="tallystick-bench-") as folder:
-        Path(folder).chmod(0o711)  # started by root, PostgreSQL runs as somebody else and must get through
-        with embedded_postgres(Path(folder) / "data") as embedded:
-            migrate(embedded.conninfo)
-            yield embedded.conninfo
-
-
-async def _load(conninfo: str, size: Size) -> None:
-    database = Database(conninfo)
-    await database.open()
-    organization_id = await subscribe_everybody(database, size)
-    await database.close()
-    await use_everything(conninfo, organization_id, size, _Progress("events stored", size.events).more)
-
-
-def _settle(conninfo: str) -> None:
-    """What autovacuum and checkpoints would have done in a month."""
-    with psycopg.connect(conninfo, autocommit=True) as conn:
-        conn.execute("VACUUM (ANALYZE)")
-        conn.execute("CHECKPOINT")
-
-
 async def _close(conninfo: str, size: Size) -> tuple[Stages, memory.Resident]:
-    stages, progress = Stages(), _Progress("periods closed", size.subscriptions)
+    stages, progress = Stages(), Progress("periods closed", size.subscriptions)
     database = Watched(conninfo, stages, size=16)
     await database.open()
     gc.collect()
@@ -126,30 +95,6 @@ async def _close(conninfo: str, size: Size) -> tuple[Stages, memory.Resident]:
         await close_due(database, now=CLOSES_AT, closed=progress.more)
     await database.close()
     return stages, memory.Resident(before, progress.resident, memory.peak())
-
-
-class _Progress:
-    """Tells each quarter of the way, and keeps how much memory this process had there."""
-
-    def __init__(self, what: str, total: int) -> None:
-        self.resident: list[int] = []
-        self._what, self._total, self._done = what, total, 0
-        self._began = time.perf_counter()
-
-    def more(self, count: int) -> None:
-        self._done += count
-        while self._done * QUARTERS >= (len(self.resident) + 1) * self._total:
-            self.resident.append(memory.resident())
-            if self._done < self._total:
-                so_far = time.perf_counter() - self._began
-                left = so_far * (self._total - self._done) / self._done
-                _say(
-                    f"{self._done:,} of {self._total:,} {self._what} in {so_far:.0f} s, about {left:.0f} s to go"
-                )
-
-
-def _say(what: str) -> None:
-    console.print(f"… {what}", style="dim", highlight=False)
 
 
 def _arguments() -> argparse.Namespace:

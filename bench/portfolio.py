@@ -12,7 +12,7 @@ from psycopg import AsyncConnection
 
 from tallystick.core import price_shapes
 from tallystick.core.catalog import Feature, FeatureType
-from tallystick.core.events import UsageEvent
+from tallystick.core.events import NO_PROPERTIES, UsageEvent
 from tallystick.core.meters import Aggregation, LatePolicy
 from tallystick.flows.books import Books
 from tallystick.flows.drafts import Accepted, Draft
@@ -49,6 +49,7 @@ PRICES: Final[tuple[dict[str, object], ...]] = (
     {"model": "package", "packageSize": "10", "packageAmount": "0.4"},
     {"model": "volume", "tiers": _TIERS},
 )
+_PROPERTIES: Final = tuple({"region": f"region_{number}", "path": "/v1/things"} for number in range(8))
 PERCENTAGE: Final[dict[str, object]] = {"model": "percentage", "basisPoints": "290", "fixedAmount": "0.3"}
 
 
@@ -58,6 +59,7 @@ class Size:
     features: int
     events_per_feature: int
     percentage: bool
+    keyed: bool = False  # each event has a key and two properties, as most senders' have
 
     @property
     def events(self) -> int:
@@ -131,7 +133,9 @@ def _batches(size: Size) -> Iterator[tuple[datetime, list[Draft]]]:
                             _feature_code(feature),
                             customer_name(customer),
                             Decimal(1 + (customer + feature + turn) % 9),
+                            key=f"request_{turn}_{customer}_{feature}" if size.keyed else None,
                             occurred_at=begins + each_lasts * ((customer * 31 + feature * 7) % 101) / 101,
+                            properties=_PROPERTIES[turn % len(_PROPERTIES)] if size.keyed else NO_PROPERTIES,
                         )
                     )
                     for customer, feature in pairs[start : start + EVENTS_PER_COMMIT]

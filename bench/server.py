@@ -150,13 +150,22 @@ def postmaster_of(conninfo: str) -> int:
 
 def memory_of(*roots: int) -> int:
     """Bytes that these processes and their descendants take, shared pages divided among their sharers."""
+    return sum(map(_pss, _family(*roots)))
+
+
+def cpu_of(*roots: int) -> float:
+    """Seconds of processor that these processes took, their descendants, and those of them that have ended."""
+    return sum(map(_cpu_s, _family(*roots)))
+
+
+def _family(*roots: int) -> set[int]:
     family, grown = set(roots), True
     parents = _parents()
     while grown:
         children = {pid for pid, parent in parents.items() if parent in family} - family
         family |= children
         grown = bool(children)
-    return sum(map(_pss, family))
+    return family
 
 
 def _parents() -> dict[int, int]:
@@ -176,6 +185,15 @@ def _pss(pid: int) -> int:
     except (FileNotFoundError, ProcessLookupError):
         return 0
     return next(int(line.split()[1]) * 1024 for line in rollup.splitlines() if line.startswith("Pss:"))
+
+
+def _cpu_s(pid: int) -> float:
+    """User and system time, and that of children it has waited for, in the kernel's ticks."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0.0
+    return sum(map(int, stat.rpartition(")")[2].split()[11:15])) / os.sysconf("SC_CLK_TCK")
 
 
 def machine() -> dict[str, object]:

@@ -4,7 +4,7 @@ Every check reads the events back and derives the rest anew, by SQL where our ow
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, TypeVar
@@ -12,17 +12,22 @@ from uuid import UUID
 
 from psycopg import AsyncConnection
 
+from tallystick.app import wall
 from tallystick.core import ids
 from tallystick.core.catalog import terms_at
 from tallystick.core.events import StoredEvent
 from tallystick.core.meters import in_force, measure
 from tallystick.core.proof import GENESIS, LEAF_BYTES, leaf, link
 from tallystick.core.subscriptions import Life, Status
+from tallystick.flows import reconcile
 from tallystick.flows.books import load_catalogue
 from tallystick.flows.measure_usage import measure_usage
-from tallystick.store import events, subscriptions
-from tallystick.store.db import CONNECTION, Conn, rows
-from tests.conftest import Organization
+from tallystick.flows.rules import RULES, Found
+from tallystick.store import events, organizations, subscriptions
+from tallystick.store.db import CONNECTION, Conn, Database, bump, rows
+from tests.audit_wallets import wallets_equal_their_ledger
+from tests.conftest import Organization, beside_the_server
+from tests.literals import at
 
 T = TypeVar("T")
 _LOOKED_UP = 100  # events that are also read back one by one
@@ -52,6 +57,17 @@ def select(database_url: str, query: Any, *params: object) -> list[tuple[Any, ..
     return ask(database_url, act)
 
 
+def let_time_pass(database_url: str, shop: Organization, to: str) -> None:
+    """The clock moves, and nothing that falls due on the way has been done yet."""
+
+    async def act(database: Database) -> None:
+        async with database.transaction() as conn:
+            await organizations.set_clock(conn, organization_id=organization_id(shop), to=at(to))
+            await bump(conn, organization_id=organization_id(shop))
+
+    beside_the_server(database_url, act)
+
+
 def stored_keys(database_url: str, shop: Organization) -> dict[str, int]:
     """How many events each key of the organization has: never more than one."""
     found = select(
@@ -77,6 +93,8 @@ def audit(database_url: str, shop: Organization) -> int:
     async def act(conn: Conn) -> int:
         await _rollups_equal_events(conn, organization)
         await _limit_counters_equal_usage(conn, organization)
+        await _rules_are_kept(conn, organization)
+        await wallets_equal_their_ledger(conn, organization)
         return await _chain_verifies(conn, organization)
 
     return ask(database_url, act)
@@ -145,15 +163,21 @@ async def _fold_one_by_one(
     values: set[tuple[UUID, UUID, datetime, bytes]],
 ) -> None:
     newest: dict[tuple[UUID, UUID, datetime], tuple[datetime, Decimal]] = {}
-    async for event in events.of_code(conn, organization_id=organization, feature=code):
-        hour = event.occurred_at.replace(minute=0, second=0, microsecond=0)
-        place = (event.customer_id, meter.id, hour)
+    found = await rows(
+        conn,
+        """SELECT customer_id, occurred_at, value, coalesce(properties, '{}'), adjusts FROM events
+            WHERE organization_id = %s AND feature_code = %s AND voids IS NULL AND voided IS NULL""",
+        (organization, code),
+    )
+    for customer_id, occurred_at, value, properties, adjusts in found:
+        hour = occurred_at.replace(minute=0, second=0, microsecond=0)
+        place = (customer_id, meter.id, hour)
         count, quantity = expected.get(place, (0, Decimal(0)))
-        if event.adjusts is not None:
-            if event.adjusts == meter.feature_id and meter.adds_up:
-                expected[place] = (count + 1, quantity + event.value)
+        if adjusts is not None:
+            if adjusts == meter.feature_id and meter.adds_up:
+                expected[place] = (count + 1, quantity + value)
             continue
-        measured = measure(meter, event.value, event.properties, event.occurred_at)
+        measured = measure(meter, value, properties, occurred_at)
         if measured is None:
             continue
         if measured.distinct is not None:
@@ -166,8 +190,8 @@ async def _fold_one_by_one(
             )
         elif meter.aggregation == "latest":  # of one instant the larger counts
             newest[place] = max(
-                (event.occurred_at, measured.quantity),
-                newest.get(place, (event.occurred_at, measured.quantity)),
+                (occurred_at, measured.quantity),
+                newest.get(place, (occurred_at, measured.quantity)),
             )
             expected[place] = (count + 1, newest[place][1])
         else:
@@ -196,6 +220,18 @@ async def _limit_counters_equal_usage(conn: Conn, organization: UUID) -> None:
         meter = in_force(catalogue.versions[feature_id], start)
         usage = await measure_usage(conn, customer_id=customer_id, meter=meter, span=where[1])
         assert (usage.quantity, used <= terms.included) == (used, True)
+
+
+async def _rules_are_kept(conn: Conn, organization: UUID) -> None:
+    """What `tallystick reconcile` would say; but what is due may be waiting for the next sweep."""
+    found = broken(await reconcile.ask(conn, organization, wall=wall()))
+    found.pop("due", None)
+    assert not found, found
+
+
+def broken(found: Sequence[Found]) -> dict[str, Found]:
+    """The rules that are not kept, by name."""
+    return {rule.name: each for rule, each in zip(RULES, found, strict=True) if each.offenders}
 
 
 async def _chain_verifies(conn: Conn, organization: UUID) -> int:

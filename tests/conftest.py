@@ -79,6 +79,12 @@ class Server:
     def log(self) -> str:
         return (self.data_dir.parent / f"{self.data_dir.name}.log").read_text()[-4000:]
 
+    def serving(self) -> list[int]:
+        """The processes that answer, where there are several."""
+        assert self.process is not None
+        listed = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        return [pid for pid in map(int, listed) if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
     def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
         if self.process is not None:
             self.process.send_signal(how)

@@ -52,11 +52,14 @@ def add_plan(
     promises: Mapping[str, Json] | None = None,
     model: str = "metered",
     grants: Mapping[str, int] | None = None,
+    blocks: bool | None = None,
     **more: Any,
 ) -> Json:
     """A plan with one price (None: free), what it promises of features that exist already, and what it grants of
     credits or balance beforehand."""
     free = price is None
+    if blocks is not None:
+        more["blockOnExhaustion"] = blocks
     body = {"name": code, "code": code, "consumptionModel": model, "isFree": free, **more}
     plan = done(shop.http.post(f"{API}/plans", json=body | dict(grants or {}) if free else body))
     if price is not None:

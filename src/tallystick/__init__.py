@@ -1,3 +1,11 @@
-"""Tallystick: open, self-hosted, usage-based billing. `docs/architecture.md` shows the rooms."""
+"""Tallystick: open, self-hosted, usage-based billing. `docs/architecture.md` shows the rooms.
+
+Here, before anything else in every process: zone data comes from the tzdata wheel alone, so that a period begins at
+the same instant on every host, whatever its system says of a zone.
+"""
+
+import zoneinfo
+
+zoneinfo.reset_tzpath(())
 
 __version__ = "0.1.0"

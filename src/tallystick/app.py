@@ -30,10 +30,12 @@ from tallystick.core.throttle import Throttle
 from tallystick.flows.batcher import Batcher
 from tallystick.flows.books import Books
 from tallystick.flows.checker import Checker
+from tallystick.providers import ai_prices
 from tallystick.providers.sandbox import Sandbox
 from tallystick.settings import Settings
 from tallystick.store.db import Database
 from tallystick.web import checkout
+from tallystick.worker.nightly import Nightly
 from tallystick.worker.sweep import Sweeper
 
 log = logging.getLogger("tallystick")
@@ -66,7 +68,7 @@ def _rate_limits(chosen: Settings) -> RateLimits | None:
 
 
 class Application:
-    """One server process as an ASGI application; its lifespan owns the pool, the batcher and the sweeper."""
+    """One server process as an ASGI application; its lifespan owns the pool, the batcher, the sweeper and the nightly job."""
 
     def __init__(self, chosen: Settings) -> None:
         if chosen.database_url is None:
@@ -81,6 +83,7 @@ class Application:
             self.database, self.payments, wall, every_s=chosen.sweep_every_s, used_keys=used_keys
         )
         rates = _rate_limits(chosen)
+        self.nightly = Nightly(chosen.database_url, wall)
         services = Services(
             self.database, self.books, self.payments, wall, chosen.public_url, used_keys, rates
         )
@@ -113,15 +116,18 @@ class Application:
         await receive()
         try:
             await self.database.open()
+            ai_prices.bundled()  # read now, not while the first call of a model waits
             _calm_collector()
             self.batcher.start()
             self.checker.start()
             self.sweeper.start()
+            self.nightly.start()
         except (psycopg.Error, PoolTimeout) as error:
             await send({"type": "lifespan.startup.failed", "message": str(error)})
             return
         await send({"type": "lifespan.startup.complete"})
         await receive()
+        await self.nightly.stop()
         await self.sweeper.stop()
         await self.checker.stop()
         await self.batcher.stop()

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tallystick.core.events import UsageEvent, decode, storable
-from tallystick.errors import InvalidRequest, Problem
+from tallystick.core.events import AiCall, UsageEvent, decode, storable
+from tallystick.core.tokens import TokenCounts
+from tallystick.errors import InvalidRequest
 from tests.literals import D, at
 
 FULL = {
@@ -201,13 +202,42 @@ def test_zero_has_no_sign() -> None:
     assert str(decode({**FULL, "value": D("-0")}).value) == "0"
 
 
+CALL = {name: value for name, value in FULL.items() if name != "value"} | {
+    "model": "gpt-4o",
+    "inputTokens": 1000,
+    "outputTokens": 500,
+}
+
+
+def test_the_tokens_of_a_call_are_its_value_and_its_properties() -> None:
+    event = decode({**CALL, "cacheReadTokens": 300})
+    assert event.call == AiCall("gpt-4o", TokenCounts(1000, 500, 300, 0))
+    assert event.value == 1500
+    told = {"model": "gpt-4o", "inputTokens": "1000", "outputTokens": "500", "cacheReadTokens": "300"}
+    assert event.properties == {**decode(FULL).properties, **told}
+
+
 @pytest.mark.parametrize(
-    "token", ["model", "inputTokens", "outputTokens", "cacheReadTokens", "cacheWriteTokens"]
+    ("wrong", "field"),
+    [
+        ({"value": 5}, "value"),
+        ({"model": None}, "model"),
+        ({"model": ""}, "model"),
+        ({"model": 7}, "model"),
+        ({"inputTokens": None}, "inputTokens"),
+        ({"outputTokens": None}, "outputTokens"),
+        ({"outputTokens": -1}, "outputTokens"),
+        ({"outputTokens": D("1.5")}, "outputTokens"),
+        ({"cacheReadTokens": 1001}, "cacheReadTokens"),
+        ({"cacheReadTokens": 400, "cacheWriteTokens": 601}, "cacheWriteTokens"),
+        ({"properties": {"model": "another"}}, "properties.model"),
+        ({"properties": {"cacheReadTokens": "1"}}, "properties.cacheReadTokens"),
+    ],
 )
-def test_tokens_are_not_silently_ignored(token: str) -> None:
-    with pytest.raises(Problem) as refusal:
-        decode({**FULL, token: 5})
-    assert (refusal.value.code, refusal.value.kind.status) == ("pricing_mode_mismatch", 422)
+def test_a_call_that_makes_no_sense_is_told_what_is_wrong(wrong: dict[str, object], field: str) -> None:
+    with pytest.raises(InvalidRequest) as refusal:
+        decode({**CALL, **wrong})
+    assert [each.field for each in refusal.value.errors] == [field]
 
 
 def test_unknown_fields_are_left_alone() -> None:
@@ -247,7 +277,7 @@ field_names = st.sampled_from(
 def test_whatever_is_sent_is_an_event_or_a_named_refusal(body: object) -> None:
     try:
         event = decode(body)
-    except Problem as refusal:
+    except InvalidRequest as refusal:
         assert refusal.kind.status in (400, 422)
         return
     assert event.value >= 0

@@ -1,13 +1,19 @@
 """Time: periods tile the line, whatever the calendar and the clocks of a zone do."""
 
+import os
+import subprocess
+import sys
 from datetime import UTC, date, datetime, timedelta
+from importlib import resources
 from itertools import pairwise
+from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from tallystick.core import times
 from tallystick.core.times import (
     Anchor,
     Period,
@@ -311,6 +317,40 @@ def test_days_are_counted_as_people_there_count_them(start: str, end: str, zone:
 @pytest.mark.parametrize("name", ["UTC", "Europe/Lisbon", "America/Argentina/Buenos_Aires", "Asia/Calcutta"])
 def test_any_iana_name_is_a_zone(name: str) -> None:
     assert is_zone(name)
+
+
+def test_zone_data_is_the_wheels_and_not_the_hosts(tmp_path: Path) -> None:
+    """A host whose Lisbon lies in Tokyo, and that has a zone of its own."""
+    host = tmp_path / "zoneinfo"
+    tokyo = resources.files("tzdata.zoneinfo.Asia").joinpath("Tokyo").read_bytes()
+    for name in ("Europe/Lisbon", "localtime", "posix/Europe/Lisbon", "right/UTC", "Our/Own"):
+        (host / name).parent.mkdir(parents=True, exist_ok=True)
+        (host / name).write_bytes(tokyo)
+    asked = """
+from datetime import date
+from tallystick.core.times import first_instant, is_zone
+print(first_instant(date(2026, 1, 15), "Europe/Lisbon"), is_zone("localtime"), is_zone("Our/Own"), is_zone("Asia/Tokyo"))
+"""
+    told = subprocess.run(
+        [sys.executable, "-c", asked],
+        env=os.environ | {"PYTHONTZPATH": str(host)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert told.stdout.split("\n")[0] == "2026-01-15 00:00:00+00:00 False False True"
+
+
+@pytest.mark.parametrize("name", ["localtime", "posixrules", "posix/Europe/Lisbon", "right/Europe/Lisbon"])
+def test_a_name_that_only_the_host_gives_meaning_is_no_zone(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(times, "available_timezones", lambda: {name, "Europe/Lisbon"})
+    times._zones.cache_clear()
+    try:
+        assert (is_zone(name), is_zone("Europe/Lisbon")) == (False, True)
+    finally:
+        times._zones.cache_clear()
 
 
 @pytest.mark.parametrize("name", ["", "Mars/Olympus", "../../etc/passwd", "europe/lisbon", "UTC\0", "+02:00"])

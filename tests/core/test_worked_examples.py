@@ -14,17 +14,22 @@ import pytest
 from tallystick.core.adjustments import Rated, Usage, rate_period
 from tallystick.core.catalog import stretches
 from tallystick.core.events import decode
-from tallystick.core.invoicing import Line, base_line, subtotal, usage_lines
+from tallystick.core.evidence import PlanPeriod
+from tallystick.core.invoicing import Line, base_line, overdraft_line, subtotal, usage_lines
 from tallystick.core.limits import EVENTS_PER_BATCH_MAX
 from tallystick.core.meters import fold, measure
-from tallystick.core.money import ZERO, from_rate, text, to_minor, to_rate
+from tallystick.core.money import ZERO, from_minor, from_rate, text, to_minor, to_rate
 from tallystick.core.price_shapes import parse
 from tallystick.core.pricing import unit_amount
 from tallystick.core.subscriptions import periods_per_invoice
 from tallystick.core.times import Anchor, Period, boundary, days_between
 from tallystick.core.tokens import Rates, TokenCounts, cost
+from tallystick.core.wallet_news import news_of
+from tallystick.core.wallets import Cause, Model
 from tallystick.errors import InvalidRequest
 from tests.core.offers import CALLS, FEBRUARY, MARCH, basis_of, events, meter, rated, terms
+from tests.core.prepaid import begin, credit_terms, event, live, offer, read_step
+from tests.core.prepaid import cost as cost_of
 from tests.literals import D, at
 
 CASES = json.loads((Path(__file__).parents[2] / "contract/cases/worked.json").read_text())
@@ -160,6 +165,45 @@ def margin(given: int, expected: int) -> None:
     assert (found.subtotal, found.margin) == (100, expected)
 
 
+def credits_cost(given: list[list[Any]], expected: str) -> None:
+    """Events of features that ask so many credits a unit."""
+    found = (cost_of(event(value), offer(credit_terms(each), model=Model.CREDITS)) for each, value in given)
+    assert sum(found, ZERO) == D(expected)
+
+
+def money(given: int, expected: str) -> None:
+    assert str(from_minor(given, "USD")) == expected
+
+
+def wallet(given: dict[str, Any], expected: dict[str, Any]) -> None:
+    """What is left after a story, what was refused of it, and what is told of its last step."""
+    held = begin(Model(given["model"]), D(given["included"]), overdraft=given.get("overdraft", False))
+    *before, last = [read_step(each) for each in given["story"]]
+    live(held, before)
+    moved, told = len(held.movements), len(held.told)
+    if not held.step(*last):
+        held.refused.append(len(before))
+    assert held.wallet.plan == D(expected["plan"])
+    assert held.wallet.purchased == D(expected.get("purchased", "0"))
+    assert held.refused == expected.get("refused", [])
+    if "news" in expected:
+        whose = {"subscriptionId": "sub_1", "customerId": "user_123"}
+        found = news_of(
+            held.wallet,
+            held.movements[moved:],
+            held.told[told:],
+            subscription_id="sub_1",
+            customer_id="user_123",
+            currency="USD",
+        )
+        assert found == [(kind, {**whose, **data}) for kind, data in expected["news"]]
+    if "overage_cents" in expected:
+        (over,) = (each for each in held.movements if each.cause is Cause.OVERDRAFT)
+        lived = PlanPeriod(0, FEBRUARY, "UTC", 7)
+        line = overdraft_line(lived, overdrawn=over.amount, currency="USD")
+        assert (line.line_type, line.amount) == ("balance_overage", expected["overage_cents"])
+
+
 COMPUTED: dict[str, Callable[[Any, Any], None]] = {
     "value": value,
     "code": code,
@@ -175,8 +219,11 @@ COMPUTED: dict[str, Callable[[Any, Any], None]] = {
     "base": base,
     "ai": ai,
     "margin": margin,
+    "credits_cost": credits_cost,
+    "money": money,
+    "wallet": wallet,
 }
-TOLD_OVER_HTTP = {"batch", "free_plan"}
+TOLD_OVER_HTTP = {"batch", "free_plan", "free_raise", "base_price"}
 
 
 @pytest.mark.parametrize(

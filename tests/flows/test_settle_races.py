@@ -16,13 +16,14 @@ import psycopg
 import pytest
 from psycopg import AsyncCursor
 
+from tallystick.app import wall
 from tallystick.core import ids
 from tallystick.flows.close_period import close_period
-from tallystick.flows.settle_late import settle_late
-from tallystick.store import db, organizations
+from tallystick.flows.settle_late import settle_due, settle_late
+from tallystick.store import health, late
 from tallystick.store.db import Conn, Database, rows
-from tests.audit import ask, audit, organization_id, select
-from tests.conftest import MakeOrganization, Organization
+from tests.audit import ask, audit, let_time_pass, organization_id, select
+from tests.conftest import MakeOrganization, Organization, beside_the_server
 from tests.literals import at
 from tests.scenarios.proving import late_events, usage_of, verified, verify
 from tests.shop import (
@@ -460,17 +461,6 @@ def test_two_subscriptions_of_one_customer_do_not_both_bill_what_is_late(
 # What arrives in between -----------------------------------------------------------------------------------
 
 
-def let_time_pass(database_url: str, shop: Organization, to: str) -> None:
-    """The clock moves, and nothing that falls due on the way has been done yet."""
-
-    async def act() -> None:
-        async with opened(Database(database_url, size=2)) as database, database.transaction() as conn:
-            await organizations.set_clock(conn, organization_id=organization_id(shop), to=at(to))
-            await db.bump(conn, organization_id=organization_id(shop))
-
-    asyncio.run(act())
-
-
 IN_JANUARY, IN_FEBRUARY = "2025-01-22T00:00:00Z", "2025-03-01T00:00:00Z"
 
 
@@ -616,3 +606,55 @@ def test_one_who_cannot_be_settled_does_not_stop_the_others(
         "eve": ["recurring", "recurring", "adjustment"],
     }
     assert [each["status"] for each in late_events(shop, "bob")] == ["pending", "pending"]
+
+
+def test_what_cannot_be_settled_is_shown_and_tried_again_once_an_hour(
+    make_organization: MakeOrganization, database_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    shop = make_organization(clock=OPENED)
+    a_second_month(shop, ["ada"])
+    ada, gone = customer_id(shop, "ada"), own_id(ids.EVENT, late_events(shop, "ada")[0]["id"])
+    with psycopg.connect(database_url, autocommit=True) as conn:
+        conn.execute(
+            "CREATE TEMP TABLE kept AS SELECT * FROM events WHERE customer_id = %s AND id = %s", (ada, gone)
+        )
+        conn.execute("DELETE FROM events WHERE customer_id = %s AND id = %s", (ada, gone))
+        set_clock(shop, "2025-02-21T00:00:00Z")
+        for _ in range(3):
+            sweep(database_url)
+        assert tries_of(ada, caplog) == 0, "the clock's run had tried"
+        assert ada in dict(health.stuck_late_usage(database_url))
+
+        beside_the_server(database_url, forget_failures)
+        assert ada not in dict(health.stuck_late_usage(database_url))
+        for _ in range(2):
+            sweep(database_url)
+        assert tries_of(ada, caplog) == 1
+        conn.execute("INSERT INTO events SELECT * FROM kept")
+        sweep(database_url)
+        assert {each["status"] for each in late_events(shop, "ada")} == {"pending"}
+        beside_the_server(database_url, forget_failures)
+        sweep(database_url)
+    assert [each["invoiceType"] for each in invoices_of(shop, "ada")] == [
+        "recurring",
+        "recurring",
+        "adjustment",
+    ]
+    assert ada not in dict(health.stuck_late_usage(database_url))
+
+
+def tries_of(customer: UUID, caplog: pytest.LogCaptureFixture) -> int:
+    said = f"the late usage of {customer} could not be settled"
+    return sum(each.getMessage() == said for each in caplog.records)
+
+
+def sweep(database_url: str) -> None:
+    async def act(database: Database) -> None:
+        await settle_due(database, wall=wall())
+
+    beside_the_server(database_url, act)
+
+
+async def forget_failures(database: Database) -> None:
+    async with database.reading() as conn:
+        await late.forget_failures(conn)

@@ -11,8 +11,9 @@ import pytest
 from tallystick.api.routes import OPERATIONS
 from tallystick.core import limits
 from tests.conftest import Organization, Server, open_one
+from tests.scenarios.prepaid import add_pack, add_prepaid_plan
 from tests.scenarios.wire import Json, everything, json_of, line, refusal, still_works
-from tests.shop import API, add_customer, add_feature, add_plan, done, hard_limit, open_shop
+from tests.shop import API, add_customer, add_feature, add_plan, done, hard_limit, open_shop, subscribe
 
 JSON = {"content-type": "application/json"}
 TRACK, BATCH = f"{API}/usage/events", f"{API}/usage/events/batch"
@@ -35,6 +36,10 @@ def shop(server: Server, database_url: str) -> Iterator[Organization]:
     add_feature(made, "payments")
     add_plan(made, "team", promises=promises | {"sso": {}, "payments": {"price": PERCENTAGE}})
     add_plan(made, "free", price=None, promises={"amounts": {"includedAmount": 10}})
+    add_prepaid_plan(made, "credits", "credits", includedCredits=10)
+    add_prepaid_plan(made, "balance", "balance", includedBalance=10, blockOnExhaustion=True)
+    prepaid = {plan: subscribe(made, f"{plan}_customer", plan)["id"] for plan in ("credits", "balance")}
+    pack, _ = add_pack(made), add_pack(made, "Taken")
     plan = done(made.http.get(f"{API}/plans/pro"))
     held = done(made.http.get(f"{API}/subscriptions/active", params={"customerId": "ada"}))
     (paid,) = done(made.http.get(f"{API}/invoices", params={"customerId": "ada"}))["data"]
@@ -44,6 +49,7 @@ def shop(server: Server, database_url: str) -> Iterator[Organization]:
     corrected = GOOD["usage.correct"][1] | {"dryRun": False}
     correction = done(made.http.post(f"{API}/usage/corrections", json=corrected))
     made.made |= {"price": plan["prices"][0]["id"], "subscription": held["id"], "invoice": paid["id"]}
+    made.made |= {**prepaid, "pack": pack["id"]}
     made.made |= {"event": event["id"], "correction": correction["id"]}
     yield made
     made.http.close()
@@ -84,6 +90,14 @@ GOOD: dict[str, tuple[str, Json]] = {
     "subscriptions.create": ("/subscriptions", {"customerId": "bob", "planCode": "pro"}),
     "subscriptions.cancel": ("/subscriptions/{subscription}/cancel", {}),
     "subscriptions.uncancel": ("/subscriptions/{subscription}/uncancel", {}),
+    "creditPacks.create": ("/credit-packs", {"name": "Ten", "credits": 10, "price": 100}),
+    "creditPacks.update": ("/credit-packs/{pack}", {"price": 100}),
+    "subscriptions.purchaseCredits": (
+        "/subscriptions/{credits}/credits",
+        {"creditPackId": "cpk_" + "0" * 26},
+    ),
+    "subscriptions.topupBalance": ("/subscriptions/{balance}/balance/topup", {"amount": 100}),
+    "subscriptions.adjustBalance": ("/subscriptions/{credits}/balance/adjust", {"amount": 5}),
     "usage.check": ("/usage/check", {"customerId": "ada", "featureCode": "api_calls"}),
     "usage.set": ("/usage", {"customerId": "ada", "featureCode": "api_calls", "value": 5}),
     "testClock.advance": ("/test-clock", {"advanceDays": 1}),
@@ -93,6 +107,16 @@ GOOD: dict[str, tuple[str, Json]] = {
         "/rating/preview",
         {"price": {"model": "per_unit", "unitAmount": "0.01"}, "quantity": "5"},
     ),
+    "ai.createPrice": (
+        "/ai/prices",
+        {
+            "model": "gpt-4o",
+            "inputPerMillion": "2.5",
+            "outputPerMillion": "10",
+            "validFrom": "2026-03-20T12:00:00Z",
+        },
+    ),
+    "ai.createAlias": ("/ai/aliases", {"alias": "fast", "model": "gpt-4o-mini"}),
     "invoices.verify": ("/invoices/{invoice}/verify", {}),
     "usage.void": ("/usage/events/{event}", {}),
     "usage.correct": (
@@ -146,6 +170,7 @@ NOT_DECIMAL: list[Any] = [
     "0.0000000000001",
 ]
 NOT_PRICE: list[Any] = [*NOT_TEXT, "0.01", {"model": None}, {"model": "free"}, {"unitAmount": "1"}]
+NOT_MODEL: list[Any] = [*NOT_TEXT, None, "", "gpt 4o", "gpt-4ö", "m" * 201, "m\n"]
 NOT_CODE: list[Any] = [*NOT_TEXT, "", "Api-Calls", "a b", "ä", "c" * 101, "a\n"]
 
 # Values that make a good body bad, field by field: always 400, and the field is named.
@@ -276,6 +301,37 @@ WRONG: dict[str, dict[str, list[Any]]] = {
         "maximum": NOT_DECIMAL,
         "currency": [*NOT_TEXT, "", "usd", "XXX", "US\n"],
     },
+    "creditPacks.create": {
+        "name": [*NOT_TEXT, None, GONE, "", "n" * 201],
+        "credits": [*NOT_AMOUNT, None, GONE, 0, 10.5],
+        "price": [*NOT_AMOUNT, None, GONE],
+        "description": [*NOT_TEXT, "d" * 2001],
+        "isActive": [*NOT_FLAG, None],
+    },
+    "creditPacks.update": {
+        "name": [*NOT_TEXT, None, "", "n" * 201],
+        "credits": [*NOT_AMOUNT, None, 0, 10.5],
+        "price": [*NOT_AMOUNT, None],
+        "description": [*NOT_TEXT, "d" * 2001],
+        "isActive": [*NOT_FLAG, None],
+    },
+    "subscriptions.purchaseCredits": {"creditPackId": [*NOT_TEXT, None, GONE]},
+    "subscriptions.topupBalance": {"amount": [*NOT_AMOUNT, None, GONE, 0]},
+    "subscriptions.adjustBalance": {
+        "amount": ["5", True, [], {}, None, GONE, 0, 0.5, 10**40, -(10**40)],
+        "reason": [*NOT_TEXT, "r" * 2001],
+        "type": [*NOT_TEXT, "", "plan_credits", "balance"],
+    },
+    "ai.createPrice": {
+        "model": NOT_MODEL,
+        "inputPerMillion": [*NOT_DECIMAL, None, GONE, "1000000.1"],
+        "outputPerMillion": [*NOT_DECIMAL, None, GONE],
+        "cacheReadPerMillion": NOT_DECIMAL,
+        "cacheWritePerMillion": NOT_DECIMAL,
+        "validFrom": [*NOT_TEXT, "", "tomorrow", "2026-04-01", "2026-04-31T00:00:00Z"],
+        "validUntil": [*NOT_TEXT, "", "tomorrow", "2026-04-01", "2026-03-20T12:00:00Z"],
+    },
+    "ai.createAlias": {"alias": NOT_MODEL, "model": [*NOT_MODEL, "fast"]},
     "usage.void": {"reason": [*NOT_TEXT, "r" * 2001]},
     "usage.correct": {
         "customerId": [*NOT_TEXT, None, GONE],
@@ -370,6 +426,11 @@ def test_a_wrong_field_is_named(shop: Organization, name: str, field: str) -> No
         ("subscriptions.create", {"priceId": "pp_1"}, 404, "price_not_found", None),
         ("subscriptions.create", {"billingInterval": "yearly"}, 409, "no_prices_configured", None),
         ("subscriptions.uncancel", {}, 409, "not_scheduled_for_cancellation", None),
+        ("creditPacks.create", {"name": "Taken"}, 409, "duplicate", None),
+        ("creditPacks.update", {"name": "Taken"}, 409, "duplicate", None),
+        ("subscriptions.purchaseCredits", {}, 404, "credit_pack_not_found", None),
+        ("subscriptions.purchaseCredits", {"creditPackId": "pack"}, 404, "credit_pack_not_found", None),
+        ("subscriptions.adjustBalance", {"amount": -11}, 402, "insufficient_credits", None),
         ("usage.check", {"customerId": "nobody"}, 404, "customer_not_found", None),
         ("usage.check", {"customerId": "bob"}, 404, "no_active_subscription", None),
         ("usage.check", {"featureCode": "unheard_of"}, 404, "feature_not_found", None),
@@ -382,6 +443,8 @@ def test_a_wrong_field_is_named(shop: Organization, name: str, field: str) -> No
         ("testClock.processBilling", {}, 410, "endpoint_deprecated", None),
         ("apiKeys.create", {"permissions": {"moon": ["read"]}}, 400, "validation_error", "permissions.moon"),
         ("apiKeys.create", {"permissions": {"usage": ["write"]}}, 400, "validation_error", "permissions.usage"),
+        ("ai.createAlias", {"model": "gpt-4oo"}, 404, "model_not_found", None),
+        ("ai.createPrice", {"validFrom": None, "validUntil": "2026-03-20T12:00:00Z"}, 400, "validation_error", "validUntil"),
     ],
 )  # fmt: skip
 def test_a_request_that_cannot_be_done(
@@ -628,7 +691,7 @@ def test_an_event_is_an_object(shop: Organization, body: bytes) -> None:
     refusal(shop.http.post(BATCH, content=body, headers=JSON), 400, "validation_error", "events")
 
 
-@pytest.mark.parametrize("name", sorted(WITH_BODY - {"customers.update", "features.update", "plans.update", "plans.updatePrice", "plans.updateFeature", "subscriptions.cancel", "usage.void", "usage.revertCorrection"}))  # fmt: skip
+@pytest.mark.parametrize("name", sorted(WITH_BODY - {"customers.update", "features.update", "plans.update", "plans.updatePrice", "plans.updateFeature", "creditPacks.update", "subscriptions.cancel", "usage.void", "usage.revertCorrection"}))  # fmt: skip
 def test_an_empty_body_is_an_empty_object(shop: Organization, name: str) -> None:
     refusal(send(shop, name, b""), 400, "validation_error")
 
@@ -854,6 +917,8 @@ PAGED = [
     "transactions",
     "api-keys",
     "simulations",
+    "ai/models",
+    "ai/prices",
 ]
 BAD_LIMITS = ["0", "-1", "101", "1.5", "ten", "", " 5", "1e1", "²", "00000000199", "9" * 400]
 BAD_CURSORS = ["", "next", "1", "ftr_" + "0" * 26, "cus_", "2026-01-01T00:00:00Z", "a\0"]
@@ -874,6 +939,7 @@ def test_a_bad_limit_or_cursor_is_refused(shop: Organization, path: str) -> None
         ("invoices", {"status": "happy"}, "status"),
         ("transactions", {"status": "happy"}, "status"),
         ("invoices", {"subscriptionId": "1"}, "subscriptionId"),
+        ("ai/models", {"search": "m" * 201}, "search"),
         ("feature-access", {}, "customerId"),
         ("feature-access", {"customerId": ""}, "customerId"),
         ("feature-access/api_calls", {}, "customerId"),
@@ -898,7 +964,7 @@ ROUTES = sorted({operation.path for operation in OPERATIONS})
 
 def address(path: str, value: str) -> str:
     """The route with every parameter of its path replaced."""
-    for name in ("id", "code", "priceId", "featureId", "lineId"):
+    for name in ("id", "code", "priceId", "featureId", "lineId", "model"):
         path = path.replace(f"{{{name}}}", value)
     assert "{" not in path, path
     return API + path

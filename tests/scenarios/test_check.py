@@ -300,6 +300,18 @@ def test_a_new_period_is_seen_before_anything_touches_it(shop: Organization) -> 
     assert held["credits"]["remaining"] == 30
 
 
+def test_what_is_set_aside_is_not_there_until_it_is_given_back(shop: Organization) -> None:
+    subscribe(shop, "ada", "credits")
+    body = {"customerId": "ada", "featureCode": "api_calls", "quantity": 8, "expiresIn": 60}
+    done(shop.http.post(f"{API}/usage/reservations", json=body))
+    held = check(shop, quantity=3)
+    assert (held["allowed"], held["totalCredits"]) == (False, 6)
+    assert access(shop)["consumption"]["availableUnits"] == 2
+    set_clock(shop, "2026-01-15T10:02:00Z")
+    assert check(shop, quantity=3)["totalCredits"] == 30
+    assert active(shop)["credits"]["remaining"] == 30
+
+
 # --- access ---
 
 

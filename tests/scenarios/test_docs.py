@@ -1,6 +1,7 @@
 """What the documents say to type does what they say it does."""
 
 import json
+import os
 import re
 import subprocess
 from pathlib import Path
@@ -9,20 +10,25 @@ from typing import Any
 import pytest
 
 from tallystick.core import limits
-from tests.conftest import MakeOrganization
+from tallystick.core.proof import GENESIS
+from tallystick.store.db import Conn
+from tests.conftest import PROGRAM, MakeOrganization, Organization
 from tests.core import calendar_walk
 from tests.core.calendar_walk import Case, zone_of
+from tests.tampering import Business
 
 ROOT = Path(__file__).parents[2]
 PAGES = (
     "README.md",
+    "docs/proof.md",
     "docs/usage.md",
     "docs/invoices.md",
     "docs/prices.md",
     "docs/late.md",
     "docs/simulations.md",
+    "docs/ai.md",
 )
-EXPECTED_REFUSALS = {"duplicate", "customer_not_found"}
+EXPECTED_REFUSALS = {"duplicate", "customer_not_found", "model_not_found"}
 
 
 def blocks(page: str, language: str = "bash") -> list[str]:
@@ -30,13 +36,26 @@ def blocks(page: str, language: str = "bash") -> list[str]:
 
 
 @pytest.fixture
-def told(make_organization: MakeOrganization) -> str:
+def told(make_organization: MakeOrganization, database_url: str) -> str:
     """Everything the pages' commands print, read as one session."""
-    organization = make_organization()
+    return typed(make_organization(), database_url, *PAGES)
+
+
+def typed(organization: Organization, database_url: str, *pages: str) -> str:
     script = f"URL={organization.base_url}\nKEY={organization.api_key}\n"
-    script += "\n".join(f"{block}\necho" for page in PAGES for block in blocks(page))
+    script += "\n".join(f"{block}\necho" for page in pages for block in blocks(page))
+    environment = os.environ | {
+        "PATH": f"{PROGRAM.parent}:{os.environ['PATH']}",
+        "TALLYSTICK_DATABASE_URL": database_url,
+    }
     done = subprocess.run(
-        ["bash", "-eu"], input=script, capture_output=True, text=True, timeout=60, check=False
+        ["bash", "-eu"],
+        input=script,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env=environment,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -72,6 +91,62 @@ def test_the_report_on_the_page_of_simulations_is_what_its_commands_answer(told:
     page = (ROOT / "docs/simulations.md").read_text().replace("\n", " ")
     sizes = f"At most {limits.SIMULATION_MONTHS_MAX} months, {limits.SIMULATION_PERIODS_MAX:,} periods"
     assert f"{sizes} and {limits.SIMULATION_CUSTOMERS_MAX:,} customers at once" in page
+
+
+def test_the_models_on_the_page_of_ai_cost_what_its_commands_answer(told: str) -> None:
+    answers = [json.loads(line) for line in told.splitlines() if '"object":"ai_model"' in line]
+    listed, catalogue, own, alias = answers
+    cost, shown = map(json.loads, blocks("docs/ai.md", "json"))
+    assert shown == part_of(catalogue, shown)
+    assert "openai/gpt-4o" in [each["id"] for each in listed["data"]]
+    assert (own["price"]["inputPerMillion"], alias["id"]) == ("2.2", "openai/gpt-4o")
+    (refusal,) = (json.loads(line)["error"] for line in told.splitlines() if "model_not_found" in line)
+    assert refusal["details"]["nearest"][0] == "gpt-4o"
+    example = next(
+        each
+        for each in json.loads((ROOT / "contract/cases/worked.json").read_text())
+        if each["id"] == "ai.cost_cached"
+    )
+    assert cost == example
+
+
+def test_the_page_of_proof_shows_what_its_commands_answer(told: str) -> None:
+    (shown,) = map(json.loads, blocks("docs/proof.md", "json"))
+    (answered,) = [
+        json.loads(line) for line in told.splitlines() if '"object":"invoice_verification"' in line
+    ]
+    assert shown == part_of(answered, shown)
+    explained, verdict, *_ = blocks("docs/proof.md", "text")
+    for each in (explained, verdict):
+        assert any(reads(line, each.strip().replace("\n", " ")) for line in told.splitlines())
+
+
+def test_each_tampering_on_the_page_of_proof_is_told_in_the_words_it_shows(
+    make_organization: MakeOrganization, database_url: str
+) -> None:
+    shop = make_organization()
+    typed(shop, database_url, "README.md")
+    business = Business(database_url, shop, shop)
+    page = (ROOT / "docs/proof.md").read_text()
+    tried = re.findall(r"```sql\n(.*?)```\n\n```text\n(.*?)```", page, flags=re.DOTALL)
+    assert len(tried) >= 5
+    for statement, words in tried:
+
+        async def tamper(conn: Conn, statement: str = statement) -> None:
+            assert (await conn.execute(statement.encode())).rowcount >= 1
+
+        said = [re.sub(r"^\d+: ", "", each) for each in business.find(tamper)]
+        shown = words.splitlines()
+        assert len(said) == len(shown), said
+        assert all(map(reads, said, shown)), (said, shown)
+    assert business.find() == []
+    (kept,) = [each for each in blocks("docs/proof.md", "sql") if each.startswith("SELECT")]
+    assert len(business.select(kept.encode())[0][1]) == len(GENESIS.hex())
+
+
+def reads(said: str, shown: str) -> bool:
+    """Whether a sentence is the one that is shown; `…` stands for what differs from one day to the next."""
+    return re.fullmatch(".+".join(map(re.escape, shown.split("…"))), said) is not None
 
 
 def part_of(whole: Any, shown: Any) -> Any:

@@ -10,6 +10,7 @@ import pytest
 from tallystick.api.operations import Operation
 from tallystick.api.routes import OPERATIONS
 from tests.conftest import MakeOrganization, Organization, Server, open_one
+from tests.scenarios.prepaid import add_pack, add_prepaid_plan, buy, ledger, open_prepaid, top_up
 from tests.scenarios.wire import everything, json_of, refusal
 from tests.shop import API, add_customer, add_feature, done, open_shop, overage, subscribe, track
 
@@ -34,6 +35,9 @@ def two(server: Server, database_url: str) -> Iterator[Two]:
     open_shop(a, "ada")
     add_feature(a, "only_a")
     subscribe(a, "eve")
+    open_prepaid(a)
+    held, pack = subscribe(a, "zoe", "credits"), add_pack(a)
+    done(buy(a, held, pack))
     event = done(track(a, "ada", "secret", value=3))
     done(a.http.post(f"{API}/test-clock", json={"frozenTime": "2026-05-01T00:00:00Z"}))
     done(track(a, "ada", "late", timestamp="2026-03-21T00:00:00Z"))
@@ -58,9 +62,16 @@ def two(server: Server, database_url: str) -> Iterator[Two]:
         "line": lines[0][1],
         "transaction": done(a.http.get(f"{API}/transactions"))["data"][0]["id"],
         "key": done(a.http.get(f"{API}/api-keys"))["data"][0]["id"],
+        "ai_price": done(a.http.post(f"{API}/ai/prices", json=PRICED | {"model": "only-as"}))["id"],
+        "ai_alias": done(a.http.post(f"{API}/ai/aliases", json={"alias": "as-own", "model": "only-as"}))[
+            "id"
+        ],
         "correction": done(a.http.post(f"{API}/usage/corrections", json=CORRECTED | {"customerId": "ada"}))[
             "id"
         ],
+        "pack": pack["id"],
+        "entry": ledger(a, held)[0]["id"],
+        "happened": done(a.http.get(f"{API}/domain-events"))["data"][0]["id"],
         "simulation": done(
             a.http.post(f"{API}/simulations", json=SIMULATED | {"end": "2026-05-01", "planId": plan["id"]})
         )["id"],
@@ -87,6 +98,7 @@ CORRECTED: dict[str, Any] = {
     "end": "2026-03-22T00:00:00Z",
     "events": [{"timestamp": "2026-03-21T00:00:00Z", "value": 1}],
 }
+PRICED = {"inputPerMillion": "1", "outputPerMillion": "2"}
 CASES: dict[str, Case] = {
     "customers.create": Case("/customers", body={"id": "ada", "email": "b@example.com"}),
     "customers.createBatch": Case("/customers/batch", body={"customers": [{"id": "eve", "email": "b@example.com"}]}),
@@ -124,6 +136,22 @@ CASES: dict[str, Case] = {
         "/subscriptions/{subscription}/cancel", "subscription_not_found", body={"immediate": True}
     ),
     "subscriptions.uncancel": Case("/subscriptions/{subscription}/uncancel", "subscription_not_found", body={}),
+    "creditPacks.create": Case("/credit-packs", body={"name": "Fifty", "credits": 1, "price": 1}),
+    "creditPacks.list": Case("/credit-packs"),
+    "creditPacks.update": Case("/credit-packs/{pack}", "credit_pack_not_found", body={"price": 1}),
+    "creditPacks.delete": Case("/credit-packs/{pack}", "credit_pack_not_found"),
+    "subscriptions.purchaseCredits": Case(
+        "/subscriptions/{subscription}/credits", "subscription_not_found", body={"creditPackId": "{pack}"}
+    ),
+    "subscriptions.topupBalance": Case(
+        "/subscriptions/{subscription}/balance/topup", "subscription_not_found", body={"amount": 100}
+    ),
+    "subscriptions.adjustBalance": Case(
+        "/subscriptions/{subscription}/balance/adjust", "subscription_not_found", body={"amount": 100}
+    ),
+    "subscriptions.ledger": Case("/subscriptions/{subscription}/ledger", "subscription_not_found"),
+    "customers.ledger": Case("/customers/{customer}/ledger", "customer_not_found"),
+    "domainEvents.list": Case("/domain-events", query={"type": "credits.granted"}),
     "usage.check": Case(
         "/usage/check", "customer_not_found", body={"customerId": "{customer}", "featureCode": "api_calls"}
     ),
@@ -160,6 +188,14 @@ CASES: dict[str, Case] = {
     ),
     "simulations.list": Case("/simulations"),
     "simulations.get": Case("/simulations/{simulation}", "simulation_not_found"),
+    "ai.listModels": Case("/ai/models", query={"search": "gpt-4o"}),
+    "ai.getModel": Case("/ai/models/only-as", "model_not_found"),
+    "ai.createPrice": Case("/ai/prices", body=PRICED | {"model": "mine"}),
+    "ai.listPrices": Case("/ai/prices", query={"model": "only-as"}),
+    "ai.deletePrice": Case("/ai/prices/{ai_price}", "price_not_found"),
+    "ai.createAlias": Case("/ai/aliases", "model_not_found", body={"alias": "mine", "model": "only-as"}),
+    "ai.listAliases": Case("/ai/aliases"),
+    "ai.deleteAlias": Case("/ai/aliases/{ai_alias}", "not_found"),
     "rating.preview": Case(
         "/rating/preview", body={"price": {"model": "per_unit", "unitAmount": "0.01"}, "quantity": "5"}
     ),
@@ -275,6 +311,10 @@ def test_nothing_of_anothers_can_be_simulated(two: Two, asked: dict[str, Any], f
         "transactions",
         "subscriptions",
         "simulations",
+        "credit-packs",
+        "domain-events",
+        "ai/prices",
+        "ai/aliases",
     ],
 )
 def test_lists_hold_only_what_is_ones_own(two: Two, path: str) -> None:
@@ -286,11 +326,34 @@ def test_lists_hold_only_what_is_ones_own(two: Two, path: str) -> None:
 
 @pytest.mark.parametrize(
     ("path", "name"),
-    [("invoices", "invoice"), ("usage/events", "event"), ("usage/late-events", "event"), ("customers", "customer"), ("transactions", "transaction"), ("api-keys", "key"), ("simulations", "simulation"), ("usage/corrections", "correction")],
+    [("invoices", "invoice"), ("usage/events", "event"), ("usage/late-events", "event"), ("customers", "customer"), ("transactions", "transaction"), ("api-keys", "key"), ("simulations", "simulation"), ("usage/corrections", "correction"), ("domain-events", "happened"), ("ai/prices", "ai_price")],
 )  # fmt: skip
 def test_anothers_cursor_opens_nothing(two: Two, path: str, name: str) -> None:
     listed = done(two.b.http.get(f"{API}/{path}", params={"cursor": two.ids[name]}))
     assert not {each["id"] for each in listed["data"]} & set(two.ids.values())
+
+
+def test_anothers_pack_is_not_sold_and_anothers_key_buys_nothing(
+    make_organization: MakeOrganization,
+) -> None:
+    """Packs, cursors and Idempotency-Keys are each organization's own, for customers of the same name too."""
+    one, other = make_organization(), make_organization()
+    held = {}
+    for each in (one, other):
+        add_feature(each)
+        open_prepaid(each)
+        held[each.id] = subscribe(each, "ada", "balance")
+        done(top_up(each, held[each.id], 100, "same"))
+        assert [entry["cause"] for entry in ledger(each, held[each.id])] == ["grant", "topup"]
+    refusal(top_up(other, held[one.id], 100), 404, "subscription_not_found")
+    theirs = ledger(one, held[one.id])[-1]["id"]
+    page = done(
+        other.http.get(f"{API}/customers/ada/ledger", params={"cursor": theirs})
+    )  # older than a moment of somebody else's: still only one's own
+    assert {entry["subscriptionId"] for entry in page["data"]} <= {held[other.id]["id"]}
+    add_prepaid_plan(other, "free", "credits", price=0, includedCredits=5)
+    free = subscribe(other, "bob", "free")
+    refusal(buy(other, free, add_pack(one)), 404, "credit_pack_not_found")
 
 
 def test_a_filter_by_anothers_subscription_finds_nothing(two: Two) -> None:
@@ -339,7 +402,7 @@ def test_sandbox_and_live_are_separate(make_organization: MakeOrganization) -> N
 
 def fits_path(operation: Operation) -> str:
     path = operation.path
-    for name in ("id", "code", "priceId", "featureId", "lineId"):
+    for name in ("id", "code", "priceId", "featureId", "lineId", "model"):
         path = path.replace(f"{{{name}}}", "x")
     return API + path
 

@@ -874,8 +874,8 @@ def test_late_events_are_paged_by_arrival_and_told_by_customer(open_at: Any) -> 
         assert found == expected[::-1]
 
 
-def test_what_waits_for_an_invoice_that_will_not_come_is_billed_by_itself(open_at: Any) -> None:
-    """It was told while a free plan ran, whose end makes no invoice."""
+def test_what_waits_goes_with_the_last_close_of_a_free_plan(open_at: Any) -> None:
+    """It came while a free plan ran; that was canceled at once, and its last period is closed as any other."""
     shop = open_at(OPENED)
     first = open_shop(shop, per_unit("1"))
     add_plan(shop, "free", price=None, promises={"api_calls": {"includedAmount": 1000}})
@@ -892,7 +892,7 @@ def test_what_waits_for_an_invoice_that_will_not_come_is_billed_by_itself(open_a
     assert [(kind, amounts) for kind, _, amounts in bills(shop)] == [
         ("recurring", []),
         ("overage", [1000]),
-        ("adjustment", [500]),
+        ("overage", [500]),
     ]
     assert fate(shop) == [("next_period", "billed", 0)]
 

@@ -19,8 +19,9 @@ from tallystick.core.proof import leaf, set_digest
 from tallystick.core.times import parse_instant
 from tallystick.flows.close_period import Closed, close_period
 from tallystick.store.db import Database
-from tests.audit import organization_id
+from tests.audit import organization_id, select
 from tests.conftest import MakeOrganization, Organization, Server, free_port, private_dir
+from tests.literals import at
 from tests.shop import (
     API,
     DECLINED_LATER,
@@ -314,6 +315,46 @@ def test_canceled_at_once_what_was_used_until_then_is_billed(open_at: Any) -> No
     first, last = invoices_of(shop, "ada")
     assert shape(last) == ("overage", "paid", [("feature_overage", 300)])
     assert (last["periodStart"], last["periodEnd"]) == (first["periodStart"], ended["endDate"])
+
+
+def test_a_free_plan_canceled_at_once_closes_its_last_period_as_any_other(
+    open_at: Any, database_url: str
+) -> None:
+    shop = open_at("2025-01-15T10:00:00Z")
+    add_feature(shop)
+    add_plan(shop, "free", price=None, promises={"api_calls": {"includedAmount": 1000}})
+    add_customer(shop, "ada")
+    held = done(shop.http.post(f"{API}/subscriptions", json={"customerId": "ada", "planCode": "free"}))
+    set_clock(shop, "2025-02-20T17:25:43.210Z")
+    done(shop.http.post(f"{API}/subscriptions/{held['id']}/cancel", json={}))
+    set_clock(shop, "2025-04-01T00:00:00Z")
+    closed = select(
+        database_url,
+        "SELECT period_start, period_end FROM closed_periods WHERE subscription_id = %s ORDER BY period_index",
+        own_id(ids.SUBSCRIPTION, held["id"]),
+    )
+    assert closed == [
+        (at("2025-01-15T10:00:00Z"), at("2025-02-15T00:00:00Z")),
+        (at("2025-02-15T00:00:00Z"), at("2025-02-20T17:25:43.210Z")),
+    ]
+    assert invoices_of(shop, "ada") == []
+
+
+def test_what_is_bought_once_has_no_period_end_to_cancel_at(open_at: Any) -> None:
+    shop = open_at("2025-01-15T10:00:00Z")
+    add_plan(shop, "lifetime", interval="one_time")
+    add_customer(shop, "ada")
+    body = {"customerId": "ada", "planCode": "lifetime", "cancelAtPeriodEnd": True}
+    error = refused(shop.http.post(f"{API}/subscriptions", json=body), 400, "validation_error")
+    assert error["details"][0]["field"] == "cancelAtPeriodEnd"
+    held = subscribe(shop, "eve", "lifetime")
+    set_clock(shop, "2025-06-01T00:00:00Z")
+    assert done(shop.http.get(f"{API}/subscriptions/{held['id']}"))["status"] == "active"
+    refused(
+        shop.http.post(f"{API}/subscriptions/{held['id']}/cancel"),
+        409,
+        "one_time_subscription_not_cancelable",
+    )
 
 
 def test_who_comes_back_begins_anew(open_at: Any) -> None:
@@ -744,6 +785,19 @@ def test_an_adjustment_is_among_the_events_of_its_line(open_at: Any) -> None:
     ]
     assert found[1]["reason"] == "counted twice"
     assert (summary["events"], summary["quantity"]) == (2, "12")
+
+
+def test_an_adjustment_counts_where_its_code_is_listened_to(open_at: Any) -> None:
+    """A meter that listens elsewhere from the next period on has not heard it: the audit folds its events anew."""
+    shop = open_at("2025-01-15T10:00:00Z")
+    open_shop(shop, "ada")
+    set_clock(shop, "2025-01-20T00:00:00Z")
+    done(track(shop, value=30))
+    done(shop.http.patch(f"{API}/features/api_calls", json={"eventCode": "requests"}))
+    done(shop.http.put(f"{API}/usage", json={"customerId": "ada", "featureCode": "api_calls", "value": 12}))
+    set_clock(shop, "2025-02-15T00:00:00Z")
+    (line,) = lines(invoices_of(shop, "ada")[-1], "feature_overage")
+    assert line["usedDecimal"] == "12"
 
 
 def test_a_meter_that_changes_counts_from_the_next_period(open_at: Any) -> None:

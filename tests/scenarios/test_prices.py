@@ -4,14 +4,15 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
 import httpx
 import pytest
 
-from tests.conftest import Organization, Server, open_one
+from tallystick.app import wall
+from tests.conftest import MakeOrganization, Organization, Server, open_one
 from tests.literals import at
 from tests.scenarios.proving import events_of, evidence_of, explained, preview, usage_of, verified
 from tests.shop import (
@@ -21,6 +22,7 @@ from tests.shop import (
     add_plan,
     done,
     invoices_of,
+    open_shop,
     promise,
     set_clock,
     subscribe,
@@ -389,8 +391,22 @@ def test_the_upcoming_invoice_is_the_invoice(lived: Lived) -> None:
     for name in ("invoiceType", "currency", "subtotal", "total", "periodStart", "periodEnd", "customerId"):
         assert upcoming[name] == invoice[name], name
     assert upcoming["closesAt"] == invoice["issueDate"] == "2025-02-14T18:15:00.000Z"
-    assert upcoming["usageUntil"] == "2025-02-14T18:14:59.999Z"
+    assert upcoming["usageUntil"] == upcoming["closesAt"]
     assert lived.invoice["total"] == 2900 + sum(case.cents for case in CASES.values())
+
+
+def test_the_upcoming_invoice_says_until_when_usage_is_in_it(make_organization: MakeOrganization) -> None:
+    """A client's clock may be ahead of ours: what it reports is accepted, and counted."""
+    shop = make_organization()
+    open_shop(shop, "ada")
+    (held,) = done(shop.http.get(f"{API}/subscriptions?customerId=ada"))["data"]
+    ahead = wall() + timedelta(minutes=50)
+    done(track(shop, value=100, timestamp=ahead.isoformat()))
+    upcoming = done(shop.http.get(f"{API}/subscriptions/{held['id']}/upcoming-invoice"))
+    assert [
+        line["usedDecimal"] for line in upcoming["lineItems"] if line["lineType"] == "feature_overage"
+    ] == ["100"]
+    assert ahead < datetime.fromisoformat(upcoming["usageUntil"]) < ahead + timedelta(minutes=15)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -757,8 +773,8 @@ def test_a_dated_line_says_that_its_tiers_count_on(changed: Lived) -> None:
     assert explained(changed.shop, changed.invoice, second)["sentences"][2:] == [
         "1 event counted; none was left out.",
         "They amount to 60, of which 0 are included and 60 are billed.",
-        "The price changed within the period; this line speaks of 2025-01-25T00:00:00+00:00 to "
-        "2025-02-15T00:00:00+00:00, and its tiers go on counting from what was used before.",
+        "The price changed within the period; this line speaks of 2025-01-25T00:00:00.000Z to "
+        "2025-02-15T00:00:00.000Z, and its tiers go on counting from what was used before.",
         "Tier 1: up to 100: 20 × 2 USD = 40 USD.",
         "Tier 2: above 100: 40 × 1 USD = 40 USD.",
         "Together that is exactly 80.00 USD.",

@@ -28,9 +28,11 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
+from tallystick.app import wall
 from tallystick.core import ids
 from tallystick.core.meters import Meter
 from tallystick.core.times import Period, first_instant
+from tallystick.flows import reconcile
 from tallystick.flows.measure_usage import measure_usage
 from tallystick.flows.verify import verify_invoice
 from tallystick.flows.verify_chain import verify_chain
@@ -38,7 +40,7 @@ from tallystick.flows.verify_line import Outcome
 from tallystick.store import catalog, customers, invoices, organizations
 from tallystick.store.db import Conn, Database
 from tests import shop
-from tests.audit import ask, audit, select
+from tests.audit import ask, audit, broken, select
 from tests.conftest import PROGRAM, MakeOrganization, Organization
 
 SLICE = Path(str(files("tallystick.cli") / "sample_commits.ndjson.gz"))
@@ -354,7 +356,7 @@ def billed(database_url: str, organization: Organization) -> Said:
 
 
 def verify_all(database_url: str, organization: Organization) -> Counter[str]:
-    """Every invoice, and then the whole chain; how many there are of each type."""
+    """Every invoice, the whole chain, and the rules of the books; how many invoices there are of each type."""
     identity = shop.own_id(ids.ORGANIZATION, organization.id)
 
     async def act(conn: Conn) -> Counter[str]:
@@ -377,6 +379,7 @@ def verify_all(database_url: str, organization: Organization) -> Counter[str]:
                 seen[invoice.invoice_type] += 1
             before = page[-1].id
         assert (await verify_chain(conn, owner)).differences == []
+        assert broken(await reconcile.ask(conn, identity, wall=wall())) == {}
         return seen
 
     return ask(database_url, act)

@@ -26,12 +26,6 @@ def pair(database_url: str) -> Iterator[Server]:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def children(server: Server) -> list[int]:
-    assert server.process is not None
-    listed = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read_text().split()
-    return [pid for pid in map(int, listed) if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
-
-
 def sockets(pid: int) -> int:
     found = 0
     for each in Path(f"/proc/{pid}/fd").iterdir():
@@ -50,8 +44,8 @@ def until(true: Callable[[], bool], what: str) -> None:
 
 
 def test_connections_are_dealt_to_every_process(pair: Server) -> None:
-    until(lambda: len(children(pair)) == 2, "two processes serve")
-    before = {pid: sockets(pid) for pid in children(pair)}
+    until(lambda: len(pair.serving()) == 2, "two processes serve")
+    before = {pid: sockets(pid) for pid in pair.serving()}
     clients = [httpx.Client(base_url=pair.base_url) for _ in range(64)]
     for client in clients:
         assert client.get("/health/live").status_code == 200
@@ -70,7 +64,7 @@ def test_a_killed_process_is_replaced_and_nothing_is_lost(
     add_plan(shop, price=None, promises={"api_calls": {"unlimited": True}})
     add_customer(shop, "ada")
     done(shop.http.post(f"{API}/subscriptions", json={"customerId": "ada", "planCode": "pro"}))
-    victim = children(pair)[0]
+    victim = pair.serving()[0]
 
     def send(number: int) -> None:
         until(lambda: _taken(shop, f"e-{number}"), "every event gets through in the end")
@@ -79,7 +73,7 @@ def test_a_killed_process_is_replaced_and_nothing_is_lost(
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(send, range(400)))
-    until(lambda: len(children(pair)) == 2 and victim not in children(pair), "the dead one is replaced")
+    until(lambda: len(pair.serving()) == 2 and victim not in pair.serving(), "the dead one is replaced")
     usage = done(shop.http.get(f"{API}/feature-access/api_calls?customerId=ada"))
     assert usage["consumption"]["unitsUsed"] == 400
 
@@ -98,8 +92,8 @@ def _taken(shop: Organization, event_id: str) -> bool:
 
 
 def test_no_process_outlives_a_killed_parent(pair: Server) -> None:
-    until(lambda: len(children(pair)) == 2, "two processes serve")
-    serving = children(pair)
+    until(lambda: len(pair.serving()) == 2, "two processes serve")
+    serving = pair.serving()
     pair.stop(signal.SIGKILL)
     until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in serving), "they end with it")
     pair.start()  # on the same port

@@ -62,11 +62,26 @@ def everything(shop: Organization) -> Json:
     """All that can be read of an organization whose clock stands still."""
     lists = {
         path: done(shop.http.get(f"{API}/{path}", params={"limit": "100"}))["data"]
-        for path in ("customers", "usage/events", "invoices", "transactions", "api-keys", "simulations")
+        for path in (
+            "customers",
+            "usage/events",
+            "invoices",
+            "transactions",
+            "api-keys",
+            "simulations",
+            "domain-events",
+            "ai/prices",
+        )
     }
-    lists |= {path: done(shop.http.get(f"{API}/{path}"))["data"] for path in ("features", "subscriptions")}
+    lists |= {
+        path: done(shop.http.get(f"{API}/{path}"))["data"]
+        for path in ("features", "subscriptions", "credit-packs", "ai/aliases")
+    }
     lists["plans"] = done(shop.http.get(f"{API}/plans", params={"includePrivate": "true"}))["data"]
     for key in lists["api-keys"]:
         del key["lastUsedAt"]
+    for held in lists["subscriptions"]:
+        entries = shop.http.get(f"{API}/subscriptions/{held['id']}/ledger", params={"limit": "100"})
+        lists[f"ledger of {held['id']}"] = done(entries)["data"]
     clock = shop.http.get(f"{API}/test-clock")
     return lists | ({"clock": clock.json()} if clock.is_success else {})

@@ -7,6 +7,7 @@ from tallystick.core import ids
 from tallystick.core.events import StoredEvent
 from tallystick.core.money import plain, text
 from tallystick.core.times import show_instant
+from tallystick.core.tokens import TokenCharge
 from tallystick.core.wallets import Draw
 
 
@@ -26,6 +27,30 @@ class Consumption(Out, kw_only=True):
     blocked: bool
 
 
+class AiCost(Out, kw_only=True):
+    """What an AI call cost by one feature: whole rate units (10000 = 1.00), each rounded up, and exact major units."""
+
+    feature_code: str
+    model: str
+    priced_as: str
+    input_tokens: int
+    output_tokens: int
+    cache_read_tokens: int
+    cache_write_tokens: int
+    rates: dict[str, str | None]  # major units per million tokens
+    margin_bps: int
+    input_cost: int
+    output_cost: int
+    cache_read_cost: int
+    cache_write_cost: int
+    subtotal: int
+    margin: int
+    total: int
+    exact: dict[str, str]
+    price_source: str
+    price_valid_from: str | None
+
+
 class UsageEventOut(Out, kw_only=True):
     id: str
     feature_code: str
@@ -37,6 +62,7 @@ class UsageEventOut(Out, kw_only=True):
     created_at: str
     properties: list[Property]
     consumption: Consumption | Maybe = MISSING
+    ai_costs: list[AiCost] | Maybe = MISSING
     kind: str = "event"
     reason: str | None | Maybe = MISSING
     voids: str | Maybe = MISSING  # the event this one takes back
@@ -49,6 +75,34 @@ def _kind(event: StoredEvent) -> str:
     if event.voids is not None:
         return "void"
     return "event" if event.adjusts is None else "adjustment"
+
+
+def show_cost(feature_code: str, charge: TokenCharge) -> AiCost:
+    cost = charge.cost
+    return AiCost(
+        feature_code=feature_code,
+        model=charge.model,
+        priced_as=charge.priced_as,
+        input_tokens=charge.counts.input,
+        output_tokens=charge.counts.output,
+        cache_read_tokens=charge.counts.cache_read,
+        cache_write_tokens=charge.counts.cache_write,
+        rates={name: None if rate is None else text(rate) for name, rate in charge.rates._asdict().items()},
+        margin_bps=charge.margin_bps,
+        input_cost=cost.input,
+        output_cost=cost.output,
+        cache_read_cost=cost.cache_read,
+        cache_write_cost=cost.cache_write,
+        subtotal=cost.subtotal,
+        margin=cost.margin,
+        total=cost.total,
+        exact={
+            **{name: text(each) for name, each in cost.exact._asdict().items()},
+            "total": text(cost.exact.total),
+        },
+        price_source=charge.source,
+        price_valid_from=None if charge.valid_from is None else show_instant(charge.valid_from),
+    )
 
 
 def _consumption(draw: Draw) -> Consumption:

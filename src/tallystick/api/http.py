@@ -178,6 +178,7 @@ def _routes(services: Services) -> list[BaseRoute]:
         for operation in OPERATIONS:
             endpoint = _endpoint(operation, services, legacy=prefix != PREFIXES[0])
             for method, path in ((operation.method, operation.path), *operation.also):
+                path = path.replace("{model}", "{model:path}")  # openai/gpt-4o is one name
                 routes.append(Route(prefix + path, endpoint, methods=[method]))
     # Literal paths before those with parameters, so that /features/manage is not the feature "manage".
     return sorted(routes, key=lambda route: "{" in getattr(route, "path", ""))

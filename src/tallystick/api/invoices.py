@@ -220,7 +220,7 @@ async def line_events(call: Call[None]) -> Reply:
     """The very events a usage line was made of, in the order they happened."""
     invoice = await find_invoice(call)
     line = await find_line(call, invoice)
-    limit, _ = _cursor_free(call)
+    limit = call.limit()
     after = _position(call.query.get("cursor"))
     traced = await trace_line.trace_line(
         call.conn, customer_id=invoice.customer_id, line=line, after=after, limit=limit
@@ -243,16 +243,6 @@ async def line_events(call: Call[None]) -> Reply:
             ),
         )
     )
-
-
-def _cursor_free(call: Call[Any]) -> tuple[int, UUID | None]:
-    query = dict(call.query)
-    query.pop("cursor", None)
-    call.query, kept = query, call.query
-    try:
-        return call.page(ids.EVENT)
-    finally:
-        call.query = kept
 
 
 def _position(cursor: str | None) -> tuple[datetime, UUID] | None:

@@ -11,7 +11,7 @@ from tallystick.api import auth, versions, wire
 from tallystick.api.rate_limits import Headers, RateLimits
 from tallystick.core import ids, limits
 from tallystick.errors import FieldError, InvalidRequest, Problem
-from tallystick.flows.answer_once import Answer, answer_once
+from tallystick.flows.answer_once import Answer, answer_apart, answer_once
 from tallystick.flows.books import Books
 from tallystick.providers.payments import Payments
 from tallystick.store import organizations
@@ -50,6 +50,7 @@ class Call(Generic[B]):
     wall: datetime
     base_url: str
     request_id: str
+    asked_once: str | None = None  # the Idempotency-Key
 
     @property
     def now(self) -> datetime:
@@ -73,17 +74,21 @@ class Call(Generic[B]):
             raise InvalidRequest(FieldError(name, "must be true or false"))
         return value == "true"
 
-    def page(self, prefix: str) -> tuple[int, UUID | None]:
-        """(limit, the id to go on before) from the query."""
+    def limit(self) -> int:
+        """How many items of a list are wanted."""
         text = self.query.get("limit", str(limits.PAGE_SIZE))
         short = text.isascii() and text.isdecimal() and len(text) < 10
         if not short or not 1 <= int(text) <= limits.PAGE_SIZE_MAX:
             raise InvalidRequest(FieldError("limit", f"must be 1 to {limits.PAGE_SIZE_MAX}"))
-        cursor = self.query.get("cursor")
+        return int(text)
+
+    def page(self, prefix: str) -> tuple[int, UUID | None]:
+        """(limit, the id to go on before) from the query."""
+        limit, cursor = self.limit(), self.query.get("cursor")
         before = None if cursor is None else ids.read(prefix, cursor)
         if cursor is not None and before is None:
             raise InvalidRequest(FieldError("cursor", "is not a cursor of this list"))
-        return int(text), before
+        return limit, before
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +137,7 @@ class Operation:
     errors: tuple[str, ...] = ()
     writes: bool | None = None
     after: Handler | None = None  # what follows the commit, and answers instead; on connections of its own
+    apart: bool = False  # a write that waits for the world outside: transactions of its own, safe to repeat
     snapshot: bool = False  # a write that reads much, and must see one moment of it
     secret: bool = False  # the answer holds a secret, which is kept nowhere
     renames: Mapping[str, str] = field(default_factory=dict)  # older body field → current
@@ -187,6 +193,7 @@ async def carry_out(
         asked_once = None if operation.method == "GET" else _idempotency_key(incoming)
         raw = None if operation.method == "GET" else wire.parse(incoming.body)
         call = await _call(operation, incoming, outgoing, services, conn, key, raw, wall)
+        call.asked_once = asked_once
         if not operation.changes:
             return _encode(await handler(call), call)
 
@@ -195,11 +202,25 @@ async def carry_out(
         call.organization = await _organization(conn, key)  # its clock may have moved while we waited
         return _encode(await handler(call), call)
 
+    request_hash = sha256(f"{incoming.method} {incoming.path}\n".encode() + wire.canonical(raw)).digest()
+    if operation.apart:
+
+        async def act_apart() -> Answer:
+            return _encode(await handler(call), call)
+
+        return await answer_apart(
+            services.database,
+            organization_id=key.organization_id,
+            key=asked_once,
+            request_hash=request_hash,
+            wall=wall,
+            act=act_apart,
+        )
     answer = await answer_once(
         services.database,
         organization_id=key.organization_id,
         key=asked_once,
-        request_hash=sha256(f"{incoming.method} {incoming.path}\n".encode() + wire.canonical(raw)).digest(),
+        request_hash=request_hash,
         wall=wall,
         act=act,
         secret=operation.secret,

@@ -183,14 +183,6 @@ async def _answer(call: Call[Any], plan: Plan, status: int = 200) -> Reply:
 
 async def create(call: Call[CreatePlan]) -> Reply:
     body = call.body
-    publish_catalog.check_grants(
-        body.consumption_model,
-        included_balance=body.included_balance,
-        included_credits=body.included_credits,
-    )
-    if not body.is_free and (body.included_balance is not None or body.included_credits is not None):
-        field = "includedBalance" if body.included_balance is not None else "includedCredits"
-        raise InvalidRequest(FieldError(field, "of a plan that is paid for is said by each of its prices"))
     if body.plan_group_id is not None:
         raise InvalidRequest(FieldError("planGroupId", "plan groups are not offered by this server yet"))
     wire.bounded_metadata(body.metadata)
@@ -210,6 +202,7 @@ async def create(call: Call[CreatePlan]) -> Reply:
         included_balance=body.included_balance,
         included_credits=body.included_credits,
     )
+    publish_catalog.check_plan_grants(plan)
     minimum = _amount("minimumAmount", body.minimum_amount)
     await publish_catalog.create_plan(call.conn, organization_id=call.organization.id, plan=plan)
     if minimum is not None:
@@ -237,11 +230,7 @@ async def update(call: Call[UpdatePlan]) -> Reply:
         if (value := getattr(call.body, name)) is not MISSING
     }
     plan = replace(plan, **changes, updated_at=call.now)
-    publish_catalog.check_grants(
-        plan.consumption_model,
-        included_balance=plan.included_balance,
-        included_credits=plan.included_credits,
-    )
+    publish_catalog.check_plan_grants(plan)
     await publish_catalog.change_plan(call.conn, organization_id=call.organization.id, plan=plan)
     if call.body.minimum_amount is not MISSING:
         await _set_minimum(call, plan, _amount("minimumAmount", call.body.minimum_amount))

@@ -1,12 +1,14 @@
 """What a customer owes right now: the open period as its close would bill it, by the same code."""
 
 from dataclasses import replace
+from datetime import datetime
 
 from tallystick.api.invoices import LineOut, show_line
 from tallystick.api.operations import Call, Operation, Reply
 from tallystick.api.subscriptions import find_subscription
 from tallystick.api.wire import Out
 from tallystick.core import ids
+from tallystick.core.limits import FUTURE_MAX
 from tallystick.core.times import show_instant
 from tallystick.errors import Problem
 from tallystick.flows.close_period import prepare, read_for
@@ -48,11 +50,16 @@ async def upcoming(call: Call[None]) -> Reply:
             period_start=show_instant(prepared.covered.start),
             period_end=show_instant(prepared.covered.end),
             closes_at=show_instant(subscription.closes_at),
-            usage_until=show_instant(min(call.now, prepared.closing.end)),
+            usage_until=show_instant(min(_counted_until(call), prepared.closing.end)),
             line_items=[show_line(replace(line, id=None), subscription.currency) for line in prepared.lines],
             livemode=call.live,
         )
     )
+
+
+def _counted_until(call: Call[None]) -> datetime:
+    """Clients' clocks differ: what lies a little ahead is accepted, and counted as the close will count it."""
+    return max(call.now, call.wall) + FUTURE_MAX
 
 
 OPERATIONS = (

@@ -19,7 +19,7 @@ from tallystick.core.money import fits, plain
 from tallystick.core.times import show_instant
 from tallystick.errors import FieldError, InvalidRequest, Problem
 from tallystick.flows import set_usage
-from tallystick.store import customers, events
+from tallystick.store import ai_costs, catalog, customers, events
 
 
 class SetUsage(In, kw_only=True):
@@ -137,7 +137,13 @@ async def get_event(call: Call[None]) -> Reply:
     if event is None:
         raise Problem("not_found", "There is no such event.")
     names = await named(call, {event.customer_id})
-    return Reply(shown_events.show(event, names[event.customer_id], live=call.live))
+    shown = shown_events.show(event, names[event.customer_id], live=call.live)
+    costs = await ai_costs.of_event(call.conn, customer_id=event.customer_id, event_id=event.id)
+    if costs:
+        found = await catalog.features(call.conn, organization_id=call.organization.id)
+        codes = {each.id: each.code for each in found}
+        shown.ai_costs = [shown_events.show_cost(codes[each.feature_id], each.charge) for each in costs]
+    return Reply(shown)
 
 
 _ERRORS = (

@@ -113,7 +113,7 @@ def _question(call: Call[Any]) -> Question:
     zone = query.get("timezone")
     if zone is not None and not is_zone(zone):
         errors.append(FieldError("timezone", f"{zone!r} is not an IANA time zone"))
-    start, end = _instant(query, "start", errors), _instant(query, "end", errors)
+    start, end = instant(query, "start", errors), instant(query, "end", errors)
     group_by = _properties(query.get("groupBy"), errors)
     if errors:
         raise InvalidRequest(*errors)
@@ -128,7 +128,8 @@ def _question(call: Call[Any]) -> Question:
     )
 
 
-def _instant(query: Mapping[str, str], name: str, errors: list[FieldError]) -> datetime | None:
+def instant(query: Mapping[str, str], name: str, errors: list[FieldError]) -> datetime | None:
+    """An instant of a query; one that is none joins the errors."""
     given = query.get(name)
     if given is None:
         return None

@@ -2,14 +2,16 @@
 
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
+from uuid import UUID
 
 import psycopg
 
 from tallystick.cli import terminal
 from tallystick.cli.terminal import DatabaseUrl, DataDir, Json
+from tallystick.core.times import show_instant
 from tallystick.settings import Settings
 from tallystick.store import health, migrate
 from tallystick.store.embedded import EmbeddedError, embedded_postgres
@@ -73,9 +75,20 @@ def _database(conninfo: str) -> Iterator[Check]:
     safe = facts.fsync == "on" and facts.synchronous_commit != "off"
     yield Check("durability", safe, f"fsync {facts.fsync}, synchronous_commit {facts.synchronous_commit}")
     if not waiting:
-        stuck = health.stuck_closes(conninfo)
-        yield Check(
-            "periods",
-            not stuck,
-            "none stuck" if not stuck else "; ".join(f"subscription {each}: {why}" for each, why in stuck),
-        )
+        yield _stuck("periods", "subscription", health.stuck_closes(conninfo))
+        yield _stuck("late usage", "customer", health.stuck_late_usage(conninfo))
+        yield _books(conninfo)
+
+
+def _books(conninfo: str) -> Check:
+    at, broken = health.reconciled(conninfo)
+    if at is None:
+        return Check("books", True, "not reconciled yet; `tallystick reconcile` does it now")
+    said = "; ".join(f"{rule}: {offenders} offenders" for rule, offenders in broken)
+    names = f"{said}; `tallystick reconcile` names them" if broken else "every rule is kept"
+    return Check("books", not broken, f"reconciled {show_instant(at)}: {names}")
+
+
+def _stuck(name: str, whose: str, stuck: Sequence[tuple[UUID, str]]) -> Check:
+    told = "; ".join(f"{whose} {each}: {why}" for each, why in stuck)
+    return Check(name, not stuck, told or "none stuck")

@@ -3,7 +3,17 @@
 import typer
 
 from tallystick import __version__
-from tallystick.cli import demo, doctor, import_events, keys, organizations, serve, simulate, verify
+from tallystick.cli import (
+    demo,
+    doctor,
+    import_events,
+    keys,
+    organizations,
+    reconcile,
+    serve,
+    simulate,
+    verify,
+)
 
 app = typer.Typer(
     name="tallystick",
@@ -17,6 +27,7 @@ app.command("demo")(demo.demo)
 app.command("import")(import_events.import_events)
 app.command("simulate")(simulate.simulate)
 app.command("verify")(verify.verify)
+app.command("reconcile")(reconcile.reconcile)
 app.add_typer(organizations.app, name="organizations")
 app.add_typer(keys.app, name="keys")
 app.command("doctor")(doctor.doctor)

@@ -107,6 +107,14 @@ def run(conninfo: str, act: Callable[[Database], Awaitable[T]]) -> T:
         fail(getattr(error, "message", str(error)))
 
 
+def identity(prefix: str, shown: str | None) -> UUID | None:
+    """The id that was named; None when none was."""
+    found = None if shown is None else ids.read(prefix, shown)
+    if shown is not None and found is None:
+        raise typer.BadParameter(f"{shown!r} is not the id it should be: {prefix}_…")
+    return found
+
+
 async def the_organization(database: Database, given: str | None) -> Organization:
     """The one that was named, or the only one there is."""
     async with database.reading() as conn:

@@ -4,7 +4,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any, Final
-from uuid import UUID
 
 import typer
 from psycopg import AsyncConnection
@@ -78,15 +77,10 @@ def _wanted(invoice: str | None, everything: bool, organization: str | None) -> 
     if invoice is None and not everything and organization is None:
         raise typer.BadParameter("say what to verify: --invoice ID, --organization ID or --all")
     return Wanted(
-        _identity(ids.INVOICE, invoice), _identity(ids.ORGANIZATION, organization), chains=everything
+        terminal.identity(ids.INVOICE, invoice),
+        terminal.identity(ids.ORGANIZATION, organization),
+        chains=everything,
     )
-
-
-def _identity(prefix: str, shown: str | None) -> UUID | None:
-    identity = None if shown is None else ids.read(prefix, shown)
-    if shown is not None and identity is None:
-        raise typer.BadParameter(f"{shown!r} is not the id it should be: {prefix}_…")
-    return identity
 
 
 class _Shown:

@@ -110,7 +110,8 @@ def admit(
 def admit_adjustment(
     event: UsageEvent, meter: Meter, catalogue: Catalogue, standing: Standing, *, now: datetime
 ) -> Admitted:
-    """A signed correction of one feature's total: for every version of its meter, whatever the filters.
+    """A signed correction of one feature's total: for every version of its meter that listens to its code, whatever
+    the filters.
 
     It draws on the feature's limit like usage does, so that the counter stays true.
     """
@@ -121,7 +122,11 @@ def admit_adjustment(
             FieldError("featureCode", "usage of a prepaid plan is paid as it comes, and stands")
         )
     adds = Measured(event.value)
-    contributions = tuple((each, adds) for _, each in catalogue.versions[meter.feature_id] if each.adds_up)
+    contributions = tuple(
+        (each, adds)
+        for _, each in catalogue.versions[meter.feature_id]
+        if each.adds_up and each.event_code == event.feature
+    )
     versions = catalogue.plans.get(life.plan_id, {}).get(meter.feature_id, ())
     where = life.period_at(occurred_at)
     terms = terms_at(versions, where[1], occurred_at) if where else None
@@ -275,13 +280,13 @@ def may_overdraw(prepaid: Prepaid, life: Life) -> bool:
     return prepaid.overdraft and life.status is not Status.TRIALING
 
 
-def insufficient(wallet: Wallet, cost: Decimal) -> Problem:
-    """A wallet that does not cover an event: what it would take and what is there, in the wallet's unit."""
+def insufficient(wallet: Wallet, cost: Decimal, *, param: str = "value") -> Problem:
+    """A wallet that does not cover a cost: what it would take and what is there, in the wallet's unit."""
     what = "credits" if wallet.model is Model.CREDITS else "rate units of balance"
     return Problem(
         f"insufficient_{wallet.model}",
         f"It takes {text(cost)} {what}; {text(wallet.remaining)} remain.",
-        param="value",
+        param=param,
         details={"required": plain(cost), "remaining": plain(wallet.remaining)},
     )
 

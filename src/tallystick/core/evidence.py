@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
+from functools import cached_property
 from typing import Any
 from uuid import UUID
 
@@ -15,13 +16,13 @@ from tallystick.core import ids, price_shapes
 from tallystick.core.adjustments import Charge, Rated
 from tallystick.core.catalog import Stretch, Terms
 from tallystick.core.meters import Aggregation, Filter, Meter, Operator
-from tallystick.core.money import text
+from tallystick.core.money import RATE_SCALE, text
 from tallystick.core.pricing import Component, Components
 from tallystick.core.times import Period, show_instant
 from tallystick.errors import must
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Basis:
     """What a feature's usage of one period is rated by."""
 
@@ -31,6 +32,27 @@ class Basis:
     period: Period
     timezone: str
     position: int  # how far the chain was
+
+    @cached_property
+    def shown(self) -> Mapping[str, Any]:
+        """What the evidence of each of its lines says alike; of many customers alike, when they share a basis."""
+        return {
+            "meter": {
+                "id": ids.show(ids.METER, self.meter.id),
+                "version": self.meter.version,
+                "eventCode": self.meter.event_code,
+                "aggregation": self.meter.aggregation.value,
+                "aggregationProperty": self.meter.property_name,
+                "filters": [
+                    {"property": each.property_name, "operator": each.operator.value, "value": each.value}
+                    for each in self.meter.filters
+                ],
+            },
+            "period": _show_period(self),
+            "instants": _instants(self.period),
+            "terms": [_show_stretch(stretch) for stretch in self.stretches],
+            "chainPosition": self.position,
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +82,14 @@ def of_plan_minimum(
 
 def of_overdraft(lived: PlanPeriod, *, overdrawn: Decimal) -> dict[str, Any]:
     """`overdrawn` in rate units: what the ledger moved to bring the balance back to zero."""
+    exact = overdrawn / RATE_SCALE
     return {
         "part": "overdraft",
         "period": _show_period(lived),
         "instants": _instants(lived.period),
         "overdrawn": text(overdrawn),
-        "components": [],
+        "components": _components((Component("beyond the balance", Decimal(1), exact),)),
+        "exact": text(exact),
         "chainPosition": lived.position,
     }
 
@@ -133,21 +157,7 @@ def _common(basis: Basis, terms: Terms) -> dict[str, Any]:
             "version": terms.version,
             **price_shapes.to_json(terms.price),
         },
-        "meter": {
-            "id": ids.show(ids.METER, basis.meter.id),
-            "version": basis.meter.version,
-            "eventCode": basis.meter.event_code,
-            "aggregation": basis.meter.aggregation.value,
-            "aggregationProperty": basis.meter.property_name,
-            "filters": [
-                {"property": each.property_name, "operator": each.operator.value, "value": each.value}
-                for each in basis.meter.filters
-            ],
-        },
-        "period": _show_period(basis),
-        "instants": _instants(basis.period),
-        "terms": [_show_stretch(stretch) for stretch in basis.stretches],
-        "chainPosition": basis.position,
+        **basis.shown,
     }
 
 

@@ -5,9 +5,11 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
+from tallystick.core.evidence import frozen_span
 from tallystick.core.invoicing import Part
 from tallystick.core.meters import Aggregation
 from tallystick.core.money import exponent, from_minor, text, to_minor
+from tallystick.core.times import show_instant
 
 _MEASURED = {
     Aggregation.SUM: "the sum of {what}",
@@ -44,12 +46,21 @@ def explain(
             f"The base price of {description}, {money(amount, currency)}, is charged in advance for the period "
             f"from {period['start']} to {period['end']} ({period['timezone']})."
         ]
+    if line_type == "one_time":
+        return [f"{description} was bought once, and {money(amount, currency)} was paid for it at once."]
     if part == Part.PLAN_MINIMUM:
         return [
             _period(proof),
             f"The plan's usage costs at least {proof['minimum']} {currency} a period; its features come to "
             f"{money(proof['featuresAmount'], currency)}, and {money(proof['amountBefore'], currency)} had been "
             f"added before. The line is what is missing: {money(amount, currency)}.",
+        ]
+    if part == Part.OVERDRAFT:
+        return [
+            _period(proof),
+            "Usage is paid from the balance as it arrives; each movement stands in the subscription's ledger.",
+            *(_component(each, currency) for each in proof["components"]),
+            _rounding(proof, amount, currency, part),
         ]
     sentences = [_period(proof), _meter(proof)]
     if part in (Part.USAGE, Part.DIFFERENCE):
@@ -102,10 +113,10 @@ def _usage(proof: Mapping[str, Any]) -> list[str]:
         return [f"They amount to {used}, and the plan sets no limit."]
     said = [f"They amount to {used}, of which {proof['included']} are included and {billed} are billed."]
     if len(proof["terms"]) > 1:
-        start, end = proof["span"]
+        span = frozen_span(proof["span"])
         said.append(
-            f"The price changed within the period; this line speaks of {start} to {end}, and its tiers go on "
-            "counting from what was used before."
+            f"The price changed within the period; this line speaks of {show_instant(span.start)} to "
+            f"{show_instant(span.end)}, and its tiers go on counting from what was used before."
         )
     return said
 

@@ -30,6 +30,11 @@ CLOCK_RUN: Final = "clr"
 CORRECTION: Final = "cor"
 SIMULATION: Final = "sim"
 AI_PRICE: Final = "aip"
+AI_ALIAS: Final = "aia"
+CREDIT_PACK: Final = "cpk"
+LEDGER_ENTRY: Final = "led"
+RESERVATION: Final = "rsv"
+DOMAIN_EVENT: Final = "dev"
 REQUEST: Final = "req"
 
 

@@ -71,8 +71,28 @@ def base_line(plan_name: str, amount_minor: int, currency: str, proof: Mapping[s
     )
 
 
+def purchase_line(description: str, amount_minor: int, currency: str, proof: Mapping[str, Any]) -> Line:
+    """Credits or a top-up, paid before they are of use."""
+    return Line(
+        line_type="one_time",
+        charge_type="standard",
+        description=description,
+        quantity=Decimal(1),
+        unit_amount=from_minor(amount_minor, currency),
+        amount=amount_minor,
+        evidence=proof,
+    )
+
+
 def usage_lines(
-    basis: Basis, rated: Rated, *, feature_id: UUID, feature_name: str, unit: str, currency: str
+    basis: Basis,
+    rated: Rated,
+    *,
+    feature_id: UUID,
+    feature_name: str,
+    unit: str,
+    currency: str,
+    subscription_id: UUID | None = None,
 ) -> list[Line]:
     """A line for each stretch, if any of them costs something, and one that lifts them to the minimum.
 
@@ -106,6 +126,7 @@ def usage_lines(
                 overage=charge.billable,
                 evidence=evidence.of_charge(basis, charge),
                 part=Part.USAGE,
+                subscription_id=subscription_id,
                 usage_period=basis.index,
             )
         )
@@ -122,6 +143,7 @@ def usage_lines(
                 feature_name=feature_name,
                 evidence=evidence.of_minimum(basis, rated, rated.true_up),
                 part=Part.MINIMUM,
+                subscription_id=subscription_id,
                 usage_period=basis.index,
             )
         )

@@ -25,6 +25,8 @@ INTEGER_DIGITS_MAX: Final = 20
 FRACTION_DIGITS_MAX: Final = 12
 AMOUNT_MINOR_MAX: Final = 10**15
 """A price above a million million is a typing error, not a price."""
+CREDITS_MAX: Final = 10**12
+"""In one pack, or by one adjustment: more is a typing error."""
 
 TIERS_MAX: Final = 100
 PREVIEW_AMOUNTS_MAX: Final = 10_000
@@ -70,6 +72,8 @@ RATE_BUCKETS_KEPT_MAX: Final = 100_000
 PAGE_SIZE: Final = 25
 PAGE_SIZE_MAX: Final = 100
 IDEMPOTENCY_KEEP: Final = timedelta(hours=24)
+PURCHASE_RETRY_AFTER: Final = timedelta(minutes=1)
+"""When a purchase that was neither paid nor declined is asked about again."""
 GRACE_LIVE: Final = timedelta(hours=1)
 """Between a period's end and its invoice, so that what is a little late is still in it (ruling 2)."""
 GRACE_MAX: Final = timedelta(days=7)
@@ -82,6 +86,13 @@ ROWS_QUEUED_MAX: Final = 20_000
 CHECKS_PER_READ_MAX: Final = 200
 CHECKS_QUEUED_MAX: Final = 10_000
 CLOSES_PER_CLAIM: Final = 200
+CLOSES_PER_LOOK: Final = 10 * CLOSES_PER_CLAIM
+SETS_AT_ONCE: Final = 2  # of periods to close
+RESERVATIONS_PER_SWEEP: Final = 1_000
+RESERVATION_DEFAULT: Final = timedelta(seconds=300)
+RESERVATION_MAX: Final = timedelta(days=1)
+"""How long a reservation may hold (ruling 27)."""
 LATE_PER_CLAIM: Final = 200
+PURCHASES_PER_CLAIM: Final = 200
 CHANGES_KEPT: Final = 10_000
 """Per organization, for processes that catch up with what changed."""

@@ -13,7 +13,6 @@ from typing import Final
 from zoneinfo import ZoneInfo, available_timezones
 
 _HOUR: Final = timedelta(hours=1)
-_ZONES: Final = frozenset(available_timezones())
 MONTHS: Final = {"monthly": 1, "quarterly": 3, "semiannual": 6, "yearly": 12}
 
 
@@ -45,13 +44,24 @@ class Anchor:
 
 
 def is_zone(name: str) -> bool:
-    return name in _ZONES
+    """Whether it is a name of the zone data; what only one host means by it is none."""
+    return name in _zones()
+
+
+@lru_cache(maxsize=1)
+def _zones() -> frozenset[str]:
+    return frozenset(
+        name
+        for name in available_timezones()
+        if name != "localtime" and not name.startswith(("posix", "right/"))
+    )
 
 
 def local_day(at: datetime, zone: str) -> date:
     return at.astimezone(ZoneInfo(zone)).date()
 
 
+@lru_cache(maxsize=1024)
 def first_instant(day: date, zone: str) -> datetime:
     """When `day` begins in `zone`: midnight, or, where the clocks jump over it, the instant after the jump."""
     where = ZoneInfo(zone)

@@ -1,6 +1,7 @@
 """What a wallet's movements are told as: domain events with the data that webhooks carry (behaviour.md, Appendix D)."""
 
 from collections.abc import Iterable
+from decimal import Decimal
 from typing import Any, Final
 
 from tallystick.core.wallets import LOW_SHARE, Cause, Crossing, Model, Movement, Wallet
@@ -46,3 +47,26 @@ def _level(wallet: Wallet, crossing: Crossing, currency: str) -> dict[str, Any]:
             "periodCredits": int(wallet.refill),
         }
     return {"remainingCredits": remaining}
+
+
+def purchase_news(
+    model: Model,
+    quantity: Decimal,
+    *,
+    subscription_id: str,
+    customer_id: str,
+    invoice_id: str,
+    invoice_number: str,
+    name: str,
+    currency: str,
+) -> News:
+    """What was paid for: `quantity` in credits of the pack `name`, or in rate units."""
+    whose = {
+        "subscriptionId": subscription_id,
+        "customerId": customer_id,
+        "invoiceId": invoice_id,
+        "invoiceNumber": invoice_number,
+    }
+    if model is Model.CREDITS:
+        return "credits.purchased", {**whose, "creditPackName": name, "credits": int(quantity)}
+    return "balance.topped_up", {**whose, "amount": int(quantity), "currency": currency}

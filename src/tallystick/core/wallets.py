@@ -106,7 +106,8 @@ class Wallet:
     period_index: int
     plan: Decimal = ZERO
     purchased: Decimal = ZERO
-    held: Decimal = ZERO
+    held: Decimal = ZERO  # by reservations: neither there to be spent nor gone
+    held_purchased: Decimal = ZERO  # of that, what came from purchased credits
     refill: Decimal = ZERO  # what the pool stood at after it was last filled
     told_low: bool = False  # since then
 
@@ -156,21 +157,51 @@ def turned(wallet: Wallet, index: int, included: Decimal) -> Changed:
         return wallet, []
     emptied, movements = settled(wallet)
     filled, more = _filled(replace(emptied, period_index=index), included, Cause.RESET)
-    return filled, movements + more
+    # What reservations hold is held anew, as far as the new pool reaches (ruling 27).
+    anew, held = hold(filled, min(wallet.held, max(filled.remaining, ZERO)))
+    return anew, movements + more + held
 
 
 def settled(wallet: Wallet) -> Changed:
-    """The pool as its period leaves it: at zero. Purchased credits stay."""
+    """The pool as its period leaves it: at zero, nothing held. Purchased credits stay."""
+    wallet, movements = released(wallet, wallet.held)
     if wallet.plan > 0:
-        left = [Movement(wallet.pool, Account.EXPIRED, wallet.plan, Cause.EXPIRY, wallet.period_index)]
+        movements += [Movement(wallet.pool, Account.EXPIRED, wallet.plan, Cause.EXPIRY, wallet.period_index)]
     elif wallet.plan < 0:
-        overdrawn = Movement(
-            Account.INVOICED, wallet.pool, -wallet.plan, Cause.OVERDRAFT, wallet.period_index
-        )
-        left = [overdrawn]
-    else:
-        left = []
-    return replace(wallet, plan=ZERO), left
+        movements += [
+            Movement(Account.INVOICED, wallet.pool, -wallet.plan, Cause.OVERDRAFT, wallet.period_index)
+        ]
+    return replace(wallet, plan=ZERO), movements
+
+
+def hold(wallet: Wallet, amount: Decimal) -> Changed:
+    """Set aside what a reservation may come to, as spending would take it."""
+    after = wallet.spent(amount)
+    from_purchased = wallet.purchased - after.purchased
+    moved = [each._replace(target=Account.HELD, cause=Cause.HOLD) for each in usage(wallet, after)]
+    return (
+        replace(after, held=wallet.held + amount, held_purchased=wallet.held_purchased + from_purchased),
+        moved,
+    )
+
+
+def released(wallet: Wallet, amount: Decimal) -> Changed:
+    """Give back what was set aside: purchased credits first, for those would not expire."""
+    amount = min(amount, wallet.held)
+    purchased = min(amount, wallet.held_purchased)
+    back = ((Account.PURCHASED_CREDITS, purchased), (wallet.pool, amount - purchased))
+    after = replace(
+        wallet,
+        plan=wallet.plan + amount - purchased,
+        purchased=wallet.purchased + purchased,
+        held=wallet.held - amount,
+        held_purchased=wallet.held_purchased - purchased,
+    )
+    return after, [
+        Movement(Account.HELD, pool, moved, Cause.RELEASE, wallet.period_index)
+        for pool, moved in back
+        if moved
+    ]
 
 
 def _filled(wallet: Wallet, included: Decimal, cause: Cause) -> Changed:

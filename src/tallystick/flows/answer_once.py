@@ -41,19 +41,12 @@ async def answer_once(
     async with database.transaction(snapshot=snapshot) as conn:
         if key is None:
             return await act(conn)
-        key_hash = sha256(key.encode()).digest()
-        if not await db.try_lock(conn, name=sha256(organization_id.bytes + key_hash).digest()):
-            raise Problem("idempotency_in_progress", retry_after_s=1)
-        kept = await organizations.remembered(
-            conn, organization_id=organization_id, key_hash=key_hash, since=wall - IDEMPOTENCY_KEEP
-        )
+        key_hash = hash_key(key)
+        kept = await _kept(conn, organization_id, key_hash, request_hash, wall)
         if kept is not None:
-            known_request, status, body = kept
-            if bytes(known_request) != request_hash:
-                raise Problem("idempotency_key_mismatch")
             if secret:
                 raise Problem("duplicate", "This was done already, and its secret is shown only once.")
-            return Answer(status, bytes(body), replayed=True)
+            return kept
         answer = await act(conn)
         await organizations.remember(
             conn,
@@ -65,3 +58,60 @@ async def answer_once(
             now=wall,
         )
         return answer
+
+
+async def answer_apart(
+    database: Database,
+    *,
+    organization_id: UUID,
+    key: str | None,
+    request_hash: bytes,
+    wall: datetime,
+    act: Callable[[], Awaitable[Answer]],
+) -> Answer:
+    """The same for what waits for the world outside, and so cannot be one transaction.
+
+    `act` keeps a promise of its own under the key and is safe to repeat; two that come with one key at the same
+    time do one thing together. Here its answer is only remembered.
+    """
+    if key is None:
+        return await act()
+    key_hash = hash_key(key)
+    async with database.transaction() as conn:
+        kept = await _kept(conn, organization_id, key_hash, request_hash, wall)
+    if kept is not None:
+        return kept
+    answer = await act()
+    async with database.reading() as conn:
+        await organizations.remember(
+            conn,
+            organization_id=organization_id,
+            key_hash=key_hash,
+            request_hash=request_hash,
+            status=answer.status,
+            body=answer.body,
+            now=wall,
+        )
+    return answer
+
+
+def hash_key(key: str) -> bytes:
+    """As an Idempotency-Key is stored."""
+    return sha256(key.encode()).digest()
+
+
+async def _kept(
+    conn: Conn, organization_id: UUID, key_hash: bytes, request_hash: bytes, wall: datetime
+) -> Answer | None:
+    """What was answered under the key before; holds the key while the transaction lasts."""
+    if not await db.try_lock(conn, name=sha256(organization_id.bytes + key_hash).digest()):
+        raise Problem("idempotency_in_progress", retry_after_s=1)
+    kept = await organizations.remembered(
+        conn, organization_id=organization_id, key_hash=key_hash, since=wall - IDEMPOTENCY_KEEP
+    )
+    if kept is None:
+        return None
+    known_request, status, body = kept
+    if bytes(known_request) != request_hash:
+        raise Problem("idempotency_key_mismatch")
+    return Answer(status, bytes(body), replayed=True)

@@ -6,7 +6,6 @@ else nothing of it is stored, and it is judged again from a refreshed book. So t
 """
 
 from collections import defaultdict
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
@@ -19,8 +18,7 @@ from tallystick.core.subscriptions import Standing
 from tallystick.core.tokens import TokenCharge
 from tallystick.core.wallets import Model, Prepaid, included_balance
 from tallystick.errors import FieldError, InvalidRequest, Problem
-from tallystick.flows.price_tokens import PriceBook, price
-from tallystick.providers.ai_prices import AiPrices, bundled
+from tallystick.flows.price_tokens import PriceBook, load_prices, price
 from tallystick.store import catalog, customers, db, organizations
 from tallystick.store.db import Conn
 
@@ -33,12 +31,12 @@ class Book:
     version: int
     catalogue: Catalogue
     revoked_keys: frozenset[UUID]
+    prices: PriceBook = field(default_factory=PriceBook)
     standings: dict[str, Standing] = field(default_factory=dict)  # by every reference that was asked for
-    ai_prices: Callable[[], AiPrices] = bundled
 
     def price_tokens(self, call: AiCall, margin_bps: int, at: datetime) -> TokenCharge:
         """What an AI call costs. Raises model_not_found."""
-        return price(PriceBook(self.ai_prices()), call.model, call.counts, margin_bps, at)
+        return price(self.prices, call.model, call.counts, margin_bps, at)
 
     def standing_of(self, event: UsageEvent) -> Standing:
         """Who an event is of; everybody it names was learnt before."""
@@ -96,6 +94,7 @@ class Books:
                     old.version + len(seen),
                     old.catalogue,
                     old.revoked_keys,
+                    old.prices,
                     standings,
                 )
                 return self._kept(book, old)
@@ -107,6 +106,7 @@ class Books:
             version,
             await load_catalogue(conn, organization_id),
             await organizations.revoked_keys(conn, organization_id=organization_id),
+            await load_prices(conn, organization_id),
         )
         return self._kept(book, old)
 

@@ -21,10 +21,10 @@ from tallystick.core.subscriptions import Status
 from tallystick.core.times import whole_hours
 from tallystick.errors import FieldError, InvalidRequest, Problem
 from tallystick.flows.books import Book, Books
-from tallystick.flows.check_access import Access, Funds, Held, funds_in, held_by, wallet_key
+from tallystick.flows.check_access import Access, Funds, Held, funds_in, held_by, wallet_key, wallets_read
 from tallystick.flows.draw_on_limits import measured
 from tallystick.flows.measure_usage import measure_usage
-from tallystick.store import db, usage, wallets
+from tallystick.store import db, usage
 from tallystick.store.db import Conn
 
 _ATTEMPTS_MAX = 50
@@ -89,7 +89,8 @@ async def _answers(
             judged.append(problem)
     asked = [each for each in judged if isinstance(each, _Asked)]
     prepaid = [each for each in asked if each.holding.prepaid is not None]
-    found = await wallets.read(conn, [wallet_key(each.holding) for each in prepaid]) if prepaid else {}
+    keys = [wallet_key(each.holding) for each in prepaid]
+    found = await wallets_read(conn, keys, now=book.now(wall)) if keys else {}
     used = await _used(conn, [each for each in asked if each.holding.prepaid is None])
     return [
         each

@@ -12,11 +12,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
-from itertools import count
+from itertools import count, takewhile
 from uuid import UUID
 
 from tallystick.core import evidence
-from tallystick.core.catalog import Catalogue, minimum_over
+from tallystick.core.catalog import Catalogue, Feature, minimum_over
 from tallystick.core.evidence import Basis, PlanPeriod
 from tallystick.core.invoicing import (
     Line,
@@ -43,7 +43,7 @@ from tallystick.flows.rate_period import (
     UsagePeriod,
     bases,
     digest_events,
-    rate_features,
+    rate_each,
     read_ahead,
 )
 from tallystick.flows.settle_late import Findings, look, still_so
@@ -142,12 +142,17 @@ async def close_period(
 
 
 async def close_set(
-    database: Database, *, organization_id: UUID, subscription_ids: Sequence[UUID], now: datetime
+    database: Database,
+    *,
+    organization_id: UUID,
+    subscription_ids: Sequence[UUID],
+    now: datetime,
+    in_order: bool = False,
 ) -> list[Closed]:
     """Close what is due among many subscriptions of one organization: set-based, in one transaction (ruling 33).
 
     Left out are those with something late, those that end, and those that changed meanwhile: `close_period` has them
-    one by one.
+    one by one. With `in_order` nothing that follows one of these is closed, so that all are numbered in order of id.
     """
     await _turn_wallets(database, organization_id=organization_id, subscription_ids=subscription_ids, now=now)
     async with database.transaction(snapshot=True) as conn:
@@ -158,10 +163,13 @@ async def close_set(
         )
         due = [each for each in found if each.closes_at is not None and each.closes_at <= now]
         late_customers = await late.among(conn, customer_ids=[each.customer_id for each in due])
-        plain = [each for each in due if each.customer_id not in late_customers]
+
+        def is_plain(each: Subscription) -> bool:
+            return each.customer_id not in late_customers and not _ends(each)
+
+        plain = list(takewhile(is_plain, due) if in_order else filter(is_plain, due))
         reads = await read_for(conn, organization, plain, ahead=True)
         prepared = [await prepare(conn, reads, each, now, late=False) for each in plain]
-        prepared = [each for each in prepared if each.after.status == each.subscription.status]
         await prove(conn, prepared)
     async with database.transaction() as conn:
         locked = {
@@ -173,7 +181,11 @@ async def close_set(
                 lock=True,
             )
         }
-        same = [each for each in prepared if locked.get(each.subscription.id) == each.subscription]
+
+        def is_same(each: Prepared) -> bool:
+            return locked.get(each.subscription.id) == each.subscription
+
+        same = list(takewhile(is_same, prepared) if in_order else filter(is_same, prepared))
         return await write_set(conn, organization, same, now)
 
 
@@ -191,6 +203,10 @@ async def _turn_wallets(
             await turn_wallets(conn, organization=organization, closing=behind, now=now)
 
 
+Alike = tuple[UUID, int, Period, str]
+"""Plan, usage period and zone: who has these in common is rated by the very same bases."""
+
+
 @dataclass(frozen=True, slots=True)
 class Reads:
     """What a close reads and many closes share; one made for a set has the folds read ahead."""
@@ -202,6 +218,7 @@ class Reads:
     plans: Mapping[UUID, Plan]
     prices: Mapping[UUID, PlanPrice]
     overdrawn: Mapping[UUID, Decimal]  # by subscription, in rate units
+    rated_by: Mapping[Alike, Sequence[tuple[Feature, Basis]]]
     known: Known
 
 
@@ -211,13 +228,11 @@ async def read_for(
     """All that preparing these asks for, under the snapshot of `conn`; folds too, when read `ahead`."""
     offered = await load_catalogue(conn, organization.id)
     position = await db.head_position(conn, organization_id=organization.id)
+    alike = {_alike(each): each for each in held}
+    rated_by = {of: bases(offered, _lived(each), position=position) for of, each in alike.items()}
     known: Known = {}
     if ahead:
-        wanted = [
-            (each.customer_id, basis)
-            for each in held
-            for _, basis in bases(offered, _lived(each), position=position)
-        ]
+        wanted = [(each.customer_id, basis) for each in held for _, basis in rated_by[_alike(each)]]
         known = await read_ahead(conn, wanted)
     return Reads(
         organization,
@@ -237,6 +252,7 @@ async def read_for(
         await wallets.overdrawn(
             conn, [(key_of(each), each.period_index) for each in held if each.plan_id in offered.prepaid]
         ),
+        rated_by,
         known,
     )
 
@@ -246,6 +262,11 @@ def _open_period(subscription: Subscription) -> Period:
     must(start is not None and end is not None, "an active subscription has a period", id=subscription.id)
     assert start is not None and end is not None
     return Period(start, end)
+
+
+def _alike(subscription: Subscription) -> Alike:
+    period = _open_period(subscription)
+    return subscription.plan_id, subscription.period_index, period, subscription.timezone
 
 
 def _lived(subscription: Subscription) -> UsagePeriod:
@@ -303,7 +324,8 @@ async def _used(conn: Conn, reads: Reads, subscription: Subscription) -> list[tu
     """Lines for each feature whose usage of the period costs something, with the basis of those that list events."""
     lived, currency = _lived(subscription), subscription.currency
     lines: list[tuple[Line, Basis | None]] = []
-    for each in await rate_features(conn, reads.offered, lived, position=reads.position, known=reads.known):
+    wanted = reads.rated_by[_alike(subscription)]
+    for each in await rate_each(conn, subscription.customer_id, wanted, reads.known):
         for line in usage_lines(
             each.basis,
             each.rated,
@@ -311,9 +333,9 @@ async def _used(conn: Conn, reads: Reads, subscription: Subscription) -> list[tu
             feature_name=each.feature.name,
             unit=each.feature.unit_name or "units",
             currency=currency,
+            subscription_id=subscription.id,
         ):
-            whose = replace(line, subscription_id=subscription.id)
-            lines.append((whose, each.basis if line.part is Part.USAGE else None))
+            lines.append((line, each.basis if line.part is Part.USAGE else None))
     minimum = minimum_over(reads.offered.minimums.get(subscription.plan_id, ()), lived.span)
     lifted = None
     if minimum is not None:

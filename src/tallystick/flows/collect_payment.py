@@ -120,7 +120,7 @@ async def _settle_checkout(
         await payments.record(
             conn,
             organization_id=organization.id,
-            transaction=_transaction(
+            transaction=transaction_of(
                 provider,
                 answer,
                 customer_id=subscription.customer_id,
@@ -152,9 +152,8 @@ async def collect_payment(
     if method is None:
         answer = Declined(f"none_{secrets.token_hex(8)}", "no_payment_method", "No card is saved.")
     else:
-        card = SavedCard(method.token, method.brand, method.last4, method.exp_month, method.exp_year)
         answer = await provider.charge_saved(
-            card,
+            card_of(method),
             amount_minor=invoice.total,
             currency=invoice.currency,
             key=f"invoice:{invoice.id}",
@@ -167,7 +166,7 @@ async def collect_payment(
         await payments.record(
             conn,
             organization_id=organization_id,
-            transaction=_transaction(
+            transaction=transaction_of(
                 provider,
                 answer,
                 customer_id=invoice.customer_id,
@@ -181,6 +180,11 @@ async def collect_payment(
         if claimed and isinstance(answer, Charged):
             await invoices.set_status(conn, invoice_id=invoice.id, status="paid", now=now)
     return isinstance(answer, Charged) if claimed else None
+
+
+def card_of(method: PaymentMethod) -> SavedCard:
+    """As the provider knows it."""
+    return SavedCard(method.token, method.brand, method.last4, method.exp_month, method.exp_year)
 
 
 def _method(provider: Payments, customer_id: UUID, card: SavedCard, now: datetime) -> PaymentMethod:
@@ -199,7 +203,7 @@ def _method(provider: Payments, customer_id: UUID, card: SavedCard, now: datetim
     )
 
 
-def _transaction(
+def transaction_of(
     provider: Payments,
     answer: Charged | Declined,
     *,

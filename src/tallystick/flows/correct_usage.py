@@ -29,6 +29,7 @@ from tallystick.flows.close_period import prepare, read_for
 from tallystick.flows.drafts import Accepted, Draft
 from tallystick.flows.ingest import ingest
 from tallystick.flows.measure_usage import contribution
+from tallystick.flows.refund_voided import refund_voided
 from tallystick.flows.settle_late import look
 from tallystick.flows.subscribe import grace_of
 from tallystick.store import corrections, db, events, late, subscriptions, usage
@@ -263,10 +264,13 @@ async def _void_once(
     version = await db.version(conn, organization_id=organization.id)
     offered = await load_catalogue(conn, organization.id)
     hours = _hours(offered, old)
+    await refund_voided(conn, organization, old, now=now)
     await usage.lock_hours(conn, list(hours))
     batch = [
         events.New(
-            each._replace(id=identity, received_at=now, key=None, reason=reason, voids=each.id, voided=None),
+            each._replace(
+                id=identity, received_at=now, key=None, reason=reason, voids=each.id, voided=None, draw=None
+            ),
             void_hash(each.id),
             None,
         )

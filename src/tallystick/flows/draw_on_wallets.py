@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from tallystick.core.admission import insufficient
-from tallystick.core.wallets import Draw, Movement, Wallet, crossings, turned, usage
+from tallystick.core.wallets import Draw, Movement, Wallet, crossings, released, turned, usage
 from tallystick.errors import Problem, must
 from tallystick.flows.books import Book
 from tallystick.flows.drafts import Work
 from tallystick.flows.post_wallets import post_wallets
-from tallystick.store import wallets
+from tallystick.store import reservations, wallets
 from tallystick.store.db import Conn
 from tallystick.store.wallets import Posting, WalletKey
 
@@ -34,8 +34,11 @@ class Wallets:
         self._purses = purses
 
     @classmethod
-    async def held(cls, conn: Conn, book: Book, drawing: Sequence[Work]) -> "Wallets":
-        """Lock the wallets, in one order; the first touch in a new period turns one (ruling 22)."""
+    async def held(cls, conn: Conn, book: Book, drawing: Sequence[Work], *, now: datetime) -> "Wallets":
+        """Lock the wallets, in one order; the first touch in a new period turns one (ruling 22).
+
+        What was set aside and not settled in time is there again.
+        """
         spends = {
             WalletKey(each.standing.customer_id, each.admitted.spend.subscription_id): (
                 each.admitted.spend,
@@ -47,12 +50,18 @@ class Wallets:
         if not spends:
             return cls(book, {})
         found = await wallets.lock(conn, list(spends))
+        holding = [key for key, wallet in found.items() if wallet.held]
+        expired = await reservations.expire(conn, holding, now=now) if holding else []
         purses: dict[WalletKey, _Purse] = {}
         for key, (spend, reference) in spends.items():
             must(key in found, "a prepaid subscription has a wallet", subscription=key.subscription_id)
             wallet, moved = found[key], list[Movement]()
+            for _, amount in [each for each in expired if each[0] == key]:
+                wallet, back = released(wallet, amount)
+                moved += back
             if spend.period_index is not None:
-                wallet, moved = turned(wallet, spend.period_index, spend.included)
+                wallet, opened = turned(wallet, spend.period_index, spend.included)
+                moved += opened
             purses[key] = _Purse(reference, found[key], wallet, wallet, moved)
         return cls(book, purses)
 

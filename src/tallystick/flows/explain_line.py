@@ -29,6 +29,13 @@ async def explain_line(conn: Conn, invoice: Invoice, line: InvoiceLine) -> Expla
     if proof is not None and line.feature_id is not None and line.part in (Part.USAGE, Part.DIFFERENCE):
         kept = proof["events"]["count"]
         dropped = await _left_out(conn, invoice, line)
+    if line.part == Part.OVERDRAFT and line.subscription_id is not None and line.usage_period is not None:
+        kept, _, _ = await events.how_many_drew(
+            conn,
+            customer_id=invoice.customer_id,
+            subscription_id=line.subscription_id,
+            period_index=line.usage_period,
+        )
     sentences = explain(
         line_type=line.line_type,
         part=line.part,

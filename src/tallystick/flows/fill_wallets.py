@@ -16,6 +16,7 @@ from tallystick.core.wallets import (
     Wallet,
     carried_over,
     opened,
+    released,
     settled,
     turned,
 )
@@ -90,7 +91,8 @@ def _left(
 
 def emptied(wallet: Wallet) -> tuple[Wallet, list[Movement]]:
     """As a subscription ends: plan credits go, a balance keeps its number and buys nothing, a debt is to be invoiced."""
-    return (wallet, []) if wallet.model is Model.BALANCE and wallet.plan >= 0 else settled(wallet)
+    freed, moved = released(wallet, wallet.held)
+    return (freed, moved) if freed.model is Model.BALANCE and freed.plan >= 0 else settled(wallet)
 
 
 async def end_wallet(
@@ -102,6 +104,26 @@ async def end_wallet(
         after, moved = emptied(wallet)
         if moved:
             await post_and_tell(conn, organization, [Posting(key, after, moved)], now=now)
+
+
+async def hold_wallet(
+    conn: Conn, *, organization: Organization, subscription: Subscription, now: datetime
+) -> Wallet | None:
+    """Lock a wallet, in the period that is open now; of a subscription that is over, as it was left. None: no wallet.
+
+    What turns here is posted by itself, so that a posting that follows names what caused it and nothing else.
+    """
+    key = key_of(subscription)
+    wallet = (await wallets.lock(conn, [key])).get(key)
+    if wallet is None or subscription.is_over(now):
+        return wallet
+    prepaid, anchor = (await load_prepaid(conn, organization.id))[subscription.plan_id], subscription.anchor
+    assert anchor is not None  # it was activated with its wallet
+    index = index_at(anchor, now, subscription.timezone)
+    after, moved = turned(wallet, index, prepaid.grants(subscription.price_id))
+    if after != wallet:
+        await post_and_tell(conn, organization, [Posting(key, after, moved)], now=now)
+    return after
 
 
 async def post_and_tell(

@@ -26,7 +26,8 @@ from tallystick.flows.drafts import Accepted, Draft, Outcome, Work
 from tallystick.flows.draw_on_limits import Limits
 from tallystick.flows.draw_on_wallets import Wallets
 from tallystick.flows.subscribe import grace_of
-from tallystick.store import db, events, late, usage
+from tallystick.store import ai_costs, db, events, late, usage
+from tallystick.store.ai_costs import EventCost
 from tallystick.store.db import Conn, new_ids
 from tallystick.store.usage import Addition
 
@@ -144,6 +145,7 @@ async def _take(
             raise _LostRace
         fresh = [to_store[position] for position in stored]
         await _count_others(conn, fresh, number)
+        await _keep_costs(conn, book, fresh)
         await _mark_late(conn, book, fresh, now)
 
 
@@ -245,6 +247,26 @@ async def _count_others(conn: Conn, fresh: Sequence[Work], number: int) -> None:
         await usage.add_values(conn, values)
 
 
+async def _keep_costs(conn: Conn, book: Book, fresh: Sequence[Work]) -> None:
+    """What AI calls cost, with the prices they were paid by."""
+    costs = [
+        EventCost(
+            each.standing.customer_id,
+            each.id,
+            share.feature_id,
+            each.admitted.spend.subscription_id,
+            each.admitted.occurred_at,
+            share.tokens,
+        )
+        for each in fresh
+        if each.admitted.spend is not None
+        for share in each.admitted.spend.shares
+        if share.tokens is not None
+    ]
+    if costs:
+        await ai_costs.insert(conn, costs, organization_id=book.organization.id)
+
+
 async def _mark_late(conn: Conn, book: Book, fresh: Sequence[Work], now: datetime) -> None:
     """Note what may have missed its invoice; `settle_late` decides what becomes of it."""
     marked = [each for each in fresh if each.admitted.late]
@@ -267,7 +289,7 @@ async def _draw(
     drawing = [each for each in work.values() if each.admitted.limits or each.admitted.spend]
     if not drawing:
         return _Drawing(set(), None)
-    wallets = await Wallets.held(conn, book, drawing)
+    wallets = await Wallets.held(conn, book, drawing, now=now)
     limits = await Limits.held(conn, drawing)
     keyed = [each for each in drawing if each.place is not None]
     taken = set(

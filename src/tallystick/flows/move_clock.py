@@ -7,10 +7,10 @@ from uuid import UUID
 
 import psycopg
 
-from tallystick.core.limits import CLOCK_ADVANCE_DAYS_MAX
+from tallystick.core.limits import CLOCK_ADVANCE_DAYS_MAX, CLOSES_PER_CLAIM
 from tallystick.core.times import show_instant
 from tallystick.errors import FieldError, InvalidRequest, Problem
-from tallystick.flows.close_period import Closed, close_period
+from tallystick.flows.close_period import Closed, close_period, close_set
 from tallystick.flows.collect_payment import collect_payment
 from tallystick.flows.settle_late import settle_due
 from tallystick.providers.payments import Payments
@@ -89,21 +89,29 @@ async def _live_through(database: Database, provider: Payments, organization_id:
     while True:
         async with database.reading() as conn:
             due = await subscriptions.next_due(
-                conn, organization_id=organization_id, until=run.target_time, skipping=failed
+                conn,
+                organization_id=organization_id,
+                until=run.target_time,
+                skipping=failed,
+                limit=CLOSES_PER_CLAIM,
             )
         if due is None:
             break
-        subscription_id, due_at = due
+        due_at, ids = due
         moment = max(due_at, run.started_at_time)
         if stands_at is None or moment > stands_at:  # each move makes every process read the catalogue anew
             stands_at = await _set(database, organization_id, moment)
             await _settle(database, provider, organization_id, stands_at)
-        moment = stands_at
-        item = await _close_one(database, provider, organization_id, subscription_id, moment)
-        if item.status == "failed":
-            failed.append(subscription_id)
-        async with database.reading() as conn:
-            await clock.add_item(conn, run_id=run.id, item=item)
+        together = await _close_together(database, organization_id, ids, stands_at)
+        if together:
+            failed += await _charge_set(database, provider, organization_id, run, together, stands_at)
+            continue
+        for subscription_id in ids if together is None else ids[:1]:
+            item = await _close_one(database, provider, organization_id, subscription_id, stands_at)
+            if item.status == "failed":
+                failed.append(subscription_id)
+            async with database.reading() as conn:
+                await clock.add_items(conn, run_id=run.id, items=[item])
     reached = await _set(database, organization_id, run.target_time)
     await _settle(database, provider, organization_id, reached)
     async with database.reading() as conn:
@@ -126,6 +134,49 @@ async def _set(database: Database, organization_id: UUID, to: datetime) -> datet
     return stands_at
 
 
+async def _close_together(
+    database: Database, organization_id: UUID, subscription_ids: list[UUID], moment: datetime
+) -> list[Closed] | None:
+    """The first few of those due at one moment, up to the first that must go alone; None when that went wrong."""
+    if len(subscription_ids) < 2:
+        return []
+    try:
+        return await close_set(
+            database,
+            organization_id=organization_id,
+            subscription_ids=subscription_ids,
+            now=moment,
+            in_order=True,
+        )
+    except psycopg.OperationalError:
+        raise
+    except Exception as error:  # one of them is guilty: alone, it shows which
+        log.warning("a set of periods could not be closed together: %s", error)
+        return None
+
+
+async def _charge_set(
+    database: Database,
+    provider: Payments,
+    organization_id: UUID,
+    run: Run,
+    closed: list[Closed],
+    moment: datetime,
+) -> list[UUID]:
+    """Note what was closed, then charge it one by one; the subscriptions where that failed."""
+    failed = []
+    async with database.reading() as conn:
+        noted = [_item(each.subscription_id, moment, each, status="completed") for each in closed]
+        positions = await clock.add_items(conn, run_id=run.id, items=noted)
+    for position, each in zip(positions, closed, strict=True):
+        item = await _charge(database, provider, organization_id, each.subscription_id, moment, each)
+        if item.status == "failed":
+            failed.append(each.subscription_id)
+        async with database.reading() as conn:
+            await clock.finish_item(conn, run_id=run.id, position=position, item=item)
+    return failed
+
+
 async def _close_one(
     database: Database, provider: Payments, organization_id: UUID, subscription_id: UUID, moment: datetime
 ) -> Item:
@@ -133,7 +184,24 @@ async def _close_one(
         closed = await close_period(
             database, organization_id=organization_id, subscription_id=subscription_id, now=moment
         )
-        paid = None
+    except psycopg.OperationalError:
+        raise
+    except Exception as error:  # one that cannot be closed does not stop the others
+        return _failed(subscription_id, moment, error)
+    return await _charge(database, provider, organization_id, subscription_id, moment, closed)
+
+
+async def _charge(
+    database: Database,
+    provider: Payments,
+    organization_id: UUID,
+    subscription_id: UUID,
+    moment: datetime,
+    closed: Closed | None,
+) -> Item:
+    """Charge what a close has made."""
+    paid = None
+    try:
         for invoice_id in closed.adjustments if closed is not None else ():
             await collect_payment(
                 database, provider, organization_id=organization_id, invoice_id=invoice_id, now=moment
@@ -144,10 +212,14 @@ async def _close_one(
             )
     except psycopg.OperationalError:
         raise
-    except Exception as error:  # one that cannot be closed does not stop the others
-        log.exception("a period could not be closed", exc_info=error)
-        return _item(subscription_id, moment, None, status="failed", error=str(error))
+    except Exception as error:  # the sweep tries again; nobody else waits for it
+        return _failed(subscription_id, moment, error)
     return _item(subscription_id, moment, closed, status="completed", paid=paid)
+
+
+def _failed(subscription_id: UUID, moment: datetime, error: Exception) -> Item:
+    log.exception("a period could not be closed", exc_info=error)
+    return _item(subscription_id, moment, None, status="failed", error=str(error))
 
 
 def _item(

@@ -159,6 +159,10 @@ async def set_minimum(
     """The least the plan's usage costs a period; lowered it counts at once, raised from the next period on."""
     if plan.is_free and amount:
         raise InvalidRequest(FieldError("minimumAmount", "a free plan asks nothing"))
+    if plan.consumption_model in tuple(Model) and amount:
+        raise InvalidRequest(
+            FieldError("minimumAmount", "usage of a prepaid plan is paid as it comes, from what is granted")
+        )
     await catalog.lock_plan(conn, organization_id=organization_id, plan_id=plan.id)
     await catalog.insert_minimum(
         conn, organization_id=organization_id, plan_id=plan.id, amount=amount or None, valid_from=now
@@ -217,6 +221,21 @@ def check_grants(
             raise InvalidRequest(FieldError(name, f"belongs to a {model} plan"))
         if not 0 <= given <= AMOUNT_MINOR_MAX:
             raise InvalidRequest(FieldError(name, f"must be 0 to {AMOUNT_MINOR_MAX}"))
+
+
+def check_plan_grants(plan: Plan) -> None:
+    """The same of a plan: only a free one has no price to say it."""
+    check_grants(
+        plan.consumption_model,
+        included_balance=plan.included_balance,
+        included_credits=plan.included_credits,
+    )
+    for name, given in (
+        ("includedBalance", plan.included_balance),
+        ("includedCredits", plan.included_credits),
+    ):
+        if given is not None and not plan.is_free:
+            raise InvalidRequest(FieldError(name, "of a plan that is paid for is said by each of its prices"))
 
 
 async def find_price(conn: Conn, *, organization_id: UUID, plan: Plan, price_id: UUID | None) -> PlanPrice:

@@ -13,9 +13,9 @@ from tallystick.core.pricing import Percentage
 from tallystick.core.proof import leaf, set_digest
 from tallystick.core.times import Period, whole_hours
 from tallystick.flows.measure_usage import contribution, measure_usage
-from tallystick.store import events, usage
+from tallystick.store import digesting, events, usage
 from tallystick.store.db import Conn
-from tallystick.store.events import Digested
+from tallystick.store.digesting import Digested, ToDigest
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +55,17 @@ async def rate_features(
 ) -> list[RatedFeature]:
     """What each usage feature of the plan costs over the period, measured through the rollups; by other terms than
     it was lived under, when they are given."""
+    return await rate_each(
+        conn, lived.customer_id, bases(offered, lived, position=position, ruled=ruled), known
+    )
+
+
+async def rate_each(
+    conn: Conn, customer_id: UUID, wanted: Sequence[tuple[Feature, Basis]], known: Known | None = None
+) -> list[RatedFeature]:
     return [
-        RatedFeature(feature, basis, await rate_basis(conn, lived.customer_id, basis, known))
-        for feature, basis in bases(offered, lived, position=position, ruled=ruled)
+        RatedFeature(feature, basis, await rate_basis(conn, customer_id, basis, known))
+        for feature, basis in wanted
     ]
 
 
@@ -144,11 +152,11 @@ async def digest_events(conn: Conn, listed: Sequence[Listed]) -> list[Digested]:
     """
     in_place = [place for place, each in enumerate(listed) if each.basis.meter.reads_all]
     asked = [
-        events.ToDigest(each.customer_id, each.basis.meter, each.span, each.after)
+        ToDigest(each.customer_id, each.basis.meter, each.span, each.after)
         for each in (listed[place] for place in in_place)
     ]
     found: dict[int, Digested | None] = dict(
-        zip(in_place, await events.digests(conn, asked) if asked else (), strict=True)
+        zip(in_place, await digesting.digests(conn, asked) if asked else (), strict=True)
     )
     return [found.get(place) or await _digest_one_by_one(conn, each) for place, each in enumerate(listed)]
 

@@ -4,7 +4,7 @@ Two ways that must say the same: where the events are, by SQL (`read_there`), an
 (`read_here`), which is the reference. A span may be read in slices, at once and in other processes: slices join.
 """
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
@@ -18,7 +18,7 @@ from tallystick.core.times import Period
 from tallystick.flows.measure_usage import contribution
 from tallystick.store import events, proving
 from tallystick.store.db import Conn
-from tallystick.store.proving import Span
+from tallystick.store.proving import Span, Summed
 
 _NO_LEAF: Final = b""
 
@@ -56,8 +56,26 @@ def reading_one_by_one(conn: Conn) -> Reader:
     return read
 
 
+async def read_together(conn: Conn, wanted: Collection[tuple[Span, bool]]) -> Reader:
+    """Has these spans already, many to a statement; another is read when it is asked for."""
+    known: dict[tuple[Span, bool], Piece] = {}
+    for amounts in (False, True):
+        spans = list(dict.fromkeys(span for span, flag in wanted if flag is amounts))
+        found = await proving.sum_spans(conn, spans, amounts=amounts)
+        known.update(((span, amounts), _piece(span, each)) for span, each in zip(spans, found, strict=True))
+
+    async def read(span: Span, amounts: bool) -> Piece:
+        return known.get((span, amounts)) or await read_there(conn, span, amounts=amounts)
+
+    return read
+
+
 async def read_there(conn: Conn, span: Span, *, amounts: bool) -> Piece:
-    found = await proving.sum_span(conn, span, amounts=amounts)
+    (found,) = await proving.sum_spans(conn, [span], amounts=amounts)
+    return _piece(span, found)
+
+
+def _piece(span: Span, found: Summed) -> Piece:
     return Piece(
         Fold(
             found.events,

@@ -233,7 +233,7 @@ async def settle_due(
 ) -> list[UUID]:
     """Settle all whose events have waited long enough by their own clock; the adjustment invoices that made.
 
-    One that cannot be settled does not stop the others.
+    One that cannot be settled does not stop the others: it is noted, and passed over.
     """
     made: list[UUID] = []
     failed: list[UUID] = []
@@ -250,6 +250,8 @@ async def settle_due(
             except Exception as error:
                 failed.append(customer_id)
                 log.exception("the late usage of %s could not be settled", customer_id, exc_info=error)
+                async with database.reading() as conn:
+                    await late.note_failure(conn, customer_id=customer_id, failure=str(error))
         if len(due) < LATE_PER_CLAIM:
             return made
 

@@ -48,6 +48,10 @@ async def subscribe(
     """
     plan = await find_plan(conn, organization_id=organization.id, plan_id=wish.plan_id, code=wish.plan_code)
     price = None if plan.is_free else await _price(conn, organization, plan, wish)
+    if wish.cancel_at_period_end and price is not None and price.billing_interval == "one_time":
+        raise InvalidRequest(
+            FieldError("cancelAtPeriodEnd", "needs an interval: what is bought once does not end")
+        )
     await customers.lock(conn, organization_id=organization.id, customer_id=customer.id)
     existing = await subscriptions.live_of_customer(
         conn, organization_id=organization.id, customer_id=customer.id, lock=True
@@ -244,9 +248,10 @@ async def cancel(
         raise Problem("one_time_subscription_not_cancelable")
     at_once = immediate or subscription.price_id is None or subscription.state is not Status.ACTIVE
     if at_once:
+        # The wallet before the version: who pays from it holds it when they come to the head.
+        await end_wallet(conn, organization=organization, subscription=subscription, now=now)
         ended = await end(conn, subscription=subscription, reason=reason, now=now)
-        await end_wallet(conn, organization=organization, subscription=ended, now=now)
-        if subscription.period_start is None or subscription.price_id is None:
+        if subscription.period_start is None:
             return ended
         # What was used since the period began is still owed: the open period ends here and is closed as any other.
         # A period that is over and waits out its grace keeps its end; what came after it is closed next.

@@ -29,6 +29,8 @@ async def trace_line(
     conn: Conn, *, customer_id: UUID, line: InvoiceLine, after: tuple[datetime, UUID] | None, limit: int
 ) -> Traced:
     """Events that matched the frozen meter in the frozen period and were in the chain when the line was made."""
+    if line.part == Part.OVERDRAFT:
+        return await _that_drew(conn, customer_id, line, after, limit)
     if line.evidence is None or line.feature_id is None:
         return Traced([], 0, None, None)
     if line.part not in (Part.USAGE, Part.DIFFERENCE):
@@ -62,3 +64,25 @@ async def trace_line(
         if len(found) < _PAGE:
             return Traced(page, count, first_at, last_at)
         place = (found[-1].occurred_at, found[-1].id)
+
+
+async def _that_drew(
+    conn: Conn, customer_id: UUID, line: InvoiceLine, after: tuple[datetime, UUID] | None, limit: int
+) -> Traced:
+    """Events that the balance paid for, those before it went below zero too: one pool paid them all."""
+    assert line.subscription_id is not None and line.usage_period is not None
+    page = await events.that_drew(
+        conn,
+        customer_id=customer_id,
+        subscription_id=line.subscription_id,
+        period_index=line.usage_period,
+        after=after,
+        limit=limit + 1,
+    )
+    count, first_at, last_at = await events.how_many_drew(
+        conn,
+        customer_id=customer_id,
+        subscription_id=line.subscription_id,
+        period_index=line.usage_period,
+    )
+    return Traced(page, count, first_at, last_at)

@@ -7,6 +7,7 @@ row was changed, added or taken away.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from tallystick.flows.read_usage import Reader, reading
 from tallystick.flows.verify_chain import verify_chain, verify_keys
@@ -40,25 +41,55 @@ class InvoiceReport:
         return next(iter(self.all_differences), None)
 
 
+class Issued(NamedTuple):
+    """An invoice, as it lies in the books."""
+
+    invoice: Invoice
+    lines: list[InvoiceLine]
+    paid: list[int]  # a charge at a time
+
+
+async def read_issued(conn: Conn, found: Sequence[Invoice]) -> list[Issued]:
+    ids = [each.id for each in found]
+    lines = await invoices.lines_of(conn, invoice_ids=ids)
+    paid = await payments.paid(conn, invoice_ids=ids)
+    return [Issued(each, lines[each.id], paid[each.id]) for each in found]
+
+
 async def verify_invoice(
     conn: Conn,
     organization: Organization,
     invoice: Invoice,
     *,
     read: Reader | None = None,
+    chain: bool = True,
+) -> InvoiceReport:
+    (issued,) = await read_issued(conn, [invoice])
+    return await verify_issued(conn, organization, issued, read=read or reading(conn), chain=chain)
+
+
+async def verify_issued(
+    conn: Conn,
+    organization: Organization,
+    issued: Issued,
+    *,
+    read: Reader,
     published: Published | None = None,
     parts: int = 1,
-    chain: bool = True,
+    chain: bool,
 ) -> InvoiceReport:
     """Every line from raw events, and their sum; where events differ, also their place in the chain if `chain`.
 
     All that it reads was written once and for all, so it needs no snapshot, and others may write meanwhile.
     What is long is read in `parts`, at once.
     """
-    checking = Checking(conn, organization, invoice, read or reading(conn), published or Published(), parts)
-    lines = await invoices.lines(conn, invoice_id=invoice.id)
+    invoice, lines, paid = issued
+    if published is None:
+        published = Published()
+    await published.look_up(conn, lines)
+    checking = Checking(conn, organization, invoice, read, published, parts)
     reports = [await checking.line(line) for line in lines]
-    differences = [*_as_a_whole(invoice, lines), *await _paid(conn, invoice)]
+    differences = [*_as_a_whole(invoice, lines), *_paid(invoice, paid)]
     if chain and any(report.differences and report.line.part is not None for report in reports):
         customers = [invoice.customer_id]
         told = await verify_chain(conn, organization, customers=customers)
@@ -86,10 +117,8 @@ def _as_a_whole(invoice: Invoice, lines: Sequence[InvoiceLine]) -> Iterator[str]
         yield f"the invoice comes to {total}, its total says {invoice.total}"
 
 
-async def _paid(conn: Conn, invoice: Invoice) -> list[str]:
+def _paid(invoice: Invoice, paid: Sequence[int]) -> Iterator[str]:
     """What was paid for it is what it says."""
-    return [
-        f"{amount} was paid for the invoice, its total says {invoice.total}"
-        for amount in await payments.paid(conn, invoice_id=invoice.id)
-        if amount != invoice.total
-    ]
+    for amount in paid:
+        if amount != invoice.total:
+            yield f"{amount} was paid for the invoice, its total says {invoice.total}"

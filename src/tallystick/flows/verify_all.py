@@ -21,7 +21,7 @@ from tallystick.flows import verify_chain
 from tallystick.flows.name_tampering import tell_keys
 from tallystick.flows.read_usage import Piece
 from tallystick.flows.verify_chain import ChainReport
-from tallystick.flows.verify_many import Verified, check_part, read_slice, verify_one, verify_some
+from tallystick.flows.verify_many import Verified, check_part, read_slice, verify_long, verify_some
 from tallystick.store import invoices, organizations, proving
 from tallystick.store.db import Conn
 from tallystick.store.invoices import ToVerify
@@ -176,7 +176,7 @@ class _Work:
             return piece
 
         parts = min(wanted.events // self.slice_events, _SLICES_MAX)
-        self._note(await verify_one(self.conn, organization, wanted, read=read, parts=parts))
+        self._note(await verify_long(self.conn, organization, wanted, read=read, parts=parts))
 
     def _note(self, found: Verified) -> None:
         self.report.invoices += 1

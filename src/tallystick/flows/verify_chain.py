@@ -6,6 +6,7 @@ Only where something is wrong are records and rows fetched, to name it.
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Final
 from uuid import UUID
 
@@ -71,7 +72,7 @@ async def stretches(conn: Conn, organization_id: UUID) -> list[Stretch]:
     """The chain as it is now, in parts of some ten thousand events."""
     last = (await proving.end_of_chain(conn, organization_id=organization_id)).last
     cuts = await proving.cuts(conn, organization_id=organization_id, events=EVENTS_PER_STRETCH, until=last)
-    return list(zip([0, *cuts[:-1]], cuts, strict=True))
+    return list(pairwise([0, *cuts]))
 
 
 async def check_stretch(

@@ -5,7 +5,7 @@ have been published (terms and meters are versions, never edited) for a period t
 """
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from enum import StrEnum
@@ -17,9 +17,16 @@ from tallystick.core import ids
 from tallystick.core.adjustments import Rated, Usage, rate_period
 from tallystick.core.catalog import Terms, minimum_over
 from tallystick.core.evidence import Basis, PlanPeriod, frozen_basis, frozen_span
-from tallystick.core.invoicing import Line, Part, difference_line, plan_minimum_line, usage_lines
+from tallystick.core.invoicing import (
+    Line,
+    Part,
+    difference_line,
+    overdraft_line,
+    plan_minimum_line,
+    usage_lines,
+)
 from tallystick.core.meters import Fold, Meter, merge
-from tallystick.core.money import from_minor, text
+from tallystick.core.money import ZERO, from_minor, text
 from tallystick.core.price_shapes import to_json
 from tallystick.core.pricing import Percentage
 from tallystick.core.proof import set_digest
@@ -27,14 +34,15 @@ from tallystick.core.times import Period, show_instant
 from tallystick.errors import TallystickError
 from tallystick.flows.read_usage import Piece, Reader, joined, slices
 from tallystick.flows.settle_late import billed_so_far
-from tallystick.store import catalog, invoices, late
+from tallystick.store import catalog, invoices, late, wallets
 from tallystick.store.db import Conn
 from tallystick.store.invoices import Invoice, InvoiceLine
 from tallystick.store.late import ClosedPeriod
 from tallystick.store.organizations import Organization
 from tallystick.store.proving import Span
+from tallystick.store.wallets import WalletKey
 
-_UNREADABLE: Final = (
+UNREADABLE: Final = (
     ArithmeticError,
     AssertionError,
     AttributeError,
@@ -58,6 +66,7 @@ _KEPT: Final = {
     "amountNow": "what the period comes to",
     "featuresAmount": "what the features come to",
     "amountBefore": "what its earlier lines said",
+    "overdrawn": "what the balance was overdrawn by",
 }
 _COLUMNS: Final = (  # of the line; what the evidence says of the same
     ("used", "used"),
@@ -91,11 +100,12 @@ class LineReport:
 
 
 class Published:
-    """What was published of the terms and meters that lines were made with, read once."""
+    """What was published of the terms and meters that lines were made with, and closed of periods, read once."""
 
     def __init__(self) -> None:
         self._terms: dict[UUID, list[Terms]] = {}  # by plan
         self._meters: dict[UUID, Meter] = {}
+        self._closed: dict[tuple[UUID, int], ClosedPeriod] = {}
 
     async def terms(self, conn: Conn, organization_id: UUID, plan_id: UUID, wanted: set[UUID]) -> list[Terms]:
         """Every version of a plan's promises."""
@@ -110,6 +120,16 @@ class Published:
             found = await catalog.meters(conn, organization_id=organization_id)
             self._meters.update({each.id: each for _, each in found})
         return self._meters.get(meter_id)
+
+    async def look_up(self, conn: Conn, lines: Iterable[InvoiceLine]) -> None:
+        """The closed periods that these lines bill, after the lines were read: a period's position only moves on."""
+        wanted = {period for line in lines if (period := _period_of(line)) is not None} - self._closed.keys()
+        for each in await late.closed_of(conn, periods=wanted) if wanted else ():
+            self._closed[each.subscription_id, each.period_index] = each
+
+    def closed(self, line: InvoiceLine) -> ClosedPeriod | None:
+        period = _period_of(line)
+        return None if period is None else self._closed.get(period)
 
     async def minimum(self, conn: Conn, organization_id: UUID, closed: ClosedPeriod) -> Decimal | None:
         found = await catalog.minimums(conn, organization_id=organization_id)
@@ -131,17 +151,19 @@ class Checking:
     async def line(self, line: InvoiceLine) -> LineReport:
         report = LineReport(line)
         try:
-            if line.line_type == "plan_base":
-                report.differences += _base(line, self.invoice.currency)
+            if line.line_type in ("plan_base", "one_time"):
+                report.differences += _at_a_price(line, self.invoice.currency)
             elif line.part is None or line.evidence is None:
                 report.differences.append("the line holds no evidence it could be derived from")
             elif line.part == Part.PLAN_MINIMUM:
                 report.differences += await self._plan_minimum(line, line.evidence)
+            elif line.part == Part.OVERDRAFT:
+                await self._overdraft(report, line.evidence)
             elif line.feature_id is None:
                 report.differences.append("the line names no feature whose usage it bills")
             else:
                 await self._usage(report, line.feature_id, line.evidence)
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             report.differences.append(f"the line cannot be derived from its evidence: {error!r}")
         return report
 
@@ -149,7 +171,7 @@ class Checking:
         line = report.line
         basis = frozen_basis(proof, feature_id, feature_id)
         report.differences += await self._unpublished(line, proof, basis)
-        pieces = await self._pieces(basis, proof["afterPosition"] if line.part == Part.DIFFERENCE else 0)
+        pieces = await self._pieces(basis, _after(line, proof))
         rated = _rated(basis, pieces)
         if line.part == Part.DIFFERENCE:
             made = await self._difference(line, proof, basis, rated)
@@ -167,17 +189,8 @@ class Checking:
     async def _pieces(self, basis: Basis, after: int) -> list[Piece]:
         """What the events of each stretch come to, and the leaves of those after a position."""
         if (basis, after) not in self.read_already:
-            amounts = any(isinstance(terms.price, Percentage) for _, terms in basis.stretches)
             pieces = []
-            for span, _ in basis.stretches:
-                wanted = Span(
-                    self.organization.id,
-                    self.invoice.customer_id,
-                    basis.meter,
-                    span,
-                    basis.position,
-                    after,
-                )
+            for wanted, amounts in _spans(self.organization.id, self.invoice.customer_id, basis, after):
                 parts = [self.read(each, amounts) for each in slices(wanted, self.parts)]
                 pieces.append(joined(basis.meter, await asyncio.gather(*parts)))
             self.read_already[basis, after] = pieces
@@ -212,15 +225,10 @@ class Checking:
 
     async def _plan_minimum(self, line: InvoiceLine, proof: Mapping[str, Any]) -> list[str]:
         """A plan's minimum lifts what the features' lines had said by then, and nothing else."""
-        closed = await self._closed(line)
+        closed = self.published.closed(line)
         if closed is None:
             return [_NOT_CLOSED]
-        lived = PlanPeriod(
-            proof["period"]["index"],
-            frozen_span(proof["instants"]),
-            proof["period"]["timezone"],
-            proof["chainPosition"],
-        )
+        lived = _lived(proof)
         earlier = await self._earlier(line)
         made = plan_minimum_line(
             lived,
@@ -236,14 +244,35 @@ class Checking:
             *_compare(line, proof, made, ()),
         ]
 
-    async def _closed(self, line: InvoiceLine) -> ClosedPeriod | None:
-        if line.subscription_id is None or line.usage_period is None:
-            return None
-        return await late.closed(self.conn, subscription_id=line.subscription_id, index=line.usage_period)
+    async def _overdraft(self, report: LineReport, proof: Mapping[str, Any]) -> None:
+        """What a balance was overdrawn by stands in the ledger, and each posting of usage is what its events took."""
+        line = report.line
+        closed = self.published.closed(line)
+        if closed is None:
+            report.differences.append(_NOT_CLOSED)
+            return
+        assert line.subscription_id is not None
+        lived = _lived(proof)
+        told = await wallets.overdraft(
+            self.conn,
+            key=WalletKey(self.invoice.customer_id, line.subscription_id),
+            period_index=lived.index,
+        )
+        report.events = told.events
+        made = overdraft_line(lived, overdrawn=told.overdrawn, currency=self.invoice.currency)
+        report.differences += [
+            *_other_period(closed, line, lived, self.invoice),
+            *_differ("what the movements until then come to", text(told.left), text(ZERO)),
+            *(
+                f"batch {batch}: its events took {text(taken)}, the ledger says {text(posted)}"
+                for batch, posted, taken in told.unlike
+            ),
+            *_compare(line, proof, made, ()),
+        ]
 
     async def _unpublished(self, line: InvoiceLine, proof: Mapping[str, Any], basis: Basis) -> list[str]:
         """Where the basis is none that the catalogue and the closed period can have given."""
-        closed = await self._closed(line)
+        closed = self.published.closed(line)
         if closed is None:
             return [_NOT_CLOSED]
         found = list(_other_period(closed, line, basis, self.invoice))
@@ -265,6 +294,37 @@ class Checking:
                 f"late usage of the meter goes by {meter.late_policy}, the line says {proof['policy']}"
             )
         return [*found, *_other_meter(basis.meter, meter)]
+
+
+def spans_of(organization_id: UUID, customer_id: UUID, line: InvoiceLine) -> list[tuple[Span, bool]]:
+    """What will be read for a line: each span, and whether its events are wanted one by one."""
+    proof = line.evidence
+    if line.feature_id is None or proof is None or line.part in (None, Part.PLAN_MINIMUM):
+        return []
+    try:
+        basis = frozen_basis(proof, line.feature_id, line.feature_id)
+        return _spans(organization_id, customer_id, basis, _after(line, proof))
+    except UNREADABLE:  # which the check will say
+        return []
+
+
+def _spans(organization_id: UUID, customer_id: UUID, basis: Basis, after: int) -> list[tuple[Span, bool]]:
+    amounts = any(isinstance(terms.price, Percentage) for _, terms in basis.stretches)
+    return [
+        (Span(organization_id, customer_id, basis.meter, span, basis.position, after), amounts)
+        for span, _ in basis.stretches
+    ]
+
+
+def _after(line: InvoiceLine, proof: Mapping[str, Any]) -> Any:
+    """What a line of late usage has news of begins after a position."""
+    return proof["afterPosition"] if line.part == Part.DIFFERENCE else 0
+
+
+def _period_of(line: InvoiceLine) -> tuple[UUID, int] | None:
+    if line.subscription_id is None or line.usage_period is None:
+        return None
+    return line.subscription_id, line.usage_period
 
 
 def _rated(basis: Basis, pieces: Sequence[Piece]) -> Rated:
@@ -336,8 +396,8 @@ def _events(proof: Mapping[str, Any], listed: Sequence[Piece]) -> Iterator[str]:
         yield from _differ("the digest of the events", digest, said["digest"])
 
 
-def _base(line: InvoiceLine, currency: str) -> Iterator[str]:
-    """A base price is what its evidence says: prices can be edited, and what was frozen counts."""
+def _at_a_price(line: InvoiceLine, currency: str) -> Iterator[str]:
+    """A base price or a purchase is what its evidence says: prices can be edited, and what was frozen counts."""
     said = (line.evidence or {})["amount"]
     for what, found in (
         ("the amount", text(from_minor(line.amount, currency))),
@@ -346,7 +406,16 @@ def _base(line: InvoiceLine, currency: str) -> Iterator[str]:
         if found != said:
             yield f"{what}: the evidence gives {said}, the line says {found}"
     if line.quantity != 1:
-        yield f"the quantity: a base price is charged once, the line says {text(line.quantity)}"
+        yield f"the quantity: a price is charged once, the line says {text(line.quantity)}"
+
+
+def _lived(proof: Mapping[str, Any]) -> PlanPeriod:
+    return PlanPeriod(
+        proof["period"]["index"],
+        frozen_span(proof["instants"]),
+        proof["period"]["timezone"],
+        proof["chainPosition"],
+    )
 
 
 def _other_period(

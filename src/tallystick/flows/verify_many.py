@@ -9,10 +9,10 @@ from typing import NamedTuple
 from uuid import UUID
 
 from tallystick.core.invoicing import number
-from tallystick.flows.read_usage import Piece, Reader, read_there
-from tallystick.flows.verify import InvoiceReport, verify_invoice
+from tallystick.flows.read_usage import Piece, Reader, read_there, read_together
+from tallystick.flows.verify import InvoiceReport, read_issued, verify_issued
 from tallystick.flows.verify_chain import Checked, Stretch, check_stretch, unkeyed
-from tallystick.flows.verify_line import Published
+from tallystick.flows.verify_line import Published, spans_of
 from tallystick.store import invoices, organizations
 from tallystick.store.db import Conn
 from tallystick.store.invoices import ToVerify
@@ -41,33 +41,42 @@ class Verified:
 
 
 async def verify_some(conn: Conn, wanted: Sequence[ToVerify]) -> list[Verified]:
-    """Invoices one after the other; what they share is read once. The chain is nobody's here."""
-    known: dict[UUID, tuple[Organization, Published]] = {}
-    found = []
-    for each in wanted:
-        if each.organization_id not in known:
-            organization = await organizations.get(conn, organization_id=each.organization_id)
-            assert organization is not None
-            known[each.organization_id] = organization, Published()
-        organization, published = known[each.organization_id]
-        found.append(await verify_one(conn, organization, each, published=published))
-    return found
+    """Invoices by the bundle; what they need is read for all of them at once. The chain is nobody's here."""
+    found = await read_issued(conn, await invoices.of_ids(conn, invoice_ids=[each.id for each in wanted]))
+    owner_of = {each.id: each.organization_id for each in wanted}
+    owners: dict[UUID, tuple[Organization, Published]] = {}
+    for organization_id in dict.fromkeys(owner_of.values()):
+        organization = await organizations.get(conn, organization_id=organization_id)
+        assert organization is not None
+        owners[organization_id] = organization, Published()
+        theirs = [each for each in found if owner_of[each.invoice.id] == organization_id]
+        await owners[organization_id][1].look_up(conn, (line for each in theirs for line in each.lines))
+    spans = [
+        span
+        for each in found
+        for line in each.lines
+        for span in spans_of(owner_of[each.invoice.id], each.invoice.customer_id, line)
+    ]
+    read = await read_together(conn, spans)
+    reports = []
+    for each in found:
+        organization, published = owners[owner_of[each.invoice.id]]
+        report = await verify_issued(conn, organization, each, read=read, published=published, chain=False)
+        reports.append(_verified(organization, report))
+    return reports
 
 
-async def verify_one(
-    conn: Conn,
-    organization: Organization,
-    wanted: ToVerify,
-    *,
-    read: Reader | None = None,
-    published: Published | None = None,
-    parts: int = 1,
+async def verify_long(
+    conn: Conn, organization: Organization, wanted: ToVerify, *, read: Reader, parts: int
 ) -> Verified:
-    invoice = await invoices.get(conn, organization_id=organization.id, invoice_id=wanted.id)
-    assert invoice is not None
-    report = await verify_invoice(
-        conn, organization, invoice, read=read, published=published, parts=parts, chain=False
-    )
+    """An invoice with a line that is read in parts."""
+    (issued,) = await read_issued(conn, await invoices.of_ids(conn, invoice_ids=[wanted.id]))
+    report = await verify_issued(conn, organization, issued, read=read, parts=parts, chain=False)
+    return _verified(organization, report)
+
+
+def _verified(organization: Organization, report: InvoiceReport) -> Verified:
+    invoice = report.invoice
     return Verified(
         invoice.id,
         organization.id,

@@ -13,7 +13,7 @@ from functools import cache
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
-from tallystick.core.limits import FRACTION_DIGITS_MAX, MODEL_NAMES_KEPT_MAX
+from tallystick.core.limits import FRACTION_DIGITS_MAX, MODEL_CHARS_MAX, MODEL_NAMES_KEPT_MAX
 from tallystick.core.money import ZERO, plain
 from tallystick.core.near_names import NearNames
 from tallystick.core.tokens import ModelPrice, Rates, Step, TokenPrices
@@ -106,14 +106,14 @@ class GenaiPrices:
                 self._by_name[info.id.lower()].append(model)
         self._all = sorted(self._by_id.values(), key=lambda each: each.id)
         self._found: dict[str, AiModel | None] = {}
-        self._near_ids: NearNames | None = None
-        self._near_names: NearNames | None = None
+        self._near_ids = NearNames(each.id for each in self._all if each.priced)
+        self._near_names = NearNames(each.name for each in self._all if self.find(each.name) is not None)
 
     def find(self, name: str) -> AiModel | None:
         try:
             return self._found[name]
         except KeyError:
-            found = self._look_up(name.lower())
+            found = self._look_up(name.lower()) if len(name) <= MODEL_CHARS_MAX else None
         if len(self._found) >= MODEL_NAMES_KEPT_MAX:
             self._found.clear()
         self._found[name] = found
@@ -126,11 +126,6 @@ class GenaiPrices:
         sellers = [each.id for each in self._sellers(name.lower())]
         if len(sellers) > 1:
             return sellers[:count]  # it means each of these
-        if self._near_ids is None or self._near_names is None:
-            self._near_ids = NearNames(each.id for each in self._all if each.priced)
-            self._near_names = NearNames(
-                each.name for each in self._all if each.priced and self.find(each.name) is not None
-            )
         return (self._near_ids if "/" in name else self._near_names).nearest(name, count)
 
     def search(self, words: str, *, provider: str | None = None) -> Sequence[AiModel]:

@@ -1,5 +1,6 @@
 """Test-clock runs and what happened in them, in time order."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
@@ -92,26 +93,43 @@ async def count_due(conn: Conn, *, organization_id: UUID, until: datetime) -> in
     return int(found[0][0])
 
 
-async def add_item(conn: Conn, *, run_id: UUID, item: Item) -> None:
+async def add_items(conn: Conn, *, run_id: UUID, items: Sequence[Item]) -> list[int]:
+    """After those that are there; their positions. Only one process at a time performs a run."""
+    found = await rows(
+        conn, "SELECT coalesce(max(position) + 1, 0) FROM clock_run_items WHERE run_id = %s", (run_id,)
+    )
+    positions = list(range(found[0][0], found[0][0] + len(items)))
+    async with conn.cursor() as many:
+        await many.executemany(
+            """INSERT INTO clock_run_items (run_id, position, kind, status, due_at, subscription_id, customer_name,
+                                            invoice_number, invoice_id, outcome, detail, error)
+               VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)""",
+            [
+                (
+                    run_id,
+                    position,
+                    item.kind,
+                    item.status,
+                    item.due_at,
+                    item.subscription_id,
+                    item.customer_name,
+                    item.invoice_number,
+                    item.invoice_id,
+                    item.outcome,
+                    item.detail,
+                    item.error,
+                )
+                for position, item in zip(positions, items, strict=True)
+            ],
+        )
+    return positions
+
+
+async def finish_item(conn: Conn, *, run_id: UUID, position: int, item: Item) -> None:
+    """Say how it ended with what was noted before its invoice was charged."""
     await conn.execute(
-        """INSERT INTO clock_run_items (run_id, position, kind, status, due_at, subscription_id, customer_name,
-                                        invoice_number, invoice_id, outcome, detail, error)
-           SELECT %(run)s, count(*), %(kind)s, %(status)s, %(due)s, %(subscription)s, %(name)s, %(number)s,
-                  %(invoice)s, %(outcome)s, %(detail)s, %(error)s
-             FROM clock_run_items WHERE run_id = %(run)s""",
-        {
-            "run": run_id,
-            "kind": item.kind,
-            "status": item.status,
-            "due": item.due_at,
-            "subscription": item.subscription_id,
-            "name": item.customer_name,
-            "number": item.invoice_number,
-            "invoice": item.invoice_id,
-            "outcome": item.outcome,
-            "detail": item.detail,
-            "error": item.error,
-        },
+        "UPDATE clock_run_items SET status = %s, detail = %s, error = %s WHERE run_id = %s AND position = %s",
+        (item.status, item.detail, item.error, run_id, position),
     )
 
 

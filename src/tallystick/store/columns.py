@@ -20,10 +20,11 @@ from psycopg.pq import Format
 
 from tallystick.core.money import text
 
-_UUID, _BYTEA, _TEXT, _TIMESTAMPTZ, _BOOL = 2950, 17, 25, 1184, 16
-_ARRAYS: Final = {_UUID: 2951, _BYTEA: 1001, _TEXT: 1009, _TIMESTAMPTZ: 1185, _BOOL: 1000}
+_UUID, _BYTEA, _TEXT, _TIMESTAMPTZ, _BOOL, _BIGINT = 2950, 17, 25, 1184, 16, 20
+_ARRAYS: Final = {_UUID: 2951, _BYTEA: 1001, _TEXT: 1009, _TIMESTAMPTZ: 1185, _BOOL: 1000, _BIGINT: 1016}
 _HEADER: Final = Struct("!iiIii")  # dimensions, has nulls, element type, length, lower bound
 _INSTANT: Final = Struct("!iq").pack
+_INTEGER: Final = _INSTANT  # both are eight bytes
 _EPOCH: Final = datetime(2000, 1, 1, tzinfo=UTC)
 _LENGTHS: Final = tuple(size.to_bytes(4) for size in range(1024))
 _NULL: Final = b"\xff\xff\xff\xff"
@@ -70,15 +71,24 @@ def objects(values: Iterable[Mapping[str, str]]) -> Column:
     return Column(_TEXT, [_sized(json.dumps(each).encode()) if each else _NULL for each in values])
 
 
-def instants(values: Iterable[datetime]) -> Column:
+def documents(values: Iterable[bytes | None]) -> Column:
+    """JSON that is written already, to be cast to jsonb."""
+    return Column(_TEXT, [_NULL if each is None else _sized(each) for each in values])
+
+
+def instants(values: Iterable[datetime | None]) -> Column:
     """To the microsecond, in integers: timedelta keeps days, seconds and microseconds apart."""
-    return Column(_TIMESTAMPTZ, [_instant(each) for each in values])
+    return Column(_TIMESTAMPTZ, [_NULL if each is None else _instant(each) for each in values])
 
 
 @lru_cache(maxsize=1024)
 def _instant(at: datetime) -> bytes:
     since = at - _EPOCH
     return _INSTANT(8, (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds)
+
+
+def integers(values: Iterable[int | None]) -> Column:
+    return Column(_BIGINT, [_NULL if each is None else _INTEGER(8, each) for each in values])
 
 
 def flags(values: Iterable[bool | None]) -> Column:

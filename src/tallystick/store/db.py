@@ -11,6 +11,7 @@ from uuid import UUID
 
 import msgspec
 from psycopg import AsyncConnection, AsyncCursor, IsolationLevel
+from psycopg.pq import TransactionStatus
 from psycopg.rows import TupleRow
 from psycopg.types.json import set_json_dumps, set_json_loads
 from psycopg_pool import AsyncConnectionPool
@@ -18,7 +19,8 @@ from psycopg_pool import AsyncConnectionPool
 Conn = AsyncConnection[TupleRow]
 
 # JSON columns hold numbers exactly: no float on the way in or out.
-set_json_dumps(msgspec.json.Encoder(decimal_format="number").encode)
+to_json: Final = msgspec.json.Encoder(decimal_format="number").encode
+set_json_dumps(to_json)
 set_json_loads(msgspec.json.Decoder(float_hook=Decimal).decode)
 
 
@@ -80,7 +82,14 @@ class Database:
 
 @asynccontextmanager
 async def one_moment(conn: Conn) -> AsyncIterator[None]:
-    """On a connection where each statement stands alone: those inside all see one moment (REPEATABLE READ)."""
+    """On a connection where each statement stands alone: those inside all see one moment (REPEATABLE READ).
+
+    In a transaction already, they see what that one sees.
+    """
+    if conn.info.transaction_status is not TransactionStatus.IDLE:
+        async with conn.transaction():
+            yield
+        return
     await conn.set_isolation_level(IsolationLevel.REPEATABLE_READ)
     try:
         async with conn.transaction():
@@ -205,4 +214,10 @@ async def try_lock(conn: Conn, *, name: bytes) -> bool:
     cursor = await conn.execute(
         "SELECT pg_try_advisory_xact_lock(%s)", (int.from_bytes(name[:8], signed=True),)
     )
+    return bool((await the(cursor))[0])
+
+
+async def try_hold(conn: Conn, *, name: bytes) -> bool:
+    """An advisory lock as long as this connection lives; False when somebody else holds it."""
+    cursor = await conn.execute("SELECT pg_try_advisory_lock(%s)", (int.from_bytes(name[:8], signed=True),))
     return bool((await the(cursor))[0])

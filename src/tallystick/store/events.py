@@ -10,7 +10,6 @@ from uuid import UUID
 import psycopg
 
 from tallystick.core.events import StoredEvent
-from tallystick.core.meters import Aggregation, Meter
 from tallystick.core.proof import LEAF_BYTES, leaf
 from tallystick.core.times import Period
 from tallystick.core.wallets import Draw, Model
@@ -374,6 +373,53 @@ async def in_span(
     return [_event(each) for each in found]
 
 
+_DREW: Final = """e.customer_id = %(customer)s AND e.drew_on = 'balance' AND e.batch = ANY(ARRAY(
+    SELECT batch FROM ledger_entries l
+     WHERE l.customer_id = %(customer)s AND l.subscription_id = %(subscription)s AND l.period_index = %(period)s
+       AND l.cause = 'usage'))"""
+"""Events that were paid from a subscription's balance in one of its periods, whenever they happened."""
+
+
+async def that_drew(
+    conn: Conn,
+    *,
+    customer_id: UUID,
+    subscription_id: UUID,
+    period_index: int,
+    after: tuple[datetime, UUID] | None,
+    limit: int,
+) -> list[StoredEvent]:
+    """What a balance paid for in a period, in order of (occurred_at, id)."""
+    found = await rows(
+        conn,
+        f"""SELECT {_EVENT} FROM events e
+             WHERE {_DREW}
+               AND (%(after_at)s::timestamptz IS NULL OR (e.occurred_at, e.id) > (%(after_at)s, %(after_id)s::uuid))
+             ORDER BY e.occurred_at, e.id LIMIT %(limit)s""",
+        {
+            "customer": customer_id,
+            "subscription": subscription_id,
+            "period": period_index,
+            "after_at": after[0] if after else None,
+            "after_id": after[1] if after else None,
+            "limit": limit,
+        },
+    )
+    return [_event(each) for each in found]
+
+
+async def how_many_drew(
+    conn: Conn, *, customer_id: UUID, subscription_id: UUID, period_index: int
+) -> tuple[int, datetime | None, datetime | None]:
+    """How many those are, the first and the last of them."""
+    found = await rows(
+        conn,
+        f"SELECT count(*), min(e.occurred_at), max(e.occurred_at) FROM events e WHERE {_DREW}",
+        {"customer": customer_id, "subscription": subscription_id, "period": period_index},
+    )
+    return found[0][0], found[0][1], found[0][2]
+
+
 @dataclass(frozen=True, slots=True)
 class Batch:
     """A record of the chain: the leaves of the events that were stored together, in order of id."""
@@ -443,80 +489,6 @@ async def voids_of(conn: Conn, event: StoredEvent) -> list[tuple[UUID, int]]:
     return [(each[0], each[1]) for each in found]
 
 
-@dataclass(frozen=True, slots=True)
-class Digested:
-    """What a set of events is, without reading it here: how many, what they add up to, the digest of their leaves."""
-
-    count: int
-    quantity: Decimal
-    digest: str
-
-
-@dataclass(frozen=True, slots=True)
-class ToDigest:
-    """A set of events to digest: what a meter counts in a span, of all there is now or of what is new since."""
-
-    customer_id: UUID
-    meter: Meter
-    span: Period
-    after: int = 0  # a position of the chain; 0: from the beginning
-
-
-async def digests(conn: Conn, asked: Sequence[ToDigest]) -> list[Digested | None]:
-    """Many at once, in the order asked, as the snapshot of `conn` has them: of meters that read no property.
-
-    What is new since a position is both the events and the voids that came later. None where a row from before
-    leaves were kept is among the events.
-    """
-    found: list[Digested | None] = [None] * len(asked)
-    for condition, places in (
-        (
-            "e.voids IS NULL AND e.voided IS NULL",
-            [place for place, each in enumerate(asked) if not each.after],
-        ),
-        (
-            """(e.voids IS NOT NULL OR e.voided IS NULL)
-               AND EXISTS (SELECT FROM ingest_batches b WHERE b.batch = e.batch AND b.position > t.after)""",
-            [place for place, each in enumerate(asked) if each.after],
-        ),
-    ):
-        for place, whole, count, quantity, digested in await _digests(conn, condition, asked, places):
-            found[place] = Digested(count, Decimal(quantity), bytes(digested).hex()) if whole else None
-    return found
-
-
-async def _digests(
-    conn: Conn, condition: str, asked: Sequence[ToDigest], places: list[int]
-) -> list[tuple[Any, ...]]:
-    chosen = [asked[place] for place in places]
-    return await rows(
-        conn,
-        f"""SELECT t.place, d.events = d.leaves, d.events, d.quantity, d.digest
-             FROM unnest(%s::int[], %s::uuid[], %s::text[], %s::uuid[], %s::bool[], %s::timestamptz[],
-                         %s::timestamptz[], %s::bigint[])
-               AS t (place, customer_id, code, feature_id, counts, start_at, end_at, after)
-            CROSS JOIN LATERAL (
-                  SELECT count(*) AS events, count(e.leaf) AS leaves,
-                         coalesce(sum(CASE WHEN e.voids IS NOT NULL THEN 0
-                                           WHEN t.counts AND e.adjusts IS NULL THEN 1 ELSE e.value END), 0) AS quantity,
-                         sha256(coalesce(string_agg(e.leaf, ''::bytea ORDER BY e.occurred_at, e.id), ''::bytea)) AS digest
-                    FROM events e
-                   WHERE e.customer_id = t.customer_id AND e.occurred_at >= t.start_at AND e.occurred_at < t.end_at
-                     AND e.feature_code = t.code AND (e.adjusts IS NULL OR e.adjusts = t.feature_id)
-                     AND {condition} OFFSET 0) d""",
-        (
-            places,
-            [each.customer_id for each in chosen],
-            [each.meter.event_code for each in chosen],
-            [each.meter.feature_id for each in chosen],
-            [each.meter.aggregation is Aggregation.COUNT for each in chosen],
-            [each.span.start for each in chosen],
-            [each.span.end for each in chosen],
-            [each.after for each in chosen],
-        ),
-    )
-
-
 async def stream_positions(
     conn: Conn, wanted: Span, *, page: int = 5_000
 ) -> AsyncIterator[tuple[StoredEvent, int]]:
@@ -578,19 +550,3 @@ async def stream_span(
         if len(found) < page:
             return
         after = (found[-1].occurred_at, found[-1].id)
-
-
-async def of_code(
-    conn: Conn, *, organization_id: UUID, feature: str, page: int = 5_000
-) -> AsyncIterator[StoredEvent]:
-    """Every event of one code in an organization that counts, customer by customer; needs an open transaction."""
-    async with conn.cursor(name="events_of_code") as cursor:
-        cursor.itersize = page
-        await cursor.execute(
-            f"""SELECT {_EVENT} FROM events e
-                 WHERE e.organization_id = %s AND e.feature_code = %s AND e.voids IS NULL AND e.voided IS NULL
-                 ORDER BY e.customer_id, e.occurred_at, e.id""",
-            (organization_id, feature),
-        )
-        async for found in cursor:
-            yield _event(found)

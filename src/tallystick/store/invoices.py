@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from psycopg.rows import class_row
-from psycopg.types.json import Jsonb
 
 from tallystick.core.invoicing import Line
-from tallystick.store.db import Conn, new_ids, rows, the
+from tallystick.store import columns
+from tallystick.store.db import Conn, new_ids, rows, the, to_json
 
 _COLUMNS = """i.id, i.customer_id, i.subscription_id, i.number, i.status, i.invoice_type, i.currency, i.subtotal, i.discount,
     i.credit_applied, i.tax, i.total, i.period_index, i.period_start, i.period_end, i.issued_at, i.due_at,
@@ -83,7 +83,7 @@ class Draft:
     currency: str
     subtotal: int
     tax: int
-    period_index: int
+    period_index: int | None  # None: of no period, so any number of them
     period_start: datetime
     period_end: datetime
     issued_at: datetime
@@ -114,69 +114,83 @@ async def issue_set(
     )
     newest = int((await the(cursor))[0])
     numbers = list(range(newest - len(drafts) + 1, newest + 1))
-    async with conn.cursor() as many:
-        await many.executemany(
-            """INSERT INTO invoices (id, organization_id, customer_id, subscription_id, number, status, invoice_type,
-                      currency, subtotal, tax, total, period_index, period_start, period_end, issued_at, due_at,
-                      collect_at, plan_name, created_at, updated_at)
-               VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)""",
-            [
-                (
-                    draft.id,
-                    draft.organization_id,
-                    draft.customer_id,
-                    draft.subscription_id,
-                    number,
-                    draft.status,
-                    draft.invoice_type,
-                    draft.currency,
-                    draft.subtotal,
-                    draft.tax,
-                    draft.subtotal + draft.tax,
-                    draft.period_index,
-                    draft.period_start,
-                    draft.period_end,
-                    draft.issued_at,
-                    draft.due_at,
-                    draft.collect_at,
-                    draft.plan_name,
-                    draft.created_at,
-                    draft.created_at,
-                )
-                for (draft, _), number in zip(drafts, numbers, strict=True)
-            ],
-        )
-        await many.executemany(
-            """INSERT INTO invoice_lines (id, invoice_id, position, line_type, charge_type, feature_id, feature_name,
-                      description, quantity, unit_amount, amount, included, used, overage, evidence,
-                      subscription_id, usage_period, part)
-               VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)""",
-            [
-                (
-                    line.id or line_id,
-                    draft.id,
-                    position,
-                    line.line_type,
-                    line.charge_type,
-                    line.feature_id,
-                    line.feature_name,
-                    line.description,
-                    line.quantity,
-                    line.unit_amount,
-                    line.amount,
-                    line.included,
-                    line.used,
-                    line.overage,
-                    Jsonb(line.evidence) if line.evidence is not None else None,
-                    line.subscription_id,
-                    line.usage_period,
-                    line.part,
-                )
-                for draft, lines in drafts
-                for position, (line_id, line) in enumerate(zip(new_ids(len(lines)), lines, strict=True))
-            ],
-        )
+    await _insert(conn, [draft for draft, _ in drafts], numbers)
+    await _insert_lines(conn, drafts)
     return numbers
+
+
+async def _insert(conn: Conn, drafts: Sequence[Draft], numbers: Sequence[int]) -> None:
+    await conn.execute(
+        """INSERT INTO invoices (id, organization_id, customer_id, subscription_id, number, status, invoice_type,
+                  currency, subtotal, tax, total, period_index, period_start, period_end, issued_at, due_at,
+                  collect_at, plan_name, created_at, updated_at)
+           SELECT id, organization_id, customer_id, subscription_id, number, status, invoice_type, currency, subtotal,
+                  tax, subtotal + tax, period_index, period_start, period_end, issued_at, due_at, collect_at, plan_name,
+                  created_at, created_at
+             FROM unnest(%s::uuid[], %s::uuid[], %s::uuid[], %s::uuid[], %s::bigint[], %s::text[], %s::text[],
+                         %s::text[], %s::bigint[], %s::bigint[], %s::bigint[], %s::timestamptz[], %s::timestamptz[],
+                         %s::timestamptz[], %s::timestamptz[], %s::timestamptz[], %s::text[], %s::timestamptz[])
+               AS t (id, organization_id, customer_id, subscription_id, number, status, invoice_type, currency,
+                     subtotal, tax, period_index, period_start, period_end, issued_at, due_at, collect_at, plan_name,
+                     created_at)""",
+        (
+            columns.uuids(each.id for each in drafts),
+            columns.uuids(each.organization_id for each in drafts),
+            columns.uuids(each.customer_id for each in drafts),
+            columns.uuids(each.subscription_id for each in drafts),
+            columns.integers(numbers),
+            columns.texts(each.status for each in drafts),
+            columns.texts(each.invoice_type for each in drafts),
+            columns.texts(each.currency for each in drafts),
+            columns.integers(each.subtotal for each in drafts),
+            columns.integers(each.tax for each in drafts),
+            columns.integers(each.period_index for each in drafts),
+            columns.instants(each.period_start for each in drafts),
+            columns.instants(each.period_end for each in drafts),
+            columns.instants(each.issued_at for each in drafts),
+            columns.instants(each.due_at for each in drafts),
+            columns.instants(each.collect_at for each in drafts),
+            columns.texts(each.plan_name for each in drafts),
+            columns.instants(each.created_at for each in drafts),
+        ),
+    )
+
+
+async def _insert_lines(conn: Conn, drafts: Sequence[tuple[Draft, Sequence[Line]]]) -> None:
+    lines = [line for _, own in drafts for line in own]
+    await conn.execute(
+        """INSERT INTO invoice_lines (id, invoice_id, position, line_type, charge_type, feature_id, feature_name,
+                  description, quantity, unit_amount, amount, included, used, overage, evidence,
+                  subscription_id, usage_period, part)
+           SELECT id, invoice_id, position, line_type, charge_type, feature_id, feature_name, description,
+                  quantity::numeric, unit_amount::numeric, amount, included::numeric, used::numeric, overage::numeric,
+                  evidence::jsonb, subscription_id, usage_period, part
+             FROM unnest(%s::uuid[], %s::uuid[], %s::bigint[], %s::text[], %s::text[], %s::uuid[], %s::text[],
+                         %s::text[], %s::text[], %s::text[], %s::bigint[], %s::text[], %s::text[], %s::text[],
+                         %s::text[], %s::uuid[], %s::bigint[], %s::text[])
+               AS t (id, invoice_id, position, line_type, charge_type, feature_id, feature_name, description, quantity,
+                     unit_amount, amount, included, used, overage, evidence, subscription_id, usage_period, part)""",
+        (
+            columns.uuids(line.id or new for line, new in zip(lines, new_ids(len(lines)), strict=True)),
+            columns.uuids(draft.id for draft, own in drafts for _ in own),
+            columns.integers(position for _, own in drafts for position in range(len(own))),
+            columns.texts(line.line_type for line in lines),
+            columns.texts(line.charge_type for line in lines),
+            columns.uuids(line.feature_id for line in lines),
+            columns.texts(line.feature_name for line in lines),
+            columns.texts(line.description for line in lines),
+            columns.numbers(line.quantity for line in lines),
+            columns.numbers(line.unit_amount for line in lines),
+            columns.integers(line.amount for line in lines),
+            columns.numbers(line.included for line in lines),
+            columns.numbers(line.used for line in lines),
+            columns.numbers(line.overage for line in lines),
+            columns.documents(None if line.evidence is None else to_json(line.evidence) for line in lines),
+            columns.uuids(line.subscription_id for line in lines),
+            columns.integers(line.usage_period for line in lines),
+            columns.texts(line.part for line in lines),
+        ),
+    )
 
 
 async def get(conn: Conn, *, organization_id: UUID, invoice_id: UUID) -> Invoice | None:
@@ -186,6 +200,15 @@ async def get(conn: Conn, *, organization_id: UUID, invoice_id: UUID) -> Invoice
             (invoice_id, organization_id),
         )
         return await cursor.fetchone()
+
+
+async def of_ids(conn: Conn, *, invoice_ids: Sequence[UUID]) -> list[Invoice]:
+    """Those there are of them, whosesoever, in order of id."""
+    async with conn.cursor(row_factory=class_row(Invoice)) as cursor:
+        await cursor.execute(
+            f"SELECT {_COLUMNS} FROM {_FROM} WHERE i.id = ANY(%s) ORDER BY i.id", (list(invoice_ids),)
+        )
+        return await cursor.fetchall()
 
 
 class ToVerify(NamedTuple):
@@ -229,15 +252,23 @@ async def to_verify(
 
 async def lines(conn: Conn, *, invoice_id: UUID) -> list[InvoiceLine]:
     """Of an invoice that was found in its organization."""
+    return (await lines_of(conn, invoice_ids=[invoice_id]))[invoice_id]
+
+
+async def lines_of(conn: Conn, *, invoice_ids: Sequence[UUID]) -> dict[UUID, list[InvoiceLine]]:
+    """By invoice, each of which was found in its organization."""
+    found: dict[UUID, list[InvoiceLine]] = {each: [] for each in invoice_ids}
     async with conn.cursor(row_factory=class_row(InvoiceLine)) as cursor:
         await cursor.execute(
             """SELECT id, invoice_id, position, line_type, charge_type, feature_id, feature_name, description,
                       quantity, unit_amount, amount, included, used, overage, evidence,
                       subscription_id, usage_period, part
-                 FROM invoice_lines WHERE invoice_id = %s ORDER BY position""",
-            (invoice_id,),
+                 FROM invoice_lines WHERE invoice_id = ANY(%s) ORDER BY invoice_id, position""",
+            (list(invoice_ids),),
         )
-        return await cursor.fetchall()
+        async for each in cursor:
+            found[each.invoice_id].append(each)
+    return found
 
 
 async def lines_of_period(conn: Conn, *, subscription_id: UUID, index: int) -> list[InvoiceLine]:

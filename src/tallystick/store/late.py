@@ -1,6 +1,6 @@
 """Closed periods, and the events that happened before the period that was open when they arrived."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -10,6 +10,7 @@ from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
 from tallystick.core.times import Period
+from tallystick.store import columns
 from tallystick.store.db import Conn, rows
 
 _CLOSED = """subscription_id, period_index, organization_id, customer_id, plan_id, timezone, period_start, period_end,
@@ -66,25 +67,23 @@ async def mark(
 
 
 async def close_set(conn: Conn, closed: Sequence[ClosedPeriod]) -> None:
-    async with conn.cursor() as many:
-        await many.executemany(
-            f"INSERT INTO closed_periods ({_CLOSED}) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
-            [
-                (
-                    each.subscription_id,
-                    each.period_index,
-                    each.organization_id,
-                    each.customer_id,
-                    each.plan_id,
-                    each.timezone,
-                    each.period_start,
-                    each.period_end,
-                    each.position,
-                    each.closed_at,
-                )
-                for each in closed
-            ],
-        )
+    await conn.execute(
+        f"""INSERT INTO closed_periods ({_CLOSED})
+            SELECT * FROM unnest(%s::uuid[], %s::bigint[], %s::uuid[], %s::uuid[], %s::uuid[], %s::text[],
+                                 %s::timestamptz[], %s::timestamptz[], %s::bigint[], %s::timestamptz[])""",
+        (
+            columns.uuids(each.subscription_id for each in closed),
+            columns.integers(each.period_index for each in closed),
+            columns.uuids(each.organization_id for each in closed),
+            columns.uuids(each.customer_id for each in closed),
+            columns.uuids(each.plan_id for each in closed),
+            columns.texts(each.timezone for each in closed),
+            columns.instants(each.period_start for each in closed),
+            columns.instants(each.period_end for each in closed),
+            columns.integers(each.position for each in closed),
+            columns.instants(each.closed_at for each in closed),
+        ),
+    )
 
 
 async def among(conn: Conn, *, customer_ids: list[UUID]) -> set[UUID]:
@@ -125,13 +124,16 @@ async def closed_between(
     return found
 
 
-async def closed(conn: Conn, *, subscription_id: UUID, index: int) -> ClosedPeriod | None:
+async def closed_of(conn: Conn, *, periods: Collection[tuple[UUID, int]]) -> list[ClosedPeriod]:
+    """Those there are of some periods, each given by its subscription and index."""
     async with conn.cursor(row_factory=class_row(ClosedPeriod)) as cursor:
         await cursor.execute(
-            f"SELECT {_CLOSED} FROM closed_periods WHERE subscription_id = %s AND period_index = %s",
-            (subscription_id, index),
+            f"""SELECT {_CLOSED} FROM closed_periods
+                  JOIN unnest(%s::uuid[], %s::int[]) AS wanted (subscription, index)
+                    ON subscription_id = subscription AND period_index = index""",
+            tuple(map(list, zip(*periods, strict=True))) or ([], []),
         )
-        return await cursor.fetchone()
+        return await cursor.fetchall()
 
 
 _NEWS = """EXISTS (SELECT FROM usage_hours u JOIN ingest_batches b ON b.batch = u.batch
@@ -204,7 +206,8 @@ async def decide(
 ) -> None:
     """Record what was decided; `until`: when to look again, None when all is said."""
     await conn.execute(
-        "UPDATE late_events SET decisions = %s, due_at = %s WHERE customer_id = %s AND event_id = %s",
+        """UPDATE late_events SET decisions = %s, due_at = %s, failure = NULL
+            WHERE customer_id = %s AND event_id = %s""",
         (Jsonb(decisions), until, customer_id, event_id),
     )
 
@@ -232,7 +235,10 @@ async def due(
     organization_id: UUID | None = None,
     skipping: Sequence[UUID] = (),
 ) -> list[tuple[UUID, UUID, datetime]]:
-    """(organization, customer, its time) of those whose late events are to be looked at, by their own clock."""
+    """(organization, customer, its time) of those whose late events are to be looked at, by their own clock.
+
+    Of one organization all of them, as when its clock moves; else not those that failed (`note_failure`).
+    """
     found = await rows(
         conn,
         """SELECT l.organization_id, l.customer_id, max(coalesce(o.simulated_time, %(now)s))
@@ -240,10 +246,26 @@ async def due(
             WHERE l.due_at <= coalesce(o.simulated_time, %(now)s)
               AND (%(organization)s::uuid IS NULL OR l.organization_id = %(organization)s)
               AND l.customer_id <> ALL(%(skipping)s)
-            GROUP BY 1, 2 ORDER BY min(l.due_at) LIMIT %(limit)s""",
+            GROUP BY 1, 2 HAVING %(organization)s::uuid IS NOT NULL OR count(l.failure) = 0
+            ORDER BY min(l.due_at) LIMIT %(limit)s""",
         {"now": now, "limit": limit, "organization": organization_id, "skipping": list(skipping)},
     )
     return [(each[0], each[1], each[2]) for each in found]
+
+
+async def note_failure(conn: Conn, *, customer_id: UUID, failure: str) -> None:
+    """Why what waits of a customer could not be settled; until that is forgotten, sweeps pass it over."""
+    await conn.execute(
+        "UPDATE late_events SET failure = %s WHERE customer_id = %s AND due_at IS NOT NULL",
+        (failure, customer_id),
+    )
+
+
+async def forget_failures(conn: Conn) -> None:
+    """Let what could not be settled be tried once more."""
+    await conn.execute(
+        "UPDATE late_events SET failure = NULL WHERE due_at IS NOT NULL AND failure IS NOT NULL"
+    )
 
 
 async def page(

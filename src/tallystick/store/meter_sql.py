@@ -29,9 +29,13 @@ class Contributions:
         return f"substring(sha256(convert_to({self.value}, 'UTF8')) for 16)"
 
 
-def contributions(meter: Meter, name: str = "") -> Contributions:
-    """`name` tells the parameters of several meters in one statement apart."""
-    said = _Said(name)
+def contributions(meter: Meter, name: str = "", *, of: str | None = None) -> Contributions:
+    """`name` tells the parameters of several meters in one statement apart.
+
+    `of`: what the meter says comes from columns of this name instead, so that one statement serves meters that
+    differ in nothing else.
+    """
+    said = _Said(name, of)
     adjusting = "e.adjusts IS NULL"
     conditions = [adjusting, *(_lets_through(each, said) for each in meter.filters)]
     quantity, value = "e.value", None
@@ -75,14 +79,15 @@ def latest_at(meter: Meter) -> str:
 class _Said:
     """Values on their way into a statement, each under a name of its own."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, source: str | None) -> None:
         self._name = name
+        self._source = source
         self.params: dict[str, Any] = {}
 
     def of(self, value: Any) -> str:
         name = f"said_{self._name}_{len(self.params)}"
         self.params[name] = value
-        return f"%({name})s"
+        return f"%({name})s" if self._source is None else f"{self._source}.{name}"
 
     def text(self, value: str) -> str:
         return f"{self.of(value)}::text"

@@ -1,5 +1,6 @@
 """Saved cards and transactions: one row per attempt through a provider."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
@@ -50,13 +51,23 @@ _TRANSACTION = """t.id, t.customer_id, t.invoice_id, t.provider, t.provider_refe
     c.email AS customer_email, c.full_name AS customer_name"""
 
 
+_METHOD = "id, customer_id, provider, token, brand, last4, exp_month, exp_year, is_default, created_at"
+
+
 async def default_method(conn: Conn, *, customer_id: UUID) -> PaymentMethod | None:
     async with conn.cursor(row_factory=class_row(PaymentMethod)) as cursor:
         await cursor.execute(
-            """SELECT id, customer_id, provider, token, brand, last4, exp_month, exp_year, is_default, created_at
-                 FROM payment_methods WHERE customer_id = %s ORDER BY is_default DESC, id DESC LIMIT 1""",
+            f"""SELECT {_METHOD} FROM payment_methods
+                 WHERE customer_id = %s ORDER BY is_default DESC, id DESC LIMIT 1""",
             (customer_id,),
         )
+        return await cursor.fetchone()
+
+
+async def method(conn: Conn, *, method_id: UUID) -> PaymentMethod | None:
+    """One that something of ours refers to."""
+    async with conn.cursor(row_factory=class_row(PaymentMethod)) as cursor:
+        await cursor.execute(f"SELECT {_METHOD} FROM payment_methods WHERE id = %s", (method_id,))
         return await cursor.fetchone()
 
 
@@ -125,14 +136,17 @@ async def get(conn: Conn, *, organization_id: UUID, transaction_id: UUID) -> Tra
         return await cursor.fetchone()
 
 
-async def paid(conn: Conn, *, invoice_id: UUID) -> list[int]:
-    """What was taken for an invoice, a charge at a time."""
-    found = await rows(
+async def paid(conn: Conn, *, invoice_ids: Sequence[UUID]) -> dict[UUID, list[int]]:
+    """What was taken for each invoice, a charge at a time."""
+    found: dict[UUID, list[int]] = {each: [] for each in invoice_ids}
+    for invoice_id, amount in await rows(
         conn,
-        "SELECT gross_amount FROM transactions WHERE invoice_id = %s AND status = 'succeeded' ORDER BY id",
-        (invoice_id,),
-    )
-    return [each[0] for each in found]
+        """SELECT invoice_id, gross_amount FROM transactions
+            WHERE invoice_id = ANY(%s) AND status = 'succeeded' ORDER BY id""",
+        (list(invoice_ids),),
+    ):
+        found[invoice_id].append(amount)
+    return found
 
 
 async def page(

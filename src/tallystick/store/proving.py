@@ -4,7 +4,8 @@
 values, and everything here has a readable twin in Python that must say the same of the same events.
 """
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -15,10 +16,11 @@ from uuid import UUID
 from tallystick.core.meters import Aggregation, Meter
 from tallystick.core.proof import GENESIS, LEAF_BYTES, key_hash
 from tallystick.core.times import Period
-from tallystick.store.db import Conn, row, rows, the
+from tallystick.store.db import Conn, row, rows
 from tallystick.store.meter_sql import contributions
 
 _ATTEMPTS: Final = 3
+_SPANS: Final = "s"
 RUNS_MAX: Final = 16
 """So many stretches of batch numbers are asked for at once: each is a look at the index over (id, batch)."""
 
@@ -73,9 +75,30 @@ class Summed(NamedTuple):
     leaves: bytes
 
 
-async def sum_span(conn: Conn, wanted: Span, *, amounts: bool) -> Summed:
-    """`core.meters.fold` over a span; with `amounts`, also what each event contributed, in order."""
-    counts = contributions(wanted.meter)
+async def sum_spans(conn: Conn, wanted: Sequence[Span], *, amounts: bool) -> list[Summed]:
+    """`core.meters.fold` over each span; with `amounts`, also what each event contributed, in order.
+
+    Of meters that say alike, many spans are read by one statement: for short ones, asking takes longest.
+    """
+    found: dict[Span, Summed] = {}
+    for alike in _alike(wanted):
+        found |= zip(alike, await _sum_alike(conn, alike, amounts), strict=True)
+    return [found[each] for each in wanted]
+
+
+def _alike(wanted: Sequence[Span]) -> Iterable[list[Span]]:
+    """Parted by what their meters' statements look like, whatever the values in them."""
+    parts: defaultdict[tuple[Any, ...], list[Span]] = defaultdict(list)
+    for each in dict.fromkeys(wanted):
+        counts = contributions(each.meter, of=_SPANS)
+        parts[counts.alike, counts.quantity, counts.value, each.meter.aggregation].append(each)
+    return parts.values()
+
+
+async def _sum_alike(conn: Conn, wanted: Sequence[Span], amounts: bool) -> list[Summed]:
+    meter = wanted[0].meter
+    counts = contributions(meter, of=_SPANS)
+    said = [contributions(each.meter, of=_SPANS).params for each in wanted]
     value = "NULL::bytea" if counts.value is None else counts.value_hash
     each = (
         "array_agg(quantity ORDER BY at, quantity) FILTER (WHERE counts AND leaf IS NOT NULL)"
@@ -88,33 +111,45 @@ async def sum_span(conn: Conn, wanted: Span, *, amounts: bool) -> Summed:
         else "array_agg(DISTINCT value) FILTER (WHERE counts AND leaf IS NOT NULL)"
     )
     cursor = await conn.execute(
-        f"""SELECT count(*) FILTER (WHERE counts AND leaf IS NOT NULL), coalesce({_merged(wanted.meter)}, 0),
-                   max(at) FILTER (WHERE counts AND leaf IS NOT NULL), {values}, {each},
-                   string_agg(leaf, ''::bytea ORDER BY at, id) FILTER (WHERE listed)
-              FROM (SELECT e.occurred_at AS at, e.id, {counts.quantity} AS quantity, {value} AS value,
-                           e.voids IS NULL AS counts, b.position > %(after)s AS listed, {LEAF} AS leaf
-                      FROM events e JOIN ingest_batches b ON b.batch = e.batch
-                     WHERE e.customer_id = %(customer)s AND e.occurred_at >= %(start)s AND e.occurred_at < %(end)s
-                       AND e.organization_id = %(organization)s AND b.organization_id = %(organization)s
-                       AND b.position <= %(position)s AND {counts.alike}
-                       AND CASE WHEN e.voids IS NOT NULL THEN %(after)s > 0
-                                ELSE e.voided IS NULL OR EXISTS (
-                                     SELECT FROM ingest_batches v
-                                      WHERE v.batch = e.voided AND v.position > %(position)s) END
-                     ORDER BY e.occurred_at, e.id) AS found""",
+        f"""SELECT f.*
+              FROM unnest(%(organizations)s::uuid[], %(customers)s::uuid[], %(starts)s::timestamptz[],
+                          %(ends)s::timestamptz[], %(positions)s::bigint[], %(afters)s::bigint[]
+                          {"".join(f", %({name})s::text[]" for name in counts.params)}) WITH ORDINALITY
+                   AS {_SPANS} (organization_id, customer_id, low, high, position, after
+                                {"".join(f", {name}" for name in counts.params)}, number)
+             CROSS JOIN LATERAL (
+                   SELECT count(*) FILTER (WHERE counts AND leaf IS NOT NULL), coalesce({_merged(meter)}, 0),
+                          max(at) FILTER (WHERE counts AND leaf IS NOT NULL), {values}, {each},
+                          string_agg(leaf, ''::bytea ORDER BY at, id) FILTER (WHERE listed)
+                     FROM (SELECT e.occurred_at AS at, e.id, {counts.quantity} AS quantity, {value} AS value,
+                                  e.voids IS NULL AS counts, e.position > s.after AS listed, {LEAF} AS leaf
+                             FROM (SELECT e.*, (SELECT b.position FROM ingest_batches b
+                                                 WHERE b.batch = e.batch AND b.organization_id = s.organization_id)
+                                     FROM events e
+                                    WHERE e.customer_id = s.customer_id AND e.occurred_at >= s.low
+                                      AND e.occurred_at < s.high AND e.organization_id = s.organization_id
+                                      AND {counts.alike} OFFSET 0) AS e
+                            WHERE e.position <= s.position
+                              AND CASE WHEN e.voids IS NOT NULL THEN s.after > 0
+                                       ELSE e.voided IS NULL OR (SELECT v.position > s.position FROM ingest_batches v
+                                                                  WHERE v.batch = e.voided) END
+                            ORDER BY e.occurred_at, e.id) AS found) AS f
+             ORDER BY s.number""",
         {
-            "organization": wanted.organization_id,
-            "customer": wanted.customer_id,
-            "start": wanted.span.start,
-            "end": wanted.span.end,
-            "position": wanted.position,
-            "after": wanted.after,
-            **counts.params,
+            "organizations": [each.organization_id for each in wanted],
+            "customers": [each.customer_id for each in wanted],
+            "starts": [each.span.start for each in wanted],
+            "ends": [each.span.end for each in wanted],
+            "positions": [each.position for each in wanted],
+            "afters": [each.after for each in wanted],
+            **{name: [str(each[name]) for each in said] for name in counts.params},
         },
         binary=True,
     )
-    events, quantity, at, distinct, contributed, leaves = await the(cursor)
-    return Summed(events, quantity, at, distinct or [], contributed or [], bytes(leaves or b""))
+    return [
+        Summed(events, quantity, at, distinct or [], contributed or [], bytes(leaves or b""))
+        for events, quantity, at, distinct, contributed, leaves in await cursor.fetchall()
+    ]
 
 
 def _merged(meter: Meter) -> str:
@@ -159,7 +194,9 @@ async def cuts(conn: Conn, *, organization_id: UUID, events: int, until: int) ->
 async def check_records(conn: Conn, *, organization_id: UUID, after: int, until: int) -> list[Record]:
     """Every record after a position and up to another, each judged where it lies.
 
-    A record's own columns count as its leaves do: how many events it says, and which is the first.
+    A record's own columns count as its leaves do: how many events it says, and which is the first. The events are
+    digested once, whatever the planner thinks of a table it has no statistics of: just after a big import it takes
+    the records for one row, and would digest everything again for each.
     """
     numbers = [
         each[0]
@@ -171,12 +208,12 @@ async def check_records(conn: Conn, *, organization_id: UUID, after: int, until:
         )
     ]
     cursor = await conn.execute(
-        f"""WITH stored AS (
+        f"""WITH stored AS MATERIALIZED (
                 SELECT batch, count(*) AS events, (array_agg(id ORDER BY id))[1] AS first_id,
                        string_agg(coalesce(leaf, ''::bytea), ''::bytea ORDER BY id) AS leaves,
                        bool_and((carried IS NULL OR carried = leaf) AND marks) AS marks
                   FROM (SELECT e.batch, e.id, {LEAF} AS leaf, e.leaf AS carried, {_MARKS} AS marks
-                          FROM {_OF_RUNS}) AS found
+                          FROM {_OF_RUNS} OFFSET 0) AS found
                  GROUP BY batch
             ), records AS (
                 SELECT position, batch, first_event_id, events, leaves, digest,

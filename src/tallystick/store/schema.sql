@@ -1,3 +1,55 @@
+CREATE TABLE ai_costs (
+    customer_id uuid NOT NULL,
+    event_id uuid NOT NULL,
+    feature_id uuid NOT NULL,
+    organization_id uuid NOT NULL,
+    subscription_id uuid NOT NULL,
+    occurred_at timestamp with time zone NOT NULL,
+    model text NOT NULL,
+    priced_as text NOT NULL,
+    input_tokens bigint NOT NULL,
+    output_tokens bigint NOT NULL,
+    cache_read_tokens bigint NOT NULL,
+    cache_write_tokens bigint NOT NULL,
+    rates numeric[] NOT NULL,
+    margin_bps integer NOT NULL,
+    input_cost bigint NOT NULL,
+    output_cost bigint NOT NULL,
+    cache_read_cost bigint NOT NULL,
+    cache_write_cost bigint NOT NULL,
+    subtotal bigint NOT NULL,
+    margin bigint NOT NULL,
+    total bigint NOT NULL,
+    exact numeric[] NOT NULL,
+    price_source text NOT NULL,
+    price_valid_from timestamp with time zone,
+    CONSTRAINT ai_costs_check CHECK (((subtotal = (((input_cost + output_cost) + cache_read_cost) + cache_write_cost)) AND (total = (subtotal + margin))))
+);
+CREATE TABLE ai_model_aliases (
+    id uuid NOT NULL,
+    organization_id uuid NOT NULL,
+    name text NOT NULL,
+    model text NOT NULL,
+    created_at timestamp with time zone NOT NULL
+);
+CREATE TABLE ai_model_prices (
+    id uuid NOT NULL,
+    organization_id uuid NOT NULL,
+    model text NOT NULL,
+    input numeric(24,12) NOT NULL,
+    output numeric(24,12) NOT NULL,
+    cache_read numeric(24,12),
+    cache_write numeric(24,12),
+    valid_from timestamp with time zone NOT NULL,
+    valid_until timestamp with time zone,
+    created_at timestamp with time zone NOT NULL,
+    dropped_at timestamp with time zone,
+    CONSTRAINT ai_model_prices_cache_read_check CHECK ((cache_read >= (0)::numeric)),
+    CONSTRAINT ai_model_prices_cache_write_check CHECK ((cache_write >= (0)::numeric)),
+    CONSTRAINT ai_model_prices_check CHECK ((valid_until > valid_from)),
+    CONSTRAINT ai_model_prices_input_check CHECK ((input >= (0)::numeric)),
+    CONSTRAINT ai_model_prices_output_check CHECK ((output >= (0)::numeric))
+);
 CREATE TABLE api_keys (
     id uuid NOT NULL,
     organization_id uuid NOT NULL,
@@ -250,7 +302,8 @@ CREATE TABLE late_events (
     occurred_at timestamp with time zone NOT NULL,
     received_at timestamp with time zone NOT NULL,
     due_at timestamp with time zone,
-    decisions jsonb DEFAULT '[]'::jsonb NOT NULL
+    decisions jsonb DEFAULT '[]'::jsonb NOT NULL,
+    failure text
 );
 CREATE TABLE ledger_entries (
     customer_id uuid NOT NULL,
@@ -417,13 +470,46 @@ CREATE TABLE purchases (
     quantity numeric NOT NULL,
     amount_minor bigint NOT NULL,
     currency character(3) NOT NULL,
+    payment_method_id uuid,
+    retry_at timestamp with time zone,
     invoice_id uuid,
+    failure_code text,
+    failure_message text,
     created_at timestamp with time zone NOT NULL,
     updated_at timestamp with time zone NOT NULL,
     CONSTRAINT purchases_amount_minor_check CHECK ((amount_minor >= 0)),
+    CONSTRAINT purchases_check CHECK (((status = 'pending'::text) = (retry_at IS NOT NULL))),
+    CONSTRAINT purchases_check1 CHECK (((status = 'paid'::text) = (invoice_id IS NOT NULL))),
+    CONSTRAINT purchases_check2 CHECK (((amount_minor = 0) OR (payment_method_id IS NOT NULL))),
     CONSTRAINT purchases_kind_check CHECK ((kind = ANY (ARRAY['credits'::text, 'balance'::text]))),
     CONSTRAINT purchases_quantity_check CHECK ((quantity > (0)::numeric)),
     CONSTRAINT purchases_status_check CHECK ((status = ANY (ARRAY['pending'::text, 'paid'::text, 'declined'::text])))
+);
+CREATE TABLE reconciliations (
+    rule text NOT NULL,
+    offenders bigint NOT NULL,
+    first jsonb NOT NULL,
+    checked_at timestamp with time zone NOT NULL,
+    CONSTRAINT reconciliations_offenders_check CHECK ((offenders >= 0))
+);
+CREATE TABLE reservations (
+    customer_id uuid NOT NULL,
+    id uuid NOT NULL,
+    organization_id uuid NOT NULL,
+    subscription_id uuid NOT NULL,
+    event_code text NOT NULL,
+    quantity numeric,
+    model text,
+    input_tokens bigint,
+    max_output_tokens bigint,
+    amount numeric NOT NULL,
+    status text NOT NULL,
+    expires_at timestamp with time zone NOT NULL,
+    event_id uuid,
+    created_at timestamp with time zone NOT NULL,
+    updated_at timestamp with time zone NOT NULL,
+    CONSTRAINT reservations_amount_check CHECK ((amount >= (0)::numeric)),
+    CONSTRAINT reservations_status_check CHECK ((status = ANY (ARRAY['held'::text, 'settled'::text, 'released'::text, 'expired'::text])))
 );
 CREATE TABLE simulations (
     id uuid NOT NULL,
@@ -513,15 +599,23 @@ CREATE TABLE wallets (
     plan numeric NOT NULL,
     purchased numeric NOT NULL,
     held numeric NOT NULL,
+    held_purchased numeric NOT NULL,
     refill numeric NOT NULL,
     told_low boolean NOT NULL,
-    CONSTRAINT wallets_check CHECK (((model = 'balance'::text) OR (plan >= (0)::numeric))),
-    CONSTRAINT wallets_held_check CHECK ((held >= (0)::numeric)),
+    CONSTRAINT wallets_check CHECK ((held >= held_purchased)),
+    CONSTRAINT wallets_check1 CHECK (((model = 'balance'::text) OR (plan >= (0)::numeric))),
+    CONSTRAINT wallets_held_purchased_check CHECK ((held_purchased >= (0)::numeric)),
     CONSTRAINT wallets_model_check CHECK ((model = ANY (ARRAY['credits'::text, 'balance'::text]))),
     CONSTRAINT wallets_purchased_check CHECK ((purchased >= (0)::numeric))
 )
 WITH (fillfactor='50');
 ALTER TABLE ONLY events ATTACH PARTITION events_any DEFAULT;
+ALTER TABLE ONLY ai_costs
+    ADD CONSTRAINT ai_costs_pkey PRIMARY KEY (customer_id, event_id, feature_id);
+ALTER TABLE ONLY ai_model_aliases
+    ADD CONSTRAINT ai_model_aliases_pkey PRIMARY KEY (id);
+ALTER TABLE ONLY ai_model_prices
+    ADD CONSTRAINT ai_model_prices_pkey PRIMARY KEY (id);
 ALTER TABLE ONLY api_keys
     ADD CONSTRAINT api_keys_pkey PRIMARY KEY (id);
 ALTER TABLE ONLY api_keys
@@ -598,6 +692,10 @@ ALTER TABLE ONLY plans
     ADD CONSTRAINT plans_pkey PRIMARY KEY (id);
 ALTER TABLE ONLY purchases
     ADD CONSTRAINT purchases_pkey PRIMARY KEY (id);
+ALTER TABLE ONLY reconciliations
+    ADD CONSTRAINT reconciliations_pkey PRIMARY KEY (rule);
+ALTER TABLE ONLY reservations
+    ADD CONSTRAINT reservations_pkey PRIMARY KEY (customer_id, id);
 ALTER TABLE ONLY simulations
     ADD CONSTRAINT simulations_pkey PRIMARY KEY (id);
 ALTER TABLE ONLY subscriptions
@@ -614,6 +712,9 @@ ALTER TABLE ONLY usage_sets
     ADD CONSTRAINT usage_sets_pkey PRIMARY KEY (customer_id, meter_id, hour, block);
 ALTER TABLE ONLY wallets
     ADD CONSTRAINT wallets_pkey PRIMARY KEY (customer_id, subscription_id);
+CREATE INDEX ai_costs_of_organization ON ai_costs USING btree (organization_id, occurred_at);
+CREATE UNIQUE INDEX ai_model_aliases_by_name ON ai_model_aliases USING btree (organization_id, lower(name));
+CREATE INDEX ai_model_prices_of_organization ON ai_model_prices USING btree (organization_id, id);
 CREATE INDEX api_keys_of_organization ON api_keys USING btree (organization_id, id);
 CREATE INDEX clock_runs_of_organization ON clock_runs USING btree (organization_id, id);
 CREATE UNIQUE INDEX clock_runs_one_at_a_time ON clock_runs USING btree (organization_id) WHERE (status = ANY (ARRAY['pending'::text, 'running'::text]));
@@ -642,7 +743,9 @@ CREATE UNIQUE INDEX plan_prices_default ON plan_prices USING btree (plan_id) WHE
 CREATE UNIQUE INDEX plan_prices_interval ON plan_prices USING btree (plan_id, billing_interval) WHERE (archived_at IS NULL);
 CREATE UNIQUE INDEX plans_code ON plans USING btree (organization_id, code) WHERE (deleted_at IS NULL);
 CREATE UNIQUE INDEX purchases_once ON purchases USING btree (organization_id, request_key) WHERE (request_key IS NOT NULL);
-CREATE INDEX purchases_pending ON purchases USING btree (created_at) WHERE (status = 'pending'::text);
+CREATE INDEX purchases_pending ON purchases USING btree (retry_at) WHERE (status = 'pending'::text);
+CREATE INDEX reservations_held ON reservations USING btree (expires_at) WHERE (status = 'held'::text);
+CREATE INDEX reservations_of_organization ON reservations USING btree (organization_id, id);
 CREATE INDEX simulations_of_organization ON simulations USING btree (organization_id, id);
 CREATE INDEX subscriptions_due ON subscriptions USING btree (closes_at) WHERE (closes_at IS NOT NULL);
 CREATE INDEX subscriptions_of_customer ON subscriptions USING btree (customer_id, id);
@@ -651,6 +754,10 @@ CREATE UNIQUE INDEX subscriptions_one_live ON subscriptions USING btree (custome
 CREATE INDEX transactions_of_organization ON transactions USING btree (organization_id, id);
 ALTER INDEX events_arrival ATTACH PARTITION events_any_id_batch_idx;
 ALTER INDEX events_pkey ATTACH PARTITION events_any_pkey;
+ALTER TABLE ONLY ai_model_aliases
+    ADD CONSTRAINT ai_model_aliases_organization_id_fkey FOREIGN KEY (organization_id) REFERENCES organizations(id);
+ALTER TABLE ONLY ai_model_prices
+    ADD CONSTRAINT ai_model_prices_organization_id_fkey FOREIGN KEY (organization_id) REFERENCES organizations(id);
 ALTER TABLE ONLY api_keys
     ADD CONSTRAINT api_keys_organization_id_fkey FOREIGN KEY (organization_id) REFERENCES organizations(id);
 ALTER TABLE ONLY changes
@@ -719,6 +826,8 @@ ALTER TABLE ONLY purchases
     ADD CONSTRAINT purchases_invoice_id_fkey FOREIGN KEY (invoice_id) REFERENCES invoices(id);
 ALTER TABLE ONLY purchases
     ADD CONSTRAINT purchases_organization_id_fkey FOREIGN KEY (organization_id) REFERENCES organizations(id);
+ALTER TABLE ONLY purchases
+    ADD CONSTRAINT purchases_payment_method_id_fkey FOREIGN KEY (payment_method_id) REFERENCES payment_methods(id);
 ALTER TABLE ONLY purchases
     ADD CONSTRAINT purchases_subscription_id_fkey FOREIGN KEY (subscription_id) REFERENCES subscriptions(id);
 ALTER TABLE ONLY simulations

@@ -51,6 +51,10 @@ class Subscription:
     def state(self) -> Status:
         return Status(self.status)
 
+    def is_over(self, now: datetime) -> bool:
+        """A scheduled end counts from its instant, closed or not."""
+        return self.state is Status.CANCELED or (self.cancel_at is not None and self.cancel_at <= now)
+
     @property
     def anchor(self) -> Anchor | None:
         if self.anchor_at is None or self.anchor_day is None:
@@ -263,17 +267,19 @@ async def due(conn: Conn, *, now: datetime, limit: int) -> list[tuple[UUID, UUID
 
 
 async def next_due(
-    conn: Conn, *, organization_id: UUID, until: datetime, skipping: list[UUID]
-) -> tuple[UUID, datetime] | None:
-    """The next subscription of one organization to be closed up to `until`, in time order."""
+    conn: Conn, *, organization_id: UUID, until: datetime, skipping: list[UUID], limit: int
+) -> tuple[datetime, list[UUID]] | None:
+    """When the next periods of one organization are to be closed up to `until`, and whose, in order of id."""
     cursor = await conn.execute(
-        """SELECT id, closes_at FROM subscriptions
-            WHERE organization_id = %s AND closes_at <= %s AND id <> ALL(%s)
-            ORDER BY closes_at, id LIMIT 1""",
-        (organization_id, until, skipping),
+        """SELECT closes_at, id FROM subscriptions
+            WHERE organization_id = %(organization)s AND id <> ALL(%(skipping)s) AND closes_at = (
+                  SELECT min(closes_at) FROM subscriptions
+                   WHERE organization_id = %(organization)s AND closes_at <= %(until)s AND id <> ALL(%(skipping)s))
+            ORDER BY id LIMIT %(limit)s""",
+        {"organization": organization_id, "until": until, "skipping": skipping, "limit": limit},
     )
-    found = await cursor.fetchone()
-    return None if found is None else (found[0], found[1])
+    found = await cursor.fetchall()
+    return (found[0][0], [each[1] for each in found]) if found else None
 
 
 async def forget_failures(conn: Conn) -> None:

@@ -149,50 +149,51 @@ async def folds(conn: Conn, asked: Sequence[Asked]) -> list[Total]:
     whole = [(place, each.hours) for place, each in enumerate(asked) if each.hours is not None]
     ragged = [(place, edge) for place, each in enumerate(asked) for edge in each.edges]
     found = [NOTHING] * len(asked)
-    for place, events, quantity in await rows(
-        conn,
-        """SELECT t.place, u.events, u.quantity
-             FROM unnest(%s::int[], %s::uuid[], %s::uuid[], %s::timestamptz[], %s::timestamptz[])
-               AS t (place, customer_id, meter_id, start_at, end_at)
-            CROSS JOIN LATERAL (
-                  SELECT sum(events)::bigint AS events, sum(quantity) AS quantity FROM usage_hours h
-                   WHERE h.customer_id = t.customer_id AND h.meter_id = t.meter_id
-                     AND h.hour >= t.start_at AND h.hour < t.end_at OFFSET 0) u
-            WHERE u.events > 0""",
-        (
-            [place for place, _ in whole],
-            [asked[place].customer_id for place, _ in whole],
-            [asked[place].meter.id for place, _ in whole],
-            [span.start for _, span in whole],
-            [span.end for _, span in whole],
-        ),
-    ):
-        found[place] = Total(events, quantity)
-    for place, events, quantity in await rows(
-        conn,
-        """SELECT t.place, e.events, e.quantity
-             FROM unnest(%s::int[], %s::uuid[], %s::text[], %s::uuid[], %s::bool[], %s::timestamptz[], %s::timestamptz[])
-               AS t (place, customer_id, code, feature_id, counts, start_at, end_at)
-            CROSS JOIN LATERAL (
-                  SELECT count(*) AS events,
-                         sum(CASE WHEN t.counts AND e.adjusts IS NULL THEN 1 ELSE e.value END) AS quantity
-                    FROM events e
-                   WHERE e.customer_id = t.customer_id AND e.feature_code = t.code
-                     AND e.occurred_at >= t.start_at AND e.occurred_at < t.end_at
-                     AND e.voids IS NULL AND e.voided IS NULL
-                     AND (e.adjusts IS NULL OR e.adjusts = t.feature_id) OFFSET 0) e
-            WHERE e.events > 0""",
-        (
-            [place for place, _ in ragged],
-            [asked[place].customer_id for place, _ in ragged],
-            [asked[place].meter.event_code for place, _ in ragged],
-            [asked[place].meter.feature_id for place, _ in ragged],
-            [asked[place].meter.aggregation is Aggregation.COUNT for place, _ in ragged],
-            [span.start for _, span in ragged],
-            [span.end for _, span in ragged],
-        ),
-    ):
-        found[place] = Total(found[place].events + events, found[place].quantity + quantity)
+    if whole:
+        for nth, events, quantity in await rows(
+            conn,
+            """SELECT t.nth, u.events, u.quantity
+                 FROM unnest(%s::uuid[], %s::uuid[], %s::timestamptz[], %s::timestamptz[])
+                      WITH ORDINALITY AS t (customer_id, meter_id, start_at, end_at, nth)
+                CROSS JOIN LATERAL (
+                      SELECT sum(events)::bigint AS events, sum(quantity) AS quantity FROM usage_hours h
+                       WHERE h.customer_id = t.customer_id AND h.meter_id = t.meter_id
+                         AND h.hour >= t.start_at AND h.hour < t.end_at OFFSET 0) u
+                WHERE u.events > 0""",
+            (
+                columns.uuids(asked[place].customer_id for place, _ in whole),
+                columns.uuids(asked[place].meter.id for place, _ in whole),
+                columns.instants(span.start for _, span in whole),
+                columns.instants(span.end for _, span in whole),
+            ),
+        ):
+            found[whole[nth - 1][0]] = Total(events, quantity)
+    if ragged:
+        for nth, events, quantity in await rows(
+            conn,
+            """SELECT t.nth, e.events, e.quantity
+                 FROM unnest(%s::uuid[], %s::text[], %s::uuid[], %s::bool[], %s::timestamptz[], %s::timestamptz[])
+                      WITH ORDINALITY AS t (customer_id, code, feature_id, counts, start_at, end_at, nth)
+                CROSS JOIN LATERAL (
+                      SELECT count(*) AS events,
+                             sum(CASE WHEN t.counts AND e.adjusts IS NULL THEN 1 ELSE e.value END) AS quantity
+                        FROM events e
+                       WHERE e.customer_id = t.customer_id AND e.feature_code = t.code
+                         AND e.occurred_at >= t.start_at AND e.occurred_at < t.end_at
+                         AND e.voids IS NULL AND e.voided IS NULL
+                         AND (e.adjusts IS NULL OR e.adjusts = t.feature_id) OFFSET 0) e
+                WHERE e.events > 0""",
+            (
+                columns.uuids(asked[place].customer_id for place, _ in ragged),
+                columns.texts(asked[place].meter.event_code for place, _ in ragged),
+                columns.uuids(asked[place].meter.feature_id for place, _ in ragged),
+                columns.flags(asked[place].meter.aggregation is Aggregation.COUNT for place, _ in ragged),
+                columns.instants(span.start for _, span in ragged),
+                columns.instants(span.end for _, span in ragged),
+            ),
+        ):
+            place, _ = ragged[nth - 1]
+            found[place] = Total(found[place].events + events, found[place].quantity + quantity)
     return found
 
 
@@ -271,6 +272,24 @@ async def lock_counters(conn: Conn, *, keys: list[CounterKey]) -> dict[CounterKe
         ),
     )
     return {CounterKey(*each[:4]): None if each[5] else each[4] for each in found}
+
+
+async def counted(conn: Conn, *, keys: list[CounterKey]) -> dict[CounterKey, Decimal]:
+    """What those of some counters that are there say; nothing is locked."""
+    found = await rows(
+        conn,
+        """SELECT l.customer_id, l.subscription_id, l.feature_id, l.period_start, l.used
+             FROM unnest(%s::uuid[], %s::uuid[], %s::uuid[], %s::timestamptz[])
+               AS k (customer_id, subscription_id, feature_id, period_start)
+             JOIN limit_counters l USING (customer_id, subscription_id, feature_id, period_start)""",
+        (
+            [key.customer_id for key in keys],
+            [key.subscription_id for key in keys],
+            [key.feature_id for key in keys],
+            [key.period_start for key in keys],
+        ),
+    )
+    return {CounterKey(*each[:4]): each[4] for each in found}
 
 
 async def set_counters(conn: Conn, *, used: dict[CounterKey, Decimal]) -> None:

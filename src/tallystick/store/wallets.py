@@ -18,11 +18,11 @@ class WalletKey(NamedTuple):
     subscription_id: UUID
 
 
-_WALLET: Final = "customer_id, subscription_id, model, period_index, plan, purchased, held, refill, told_low"
+_WALLET: Final = "customer_id, subscription_id, model, period_index, plan, purchased, held, held_purchased, refill, told_low"
 
 
 def _wallets(found: Sequence[Any]) -> dict[WalletKey, Wallet]:
-    return {WalletKey(each[0], each[1]): Wallet(Model(each[2]), *each[3:9]) for each in found}
+    return {WalletKey(each[0], each[1]): Wallet(Model(each[2]), *each[3:10]) for each in found}
 
 
 async def lock(conn: Conn, keys: Sequence[WalletKey]) -> dict[WalletKey, Wallet]:
@@ -96,9 +96,9 @@ async def overdrawn(conn: Conn, asked: Sequence[tuple[WalletKey, int]]) -> dict[
                    WHERE e.customer_id = t.customer_id AND e.subscription_id = t.subscription_id
                      AND e.period_index = t.period_index AND e.cause = 'overdraft') l
             CROSS JOIN LATERAL (
-                  SELECT coalesce(sum(-plan), 0) AS amount FROM wallets w
+                  SELECT coalesce(sum(-(plan + held - held_purchased)), 0) AS amount FROM wallets w
                    WHERE w.customer_id = t.customer_id AND w.subscription_id = t.subscription_id
-                     AND w.period_index = t.period_index AND w.plan < 0) w
+                     AND w.period_index = t.period_index AND w.plan + held - held_purchased < 0) w
             WHERE l.amount + w.amount > 0""",
         (
             [key.customer_id for key, _ in asked],
@@ -107,6 +107,44 @@ async def overdrawn(conn: Conn, asked: Sequence[tuple[WalletKey, int]]) -> dict[
         ),
     )
     return {each[0]: each[1] for each in found}
+
+
+@dataclass(frozen=True, slots=True)
+class Overdraft:
+    """What the ledger and the events say of a balance that a period left below zero, in rate units."""
+
+    overdrawn: Decimal  # moved in to bring it back to zero
+    left: Decimal  # what all movements until then come to; zero
+    events: int  # that it paid for in the period
+    unlike: list[
+        tuple[int, Decimal, Decimal]
+    ]  # batches whose posting is not what their events took: both amounts
+
+
+async def overdraft(conn: Conn, *, key: WalletKey, period_index: int) -> Overdraft:
+    """Reads the customer's ledger and events; a void keeps what its event took, and gives it back by itself."""
+    params = {"customer": key.customer_id, "subscription": key.subscription_id, "period": period_index}
+    sums = await rows(
+        conn,
+        """SELECT coalesce(sum(amount) FILTER (WHERE cause = 'overdraft' AND period_index = %(period)s), 0),
+                  coalesce(sum(CASE WHEN target = 'balance' THEN amount WHEN source = 'balance' THEN -amount END), 0)
+             FROM ledger_entries
+            WHERE customer_id = %(customer)s AND subscription_id = %(subscription)s AND period_index <= %(period)s""",
+        params,
+    )
+    posted = await rows(
+        conn,
+        """SELECT batch, l.amount, coalesce(e.deducted, 0), coalesce(e.events, 0)
+             FROM (SELECT batch, sum(amount) AS amount FROM ledger_entries
+                    WHERE customer_id = %(customer)s AND subscription_id = %(subscription)s
+                      AND period_index = %(period)s AND cause = 'usage' GROUP BY batch) l
+             LEFT JOIN (SELECT batch, sum(deducted) AS deducted, count(*) AS events FROM events
+                         WHERE customer_id = %(customer)s AND drew_on = 'balance' GROUP BY batch) e USING (batch)
+            ORDER BY batch""",
+        params,
+    )
+    unlike = [(each[0], each[1], each[2]) for each in posted if each[1] != each[2]]
+    return Overdraft(sums[0][0], sums[0][1], sum(each[3] for each in posted), unlike)
 
 
 async def deducted(conn: Conn, *, customer_id: UUID, event_code: str, span: Period) -> Decimal:
@@ -197,16 +235,18 @@ async def post(conn: Conn, postings: Sequence[Posting], *, organization_id: UUID
                    AS m (customer_id, id, subscription_id, period_index, source, target, amount, cause, batch,
                          reference, reason))
            INSERT INTO wallets AS w (customer_id, subscription_id, organization_id, model, period_index, plan,
-                                     purchased, held, refill, told_low)
+                                     purchased, held, held_purchased, refill, told_low)
            SELECT customer_id, subscription_id, %(organization)s, model, period_index::int, plan::numeric,
-                  purchased::numeric, held::numeric, refill::numeric, told_low
+                  purchased::numeric, held::numeric, held_purchased::numeric, refill::numeric, told_low
              FROM unnest(%(customers)s::uuid[], %(subscriptions)s::uuid[], %(models)s::text[], %(periods)s::text[],
-                         %(plans)s::text[], %(purchased)s::text[], %(held)s::text[], %(refills)s::text[],
+                         %(plans)s::text[], %(purchased)s::text[], %(held)s::text[], %(held_purchased)s::text[],
+                         %(refills)s::text[],
                          %(told_low)s::bool[])
-               AS t (customer_id, subscription_id, model, period_index, plan, purchased, held, refill, told_low)
+               AS t (customer_id, subscription_id, model, period_index, plan, purchased, held, held_purchased,
+                     refill, told_low)
            ON CONFLICT (customer_id, subscription_id) DO UPDATE
               SET period_index = excluded.period_index, plan = excluded.plan, purchased = excluded.purchased,
-                  held = excluded.held, refill = excluded.refill, told_low = excluded.told_low""",
+                  held = excluded.held, held_purchased = excluded.held_purchased, refill = excluded.refill, told_low = excluded.told_low""",
         {
             "organization": organization_id,
             "now": now,
@@ -231,6 +271,7 @@ async def post(conn: Conn, postings: Sequence[Posting], *, organization_id: UUID
             "plans": columns.numbers(each.wallet.plan for each in postings),
             "purchased": columns.numbers(each.wallet.purchased for each in postings),
             "held": columns.numbers(each.wallet.held for each in postings),
+            "held_purchased": columns.numbers(each.wallet.held_purchased for each in postings),
             "refills": columns.numbers(each.wallet.refill for each in postings),
             "told_low": columns.flags(each.wallet.told_low for each in postings),
         },

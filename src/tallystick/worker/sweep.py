@@ -3,10 +3,13 @@
     every few seconds   close periods that are due by the wall clock   a customer should not wait for an invoice
     every few seconds   bill what arrived after its period was billed   by each meter's policy
     every few seconds   charge what is to be collected                 after a crash, too
+    every few seconds   finish purchases that were promised            a minute after a crash left them
+    every few seconds   give back what was reserved and not settled    it holds a customer's money
     every few seconds   go on with test-clock runs a crash cut short
     every few seconds   note when keys were last used
     every hour          forget answers kept for repeated requests      they last 24 hours
-    every hour          try again what could not be closed             `doctor` shows it meanwhile
+    every hour          try again what could not be closed or settled  `doctor` shows it meanwhile
+    every day           reconcile the books                            next door, in `nightly`
 
 One process sweeps at a time: whoever holds the advisory lock. Losing it loses nothing.
 """
@@ -25,9 +28,11 @@ from tallystick.core.limits import CHANGES_KEPT, CLOSES_PER_CLAIM, IDEMPOTENCY_K
 from tallystick.flows.close_due import close_due
 from tallystick.flows.collect_payment import collect_payment
 from tallystick.flows.move_clock import perform_run
+from tallystick.flows.purchase import finish_pending
+from tallystick.flows.reserve import release_due
 from tallystick.flows.settle_late import settle_due
 from tallystick.providers.payments import Payments
-from tallystick.store import clock, db, invoices, organizations, subscriptions
+from tallystick.store import clock, db, invoices, late, organizations, subscriptions
 from tallystick.store.db import Database
 
 log = logging.getLogger("tallystick.worker")
@@ -83,6 +88,8 @@ class Sweeper:
                 await close_due(self._database, now=self._wall())
                 await self._settle_what_is_late()
                 await self._collect_what_is_owed()
+                await finish_pending(self._database, self._provider, wall=self._wall())
+                await release_due(self._database, wall=self._wall())
                 await self._finish_clock_runs()
                 await self._forget()
             finally:
@@ -142,3 +149,4 @@ class Sweeper:
                 await organizations.forget_answers(conn, before=now - IDEMPOTENCY_KEEP)
                 await db.forget_changes(conn, keep=CHANGES_KEPT)
                 await subscriptions.forget_failures(conn)
+                await late.forget_failures(conn)

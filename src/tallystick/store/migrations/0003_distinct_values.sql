@@ -1,4 +1,4 @@
--- Distinct values are numbered, and an hour keeps the set of its numbers as bits (docs/decisions/0014): counting
+-- Distinct values are numbered, and an hour keeps the set of its numbers as bits (docs/decisions/0013): counting
 -- the values of a month is then a union of a few thousand short bit strings instead of millions of hashes.
 SET LOCAL lock_timeout = '5s';
 

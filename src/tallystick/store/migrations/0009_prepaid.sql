@@ -22,7 +22,8 @@ CREATE TABLE wallets (
     period_index integer NOT NULL,
     plan numeric NOT NULL,
     purchased numeric NOT NULL CHECK (purchased >= 0),
-    held numeric NOT NULL CHECK (held >= 0),
+    held numeric NOT NULL CHECK (held >= held_purchased),
+    held_purchased numeric NOT NULL CHECK (held_purchased >= 0),
     refill numeric NOT NULL,
     told_low boolean NOT NULL,
     PRIMARY KEY (customer_id, subscription_id),
@@ -50,6 +51,60 @@ CREATE TABLE ledger_entries (
 CREATE INDEX ledger_entries_overdrafts ON ledger_entries (customer_id, subscription_id, period_index)
     WHERE cause = 'overdraft';
 
+-- What is set aside for usage that is yet to be measured. Settled, it becomes an event whose key is its id.
+CREATE TABLE reservations (
+    customer_id uuid NOT NULL,
+    id uuid NOT NULL,
+    organization_id uuid NOT NULL,
+    subscription_id uuid NOT NULL,
+    event_code text NOT NULL,
+    quantity numeric,
+    model text,
+    input_tokens bigint,
+    max_output_tokens bigint,
+    amount numeric NOT NULL CHECK (amount >= 0),
+    status text NOT NULL CHECK (status IN ('held', 'settled', 'released', 'expired')),
+    expires_at timestamptz NOT NULL,
+    event_id uuid,
+    created_at timestamptz NOT NULL,
+    updated_at timestamptz NOT NULL,
+    PRIMARY KEY (customer_id, id)
+);
+CREATE INDEX reservations_of_organization ON reservations (organization_id, id);
+CREATE INDEX reservations_held ON reservations (expires_at) WHERE status = 'held';
+
+-- What an AI call cost: with its tokens and the rates, enough to compute it again when every price has changed.
+-- Costs are whole rate units, each rounded up; `exact` has them before rounding.
+CREATE TABLE ai_costs (
+    customer_id uuid NOT NULL,
+    event_id uuid NOT NULL,
+    feature_id uuid NOT NULL,
+    organization_id uuid NOT NULL,
+    subscription_id uuid NOT NULL,
+    occurred_at timestamptz NOT NULL,
+    model text NOT NULL,
+    priced_as text NOT NULL,
+    input_tokens bigint NOT NULL,
+    output_tokens bigint NOT NULL,
+    cache_read_tokens bigint NOT NULL,
+    cache_write_tokens bigint NOT NULL,
+    rates numeric[] NOT NULL,
+    margin_bps integer NOT NULL,
+    input_cost bigint NOT NULL,
+    output_cost bigint NOT NULL,
+    cache_read_cost bigint NOT NULL,
+    cache_write_cost bigint NOT NULL,
+    subtotal bigint NOT NULL,
+    margin bigint NOT NULL,
+    total bigint NOT NULL,
+    exact numeric[] NOT NULL,
+    price_source text NOT NULL,
+    price_valid_from timestamptz,
+    PRIMARY KEY (customer_id, event_id, feature_id),
+    CHECK (subtotal = input_cost + output_cost + cache_read_cost + cache_write_cost AND total = subtotal + margin)
+);
+CREATE INDEX ai_costs_of_organization ON ai_costs (organization_id, occurred_at);
+
 -- What happened that somebody may want to hear of.
 CREATE TABLE domain_events (
     organization_id uuid NOT NULL REFERENCES organizations,
@@ -76,6 +131,9 @@ CREATE TABLE credit_packs (
 );
 CREATE UNIQUE INDEX credit_packs_name ON credit_packs (organization_id, name) WHERE deleted_at IS NULL;
 
+-- What is charged, and how, is frozen when it is promised: whoever asks the provider again asks the very same.
+-- `request_key` is the hash of the request's Idempotency-Key; `retry_at` is of the wall clock, the other instants are
+-- of the organization's.
 CREATE TABLE purchases (
     id uuid PRIMARY KEY,
     organization_id uuid NOT NULL REFERENCES organizations,
@@ -89,12 +147,19 @@ CREATE TABLE purchases (
     quantity numeric NOT NULL CHECK (quantity > 0),
     amount_minor bigint NOT NULL CHECK (amount_minor >= 0),
     currency character(3) NOT NULL,
+    payment_method_id uuid REFERENCES payment_methods,
+    retry_at timestamptz,
     invoice_id uuid REFERENCES invoices,
+    failure_code text,
+    failure_message text,
     created_at timestamptz NOT NULL,
-    updated_at timestamptz NOT NULL
+    updated_at timestamptz NOT NULL,
+    CHECK ((status = 'pending') = (retry_at IS NOT NULL)),
+    CHECK ((status = 'paid') = (invoice_id IS NOT NULL)),
+    CHECK (amount_minor = 0 OR payment_method_id IS NOT NULL)
 );
 CREATE UNIQUE INDEX purchases_once ON purchases (organization_id, request_key) WHERE request_key IS NOT NULL;
-CREATE INDEX purchases_pending ON purchases (created_at) WHERE status = 'pending';
+CREATE INDEX purchases_pending ON purchases (retry_at) WHERE status = 'pending';
 
 ALTER TABLE invoice_lines DROP CONSTRAINT invoice_lines_part_check;
 ALTER TABLE invoice_lines ADD CONSTRAINT invoice_lines_part_check

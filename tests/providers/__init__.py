@@ -1,0 +1,1 @@
+"""Flows against a real PostgreSQL and a real server."""
