@@ -722,7 +722,7 @@ def test_an_empty_body_is_an_empty_object(shop: Organization, name: str) -> None
     refusal(send(shop, name, b""), 400, "validation_error")
 
 
-@pytest.mark.parametrize("name", sorted(WITH_BODY))
+@pytest.mark.parametrize("name", sorted(WITH_BODY - {"usage.check"}))  # which reads no more than it knows
 def test_no_body_may_hold_a_nul(shop: Organization, name: str) -> None:
     error = refusal(send(shop, name, b'{"what": {"ever": ["a\\u0000b"]}}'), 400, "validation_error")
     assert error["details"] == [{"field": "what.ever[0]", "message": "must not contain a NUL character"}]
