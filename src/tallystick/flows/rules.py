@@ -14,10 +14,11 @@ from uuid import UUID
 from tallystick.core import ids
 from tallystick.core.catalog import Catalogue, stretches
 from tallystick.core.meters import Aggregation, Meter, in_force
-from tallystick.core.money import text
+from tallystick.core.money import ZERO, text
 from tallystick.core.reckoning import reckon
 from tallystick.core.subscriptions import Life, Status
 from tallystick.core.times import Period, show_instant, whole_hours
+from tallystick.core.wallets import POOLS
 from tallystick.flows.books import load_catalogue
 from tallystick.flows.measure_usage import measure_usage
 from tallystick.flows.verify_chain import verify_chain, verify_keys
@@ -225,6 +226,41 @@ async def _numbers(asked: Asked) -> Found:
     )
 
 
+# Wallets --------------------------------------------------------------------------------------------------
+
+
+async def _wallets(asked: Asked) -> Found:
+    def words(subscription_id: UUID, pool: str, told: Decimal | None, kept: Decimal | None) -> str:
+        return (
+            f"{ids.show(ids.SUBSCRIPTION, subscription_id)}: the entries of its {pool} come to {text(told or ZERO)}, "
+            f"the wallet says {'nothing' if kept is None else text(kept)}"
+        )
+
+    return _worded(
+        await reconcile.wrong_wallets(asked.conn, asked.organization.id, pools=sorted(POOLS)), words
+    )
+
+
+async def _purchases(asked: Asked) -> Found:
+    def words(
+        invoice_id: UUID | None,
+        quantity: Decimal | None,
+        credited: Decimal | None,
+        amount: int | None,
+        charged: Decimal | None,
+        total: int | None,
+    ) -> str:
+        which = "without an invoice" if invoice_id is None else ids.show(ids.INVOICE, invoice_id)
+        if quantity is None:
+            return f"{which}: {text(credited or ZERO)} credited and {charged or 0} charged, and nothing was bought"
+        return (
+            f"{which}: {text(quantity)} bought for {amount}; {text(credited or ZERO)} credited, {charged or 0} charged, "
+            f"{total} invoiced"
+        )
+
+    return _worded(await reconcile.wrong_purchases(asked.conn, asked.organization.id), words)
+
+
 # Periods and due work -------------------------------------------------------------------------------------
 
 
@@ -240,6 +276,7 @@ _UNDONE: Final = {
     "close": (ids.SUBSCRIPTION, "its period is not closed"),
     "settle": (ids.EVENT, "it came late, and nothing was decided of it"),
     "collect": (ids.INVOICE, "it was not charged"),
+    "buy": (ids.SUBSCRIPTION, "what was bought for it is neither paid nor declined"),
 }
 
 
@@ -277,7 +314,9 @@ RULES: Final = (
     Rule("lines", "A line of usage is the sum of the components it froze, rounded once.", _lines),
     Rule("billed_once", "Nothing is billed twice.", _billed_once),
     Rule("numbers", "Invoice numbers have no gap.", _numbers),
+    Rule("wallets", "Every pool of a wallet is the sum of its ledger's entries.", _wallets),
+    Rule("purchases", "What was bought was charged, invoiced and credited once.", _purchases),
     Rule("periods", "The periods of a subscription neither leave a gap nor overlap.", _periods),
-    Rule("due", "Nothing is due and not closed, settled or collected.", _due),
+    Rule("due", "Nothing is due and not closed, settled, collected or bought.", _due),
     Rule("seen", "Whatever happened in a closed period was rated with it, or is yet to be decided.", _seen),
 )

@@ -180,8 +180,8 @@ async def usage_lines(conn: Conn, organization_id: UUID, *, page: int) -> AsyncI
 async def billed_twice(conn: Conn, organization_id: UUID) -> Offenders:
     """The same of the same period on several lines: (kind, subscription, times, ids of the lines).
 
-    Usage is billed once a stretch, a feature's minimum once a period, a base price once for what it covers, and a
-    difference once from where it begins.
+    Usage is billed once a stretch, a feature's minimum once a period, a base price once for what it covers, a
+    difference once from where it begins, and a purchase once.
     """
     return await _offenders(
         conn,
@@ -190,6 +190,7 @@ async def billed_twice(conn: Conn, organization_id: UUID) -> Offenders:
                           coalesce(l.subscription_id, i.subscription_id) AS subscription_id,
                           l.feature_id, l.usage_period,
                           CASE WHEN l.line_type = 'plan_base' THEN l.evidence #>> '{period,start}'
+                               WHEN l.line_type = 'one_time' THEN l.evidence ->> 'purchaseId'
                                WHEN l.part = 'usage' THEN l.evidence #>> '{span,0}'
                                WHEN l.part = 'difference' THEN l.evidence ->> 'afterPosition'
                                WHEN l.part = 'plan_minimum'
@@ -212,6 +213,69 @@ async def wrong_numbers(conn: Conn, organization_id: UUID) -> Offenders:
              FULL JOIN (SELECT number FROM invoices WHERE organization_id = %(organization)s) i USING (number)
             WHERE n.number IS NULL OR i.number IS NULL
             ORDER BY 2 LIMIT %(first)s""",
+        organization=organization_id,
+    )
+
+
+# Wallets --------------------------------------------------------------------------------------------------
+
+
+async def wrong_wallets(conn: Conn, organization_id: UUID, *, pools: Sequence[str]) -> Offenders:
+    """Pools that are not the sum of their entries: (subscription, pool, by the ledger, by the wallet; None: nothing)."""
+    return await _offenders(
+        conn,
+        """WITH entries AS MATERIALIZED (
+                SELECT e.customer_id, e.subscription_id, e.source, e.target, e.amount
+                  FROM customers c JOIN ledger_entries e ON e.customer_id = c.id
+                 WHERE c.organization_id = %(organization)s AND e.organization_id = %(organization)s
+            ), told AS (
+                SELECT customer_id, subscription_id, pool, sum(amount) AS amount
+                  FROM (SELECT customer_id, subscription_id, target AS pool, amount FROM entries
+                         UNION ALL SELECT customer_id, subscription_id, source, -amount FROM entries) AS moved
+                 WHERE pool = ANY(%(pools)s) GROUP BY 1, 2, 3
+            ), kept AS (
+                SELECT w.customer_id, w.subscription_id, p.pool, p.amount
+                  FROM wallets w CROSS JOIN LATERAL (VALUES
+                       (CASE w.model WHEN 'credits' THEN 'plan_credits' ELSE w.model END, w.plan),
+                       ('purchased_credits', w.purchased), ('held', w.held)) AS p (pool, amount)
+                 WHERE w.organization_id = %(organization)s
+            )
+            SELECT count(*) OVER (), subscription_id, pool, t.amount, k.amount
+              FROM told t FULL JOIN kept k USING (customer_id, subscription_id, pool)
+             WHERE coalesce(t.amount, 0) <> coalesce(k.amount, 0)
+             ORDER BY subscription_id, pool LIMIT %(first)s""",
+        organization=organization_id,
+        pools=list(pools),
+    )
+
+
+async def wrong_purchases(conn: Conn, organization_id: UUID) -> Offenders:
+    """What was not charged, invoiced and credited as it was bought.
+
+    (invoice, quantity, credited, amount, charged, total of the invoice); None where there is no such thing.
+    """
+    return await _offenders(
+        conn,
+        """WITH bought AS (
+                SELECT p.invoice_id, p.quantity, p.amount_minor, i.total
+                  FROM purchases p JOIN invoices i ON i.id = p.invoice_id
+                 WHERE p.organization_id = %(organization)s
+            ), credited AS (
+                SELECT e.reference AS invoice_id, sum(e.amount) AS quantity
+                  FROM customers c JOIN ledger_entries e ON e.customer_id = c.id
+                 WHERE c.organization_id = %(organization)s AND e.organization_id = %(organization)s
+                   AND e.cause IN ('purchase', 'topup')
+                 GROUP BY 1
+            ), charged AS (
+                SELECT invoice_id, sum(gross_amount) AS amount FROM transactions
+                 WHERE organization_id = %(organization)s AND status = 'succeeded' AND reason = 'one_time_payment'
+                 GROUP BY 1
+            )
+            SELECT count(*) OVER (), invoice_id, b.quantity, c.quantity, b.amount_minor, p.amount, b.total
+              FROM bought b FULL JOIN credited c USING (invoice_id) FULL JOIN charged p USING (invoice_id)
+             WHERE b.quantity IS DISTINCT FROM c.quantity OR b.total IS DISTINCT FROM b.amount_minor
+                OR coalesce(p.amount, 0) IS DISTINCT FROM b.amount_minor
+             ORDER BY invoice_id LIMIT %(first)s""",
         organization=organization_id,
     )
 
@@ -277,7 +341,11 @@ async def undone(conn: Conn, organization_id: UUID, *, before: datetime) -> Offe
                       AND (collect_at < %(before)s
                            OR (collect_at IS NULL AND status = 'outstanding' AND id NOT IN (
                                SELECT invoice_id FROM transactions
-                                WHERE organization_id = %(organization)s AND invoice_id IS NOT NULL)))) AS due
+                                WHERE organization_id = %(organization)s AND invoice_id IS NOT NULL)))
+                    UNION ALL
+                   SELECT 'buy', subscription_id, created_at FROM purchases
+                    WHERE organization_id = %(organization)s AND status = 'pending'
+                      AND created_at < %(before)s) AS due
             WHERE NOT EXISTS (SELECT FROM clock_runs
                                WHERE organization_id = %(organization)s AND status IN ('pending', 'running'))
             ORDER BY since, id LIMIT %(first)s""",
