@@ -48,7 +48,9 @@ def shop(server: Server, database_url: str) -> Iterator[Organization]:
     corrected = GOOD["usage.correct"][1] | {"dryRun": False}
     correction = done(made.http.post(f"{API}/usage/corrections", json=corrected))
     made.made |= {"price": plan["prices"][0]["id"], "subscription": held["id"], "invoice": paid["id"]}
-    made.made |= {**prepaid, "pack": pack["id"]}
+    asked = {"customerId": "credits_customer", "featureCode": "api_calls", "quantity": 1}
+    reservation = done(made.http.post(f"{API}/usage/reservations", json=asked))
+    made.made |= {**prepaid, "pack": pack["id"], "reservation": reservation["id"]}
     made.made |= {"event": event["id"], "correction": correction["id"]}
     yield made
     made.http.close()
@@ -116,6 +118,12 @@ GOOD: dict[str, tuple[str, Json]] = {
         },
     ),
     "ai.createAlias": ("/ai/aliases", {"alias": "fast", "model": "gpt-4o-mini"}),
+    "usage.reserve": (
+        "/usage/reservations",
+        {"customerId": "credits_customer", "featureCode": "api_calls", "quantity": 1},
+    ),
+    "usage.settleReservation": ("/usage/reservations/{reservation}/settle", {"value": 1}),
+    "usage.releaseReservation": ("/usage/reservations/{reservation}/release", {}),
     "invoices.verify": ("/invoices/{invoice}/verify", {}),
     "usage.void": ("/usage/events/{event}", {}),
     "usage.correct": (
@@ -314,6 +322,23 @@ WRONG: dict[str, dict[str, list[Any]]] = {
         "description": [*NOT_TEXT, "d" * 2001],
         "isActive": [*NOT_FLAG, None],
     },
+    "usage.reserve": {
+        "customerId": [*NOT_TEXT, None, GONE, "", "c" * 201],
+        "featureCode": [*NOT_CODE, None, GONE],
+        "quantity": [*NOT_NUMBER[:-2], 10**40, GONE],
+        "expiresIn": [*NOT_AMOUNT, 0, 86_401],
+        "model": NOT_TEXT,
+        "inputTokens": ["5", True, 0.5],
+        "maxOutputTokens": ["5", True, 0.5],
+        "properties": ["text", 5, True],
+    },
+    "usage.settleReservation": {
+        "value": [*NOT_NUMBER, 1e-13],
+        "timestamp": [*NOT_TEXT, "", "soon"],
+        "properties": ["text", 5, True],
+        "allowOverrun": [*NOT_FLAG, None],
+        "inputTokens": ["5", True, 0.5],
+    },
     "subscriptions.purchaseCredits": {"creditPackId": [*NOT_TEXT, None, GONE]},
     "subscriptions.topupBalance": {"amount": [*NOT_AMOUNT, None, GONE, 0]},
     "subscriptions.adjustBalance": {
@@ -356,7 +381,7 @@ BODYLESS = {
     "subscriptions.uncancel",
     "testClock.processBilling",
     "invoices.verify",
-}
+, "usage.releaseReservation"}
 
 
 def send(shop: Organization, name: str, body: Json | bytes, **headers: str) -> httpx.Response:
@@ -690,7 +715,7 @@ def test_an_event_is_an_object(shop: Organization, body: bytes) -> None:
     refusal(shop.http.post(BATCH, content=body, headers=JSON), 400, "validation_error", "events")
 
 
-@pytest.mark.parametrize("name", sorted(WITH_BODY - {"customers.update", "features.update", "plans.update", "plans.updatePrice", "plans.updateFeature", "creditPacks.update", "subscriptions.cancel", "usage.void", "usage.revertCorrection"}))  # fmt: skip
+@pytest.mark.parametrize("name", sorted(WITH_BODY - {"customers.update", "features.update", "plans.update", "plans.updatePrice", "plans.updateFeature", "creditPacks.update", "subscriptions.cancel", "usage.void", "usage.revertCorrection", "usage.settleReservation"}))  # fmt: skip
 def test_an_empty_body_is_an_empty_object(shop: Organization, name: str) -> None:
     refusal(send(shop, name, b""), 400, "validation_error")
 

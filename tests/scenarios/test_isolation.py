@@ -70,6 +70,12 @@ def two(server: Server, database_url: str) -> Iterator[Two]:
             "id"
         ],
         "pack": pack["id"],
+        "reservation": done(
+            a.http.post(
+                f"{API}/usage/reservations",
+                json={"customerId": "zoe", "featureCode": "api_calls", "quantity": 1},
+            )
+        )["id"],
         "entry": ledger(a, held)[0]["id"],
         "happened": done(a.http.get(f"{API}/domain-events"))["data"][0]["id"],
         "simulation": done(
@@ -188,6 +194,19 @@ CASES: dict[str, Case] = {
     ),
     "simulations.list": Case("/simulations"),
     "simulations.get": Case("/simulations/{simulation}", "simulation_not_found"),
+    "usage.reserve": Case(
+        "/usage/reservations",
+        "customer_not_found",
+        body={"customerId": "{customer}", "featureCode": "api_calls", "quantity": 1},
+    ),
+    "usage.getReservation": Case("/usage/reservations/{reservation}", "reservation_not_found"),
+    "usage.settleReservation": Case(
+        "/usage/reservations/{reservation}/settle", "reservation_not_found", body={"value": 1}
+    ),
+    "usage.releaseReservation": Case(
+        "/usage/reservations/{reservation}/release", "reservation_not_found", body={}
+    ),
+    "ai.costs": Case("/ai/costs", "customer_not_found", query={"customerId": "{customer}"}),
     "ai.listModels": Case("/ai/models", query={"search": "gpt-4o"}),
     "ai.getModel": Case("/ai/models/only-as", "model_not_found"),
     "ai.createPrice": Case("/ai/prices", body=PRICED | {"model": "mine"}),

@@ -143,7 +143,7 @@ def test_a_hold_that_is_open_at_a_reset_is_held_anew(shop: Organization, used: i
     ("body", "field"),
     [
         ({}, "quantity"),
-        ({"quantity": -1}, "value"),
+        ({"quantity": -1}, "quantity"),
         ({"quantity": 1, "expiresIn": 0}, "expiresIn"),
         ({"quantity": 1, "expiresIn": 86401}, "expiresIn"),
         ({"quantity": 1, "model": "gpt-4o", "maxOutputTokens": 1}, "quantity"),

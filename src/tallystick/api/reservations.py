@@ -20,6 +20,8 @@ from tallystick.flows import reserve as flow
 from tallystick.store import reservations
 from tallystick.store.reservations import Reservation
 
+_CALLED = {"value": "quantity", "outputTokens": "maxOutputTokens"}
+"""What a reservation calls the fields of the event that would be."""
 _EXPIRES_MAX = int(limits.RESERVATION_MAX.total_seconds())
 
 
@@ -110,7 +112,12 @@ def _wanted(body: Reserve) -> UsageEvent:
         raw |= {"model": body.model, "inputTokens": body.input_tokens, "outputTokens": body.max_output_tokens}
     elif body.quantity is None:
         raise InvalidRequest(FieldError("quantity", "is required, or `model` with its tokens"))
-    return decode({**raw, "value": body.quantity, "properties": body.properties})
+    try:
+        return decode({**raw, "value": body.quantity, "properties": body.properties})
+    except InvalidRequest as wrong:
+        raise InvalidRequest(
+            *(FieldError(_CALLED.get(field, field), message) for field, message in wrong.errors)
+        ) from None
 
 
 async def create(call: Call[Reserve]) -> Reply:
