@@ -381,7 +381,8 @@ BODYLESS = {
     "subscriptions.uncancel",
     "testClock.processBilling",
     "invoices.verify",
-, "usage.releaseReservation"}
+    "usage.releaseReservation",
+}
 
 
 def send(shop: Organization, name: str, body: Json | bytes, **headers: str) -> httpx.Response:
