@@ -5,6 +5,8 @@ tests run, they hold the sweeper's lock, as a process that sweeps would: nobody 
 """
 
 import asyncio
+import json
+import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -23,7 +25,7 @@ from tallystick.flows.settle_late import settle_due, settle_late
 from tallystick.store import health, late
 from tallystick.store.db import Conn, Database, rows
 from tests.audit import ask, audit, let_time_pass, organization_id, select
-from tests.conftest import MakeOrganization, Organization, beside_the_server
+from tests.conftest import PROGRAM, MakeOrganization, Organization, beside_the_server
 from tests.literals import at
 from tests.scenarios.proving import late_events, usage_of, verified, verify
 from tests.shop import (
@@ -624,6 +626,11 @@ def test_what_cannot_be_settled_is_shown_and_tried_again_once_an_hour(
             sweep(database_url)
         assert tries_of(ada, caplog) == 0, "the clock's run had tried"
         assert ada in dict(health.stuck_late_usage(database_url))
+        words = [str(PROGRAM), "doctor", "--json", "--database-url", database_url]
+        said = subprocess.run(words, capture_output=True, text=True, check=False, timeout=120)
+        (late_usage,) = [each for each in json.loads(said.stdout)["checks"] if each["name"] == "late usage"]
+        assert (said.returncode, late_usage["ok"]) == (1, False)
+        assert f"customer {ada}: " in late_usage["detail"]
 
         beside_the_server(database_url, forget_failures)
         assert ada not in dict(health.stuck_late_usage(database_url))

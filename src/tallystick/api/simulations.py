@@ -9,7 +9,7 @@ import msgspec
 
 from tallystick.api.operations import Call, Operation, Page, Reply, page_of
 from tallystick.api.plan_shapes import OverageIn, UpdatePlanFeature
-from tallystick.api.plans import terms_spec
+from tallystick.api.plan_terms import terms_spec
 from tallystick.api.usage import Reference
 from tallystick.api.wire import MISSING, In, Maybe, Out
 from tallystick.core import ids
