@@ -1,7 +1,7 @@
 """Closing periods: invoices per second of what the sweep does, where the time goes, and this machine's ceilings.
 
 python -m bench.close [--subscriptions 1000] [--features 5] [--events-per-feature 100] [--json]
-python -m bench.close --growth    # and once more with ten times as many subscriptions
+python -m bench.close --growth    # and once more with ten times as many: is the time of one the same?
 """
 
 import argparse
@@ -63,7 +63,10 @@ def _measured(given: argparse.Namespace) -> Report:
         uvloop.run(store_month(conninfo, size))
         loaded_s = time.perf_counter() - began
         settle(conninfo)
+        postmaster = server.postmaster_of(conninfo)
+        before_s = server.cpu_of(postmaster)
         stages, resident = uvloop.run(_close(conninfo, size))
+        postgres_cpu_s = server.cpu_of(postmaster) - before_s
         say("checking, and the ceilings")
         return Report(
             machine=server.machine(),
@@ -72,6 +75,7 @@ def _measured(given: argparse.Namespace) -> Report:
             loaded_s=loaded_s,
             closed_s=stages.seconds,
             cpu_s=stages.cpu_s,
+            postgres_cpu_s=postgres_cpu_s,
             invoices_per_s=size.subscriptions / stages.seconds,
             events_per_s=size.events / stages.seconds,
             memory=resident,

@@ -36,7 +36,7 @@ _STAGES: Final = {
     "SELECT events": "waiting: read events",
 }
 _WRITE: Final = re.compile(r"(?<!FOR )(?<!DO )(?<!KEY )\b(INSERT INTO|UPDATE|DELETE FROM)\s+(\w+)")
-_READ: Final = re.compile(r"\bFROM\s+(\w+)")
+_READ: Final = re.compile(r"\bFROM\s+(?!unnest\b)(\w+)")
 
 
 class Statement(msgspec.Struct, rename="camel"):

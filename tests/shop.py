@@ -1,5 +1,6 @@
 """A small business built over HTTP: features, plans, customers who paid, usage, and a clock to move."""
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 from uuid import UUID
@@ -160,6 +161,9 @@ def _headers(idempotency_key: str | None) -> dict[str, str]:
 def set_clock(shop: Organization, to: str) -> Json:
     """Move the test clock; every deadline on the way must have been met."""
     run = done(shop.http.post(f"{API}/test-clock", json={"frozenTime": to}))
+    while run["status"] in ("pending", "running"):  # the answer does not wait for a long one
+        time.sleep(0.1)
+        run = done(shop.http.get(f"{API}/test-clock"))["latestRun"]
     assert run["status"] == "completed", run
     assert run["failedDeadlineCount"] == 0, run
     return run

@@ -4,17 +4,33 @@ import asyncio
 from datetime import datetime
 from typing import Any
 
+import psycopg
 import pytest
+from bench.close_ceilings import check
+from bench.portfolio import CLOSES_AT, Size, subscribe_everybody, use_everything
 
 from tallystick.core import ids
 from tallystick.core.times import parse_instant
+from tallystick.flows import close_due as sweeps
 from tallystick.flows import close_period as closes
 from tallystick.flows.close_period import close_period, close_set
 from tallystick.store import organizations, subscriptions
 from tallystick.store.db import Database
+from tallystick.store.migrate import migrate
 from tests.audit import audit, organization_id, select
 from tests.conftest import MakeOrganization, Organization
-from tests.shop import API, Json, add_customer, add_feature, add_plan, done, overage, own_id, subscribe
+from tests.shop import (
+    API,
+    Json,
+    add_customer,
+    add_feature,
+    add_plan,
+    done,
+    overage,
+    own_id,
+    set_clock,
+    subscribe,
+)
 
 CUSTOMERS = ("ada", "bob", "cyd", "dan", "eve")
 TIERS = [{"upTo": "10", "unitAmount": "1"}, {"upTo": None, "unitAmount": "0.5", "flatAmount": "2"}]
@@ -196,3 +212,61 @@ def test_what_changed_meanwhile_is_left_out(
     closed = close(database_url, shop, at("2026-02-11T00:00:00Z"), together=True)
     assert len(closed) == len(CUSTOMERS)
     assert len(billed(shop)) == 2 * len(CUSTOMERS)
+
+
+def test_a_test_clock_closes_in_sets_and_in_order(
+    make_organization: MakeOrganization, database_url: str
+) -> None:
+    """Invoices are numbered as they are listed, also where somebody in the middle has to be closed alone."""
+    shop = open_shop(make_organization)
+    set_clock(shop, "2026-02-11T00:00:00Z")
+    together = select(
+        database_url,
+        "SELECT count(*) FROM closed_periods WHERE organization_id = %s GROUP BY xmin ORDER BY 1",
+        organization_id(shop),
+    )
+    assert together == [(1,), (4,)], "one lives in Kathmandu; four are closed in one transaction"
+
+    body = {"customerId": "bob", "featureCode": "calls", "value": 7, "timestamp": "2026-01-20T00:00:00Z"}
+    done(shop.http.post(f"{API}/usage/events", json=body))
+    dan = done(shop.http.get(f"{API}/subscriptions/active?customerId=dan"))["id"]
+    done(shop.http.post(f"{API}/subscriptions/{dan}/cancel", json={}))
+    items = set_clock(shop, "2026-03-11T00:00:00Z")["items"]
+    assert [item["customerName"] for item in items] == ["cyd", "ada", "bob", "dan", "eve"]
+    assert [item["outcome"] for item in items] == ["invoiced", "invoiced", "invoiced", "canceled", "invoiced"]
+    assert {item["detail"] for item in items} == {"paid"}
+    numbers = [int(item["invoiceNumber"].rpartition("-")[2]) for item in items]
+    assert numbers == list(range(numbers[0], numbers[0] + len(items)))
+    audit(database_url, shop)
+
+
+def test_sets_beside_each_other_close_each_period_once(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A month of a business in a database of its own; eleven subscriptions in sets of two, several looks."""
+    with psycopg.connect(database_url, autocommit=True) as conn:
+        conn.execute("DROP DATABASE IF EXISTS closed_here")
+        conn.execute("CREATE DATABASE closed_here")
+    conninfo = psycopg.conninfo.make_conninfo(database_url, dbname="closed_here")
+    migrate(conninfo)
+    size = Size(subscriptions=11, features=5, events_per_feature=4, percentage=True)
+    monkeypatch.setattr(sweeps, "CLOSES_PER_CLAIM", 2)
+    monkeypatch.setattr(sweeps, "CLOSES_PER_LOOK", 6)
+    heard: list[int] = []
+
+    async def act() -> None:
+        database = Database(conninfo, size=4)
+        await database.open()
+        try:
+            organization = await subscribe_everybody(database, size)
+            await use_everything(conninfo, organization, size, lambda stored: None)
+            await sweeps.close_due(database, now=CLOSES_AT, closed=heard.append)
+        finally:
+            await database.close()
+
+    asyncio.run(act())
+    assert check(conninfo, size).is_right
+    assert heard.count(2) == 5, "five sets of two"
+    assert sum(heard) == size.subscriptions
+    numbers = select(conninfo, "SELECT number FROM invoices ORDER BY 1")
+    assert [each[0] for each in numbers] == list(range(1, size.subscriptions + 1)), "no gaps"

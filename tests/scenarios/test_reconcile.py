@@ -338,12 +338,9 @@ CHANGES: Final[Mapping[str, tuple[str, list[str], str]]] = {
         "UPDATE organizations SET invoices_issued = invoices_issued - 1 WHERE id = %(shop)s"], "was never given"),
     "a wallet has a credit more": ("wallets", [
         f"UPDATE wallets SET purchased = purchased + 1 WHERE {LAST_WALLET.format('credits')}"],
-        "the entries of its purchased_credits come to 100, the wallet says 101"),
+        "its ledger brings purchased_credits to 100, the wallet says 101"),
     "a wallet is gone": ("wallets", [f"DELETE FROM wallets WHERE {LAST_WALLET.format('balance')}"],
-        "the entries of its balance come to 233000, the wallet says nothing"),
-    "usage was dearer than the wallet knows": ("wallets", [
-        f"UPDATE ledger_entries SET amount = amount + 1 WHERE {OF_THE_SHOP} AND source = 'balance' AND cause = 'usage'"],
-        "come to 232999, the wallet says 233000"),
+        "its ledger brings balance to 233000, the wallet says 0"),
     "a purchase was credited twice": ("purchases", [
         f"UPDATE ledger_entries SET amount = amount * 2 WHERE {OF_THE_SHOP} AND id = ({TOP_UP})",
         f"UPDATE wallets SET plan = plan + 70000 WHERE {LAST_WALLET.format('balance')}"],
@@ -444,7 +441,7 @@ def test_it_is_clean_while_events_pour_in(alone: str, shop: Organization) -> Non
             assert asyncio.run(look()) == [{}] * 8
         finally:
             over.set()
-        assert sum(each.result() for each in senders) > 20
+        assert all(each.result() for each in senders)
     audit(alone, shop)
 
 

@@ -9,6 +9,7 @@ from tallystick.core.adjustments import Charge, Rated
 from tallystick.core.evidence import frozen_basis, frozen_components, frozen_span
 from tallystick.core.invoicing import Part, charges_in_money, true_up_in_money
 from tallystick.core.money import to_minor
+from tallystick.core.pricing import total
 
 
 class FrozenLine(NamedTuple):
@@ -23,8 +24,8 @@ class FrozenLine(NamedTuple):
 
 
 def reckon(lines: Sequence[FrozenLine]) -> list[int]:
-    """What each must say, in minor units, of all lines of one feature and usage period, or of its plan's minimum,
-    in the order they were made.
+    """What each must say, in minor units, of all lines of one feature and usage period, or of all that speak of no
+    feature, in the order they were made.
 
     A line of usage is the sum of its components, rounded once; what came late lifts all lines so far to what the
     period now comes to. Raises what evidence does to its reader when somebody wrote into it.
@@ -35,19 +36,26 @@ def reckon(lines: Sequence[FrozenLine]) -> list[int]:
     if usage:
         amounts = charges_in_money(Rated(charges), usage[0].currency)
         owed = dict(zip((each.id for each in usage), amounts, strict=True))
-    said = 0
-    for each in lines:
+    for place, each in enumerate(lines):
         match each.part:
+            case Part.USAGE:
+                pass
             case Part.MINIMUM:
                 (true_up,) = frozen_components(each.evidence)
                 owed[each.id] = true_up_in_money(Rated(charges, true_up), each.currency)
+            case Part.DIFFERENCE:
+                owed[each.id] = each.evidence["amountNow"] - _said(lines[:place])
             case Part.PLAN_MINIMUM:
                 minimum = to_minor(Decimal(each.evidence["minimum"]), each.currency)
-                owed[each.id] = max(0, minimum - each.evidence["featuresAmount"]) - said
-            case Part.DIFFERENCE:
-                owed[each.id] = each.evidence["amountNow"] - said
-        said += each.amount
+                lifted = [before for before in lines[:place] if before.part == Part.PLAN_MINIMUM]
+                owed[each.id] = max(0, minimum - each.evidence["featuresAmount"]) - _said(lifted)
+            case _:
+                owed[each.id] = to_minor(total(frozen_components(each.evidence)), each.currency)
     return [owed[each.id] for each in lines]
+
+
+def _said(lines: Sequence[FrozenLine]) -> int:
+    return sum(each.amount for each in lines)
 
 
 def _charge(line: FrozenLine) -> Charge:

@@ -171,6 +171,8 @@ async def close_set(
         reads = await read_for(conn, organization, plain, ahead=True)
         prepared = [await prepare(conn, reads, each, now, late=False) for each in plain]
         await prove(conn, prepared)
+    if not prepared:
+        return []
     async with database.transaction() as conn:
         locked = {
             each.id: each

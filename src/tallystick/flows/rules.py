@@ -18,7 +18,6 @@ from tallystick.core.money import ZERO, text
 from tallystick.core.reckoning import reckon
 from tallystick.core.subscriptions import Life, Status
 from tallystick.core.times import Period, show_instant, whole_hours
-from tallystick.core.wallets import POOLS
 from tallystick.flows.books import load_catalogue
 from tallystick.flows.measure_usage import measure_usage
 from tallystick.flows.verify_chain import verify_chain, verify_keys
@@ -226,41 +225,6 @@ async def _numbers(asked: Asked) -> Found:
     )
 
 
-# Wallets --------------------------------------------------------------------------------------------------
-
-
-async def _wallets(asked: Asked) -> Found:
-    def words(subscription_id: UUID, pool: str, told: Decimal | None, kept: Decimal | None) -> str:
-        return (
-            f"{ids.show(ids.SUBSCRIPTION, subscription_id)}: the entries of its {pool} come to {text(told or ZERO)}, "
-            f"the wallet says {'nothing' if kept is None else text(kept)}"
-        )
-
-    return _worded(
-        await reconcile.wrong_wallets(asked.conn, asked.organization.id, pools=sorted(POOLS)), words
-    )
-
-
-async def _purchases(asked: Asked) -> Found:
-    def words(
-        invoice_id: UUID | None,
-        quantity: Decimal | None,
-        credited: Decimal | None,
-        amount: int | None,
-        charged: Decimal | None,
-        total: int | None,
-    ) -> str:
-        which = "without an invoice" if invoice_id is None else ids.show(ids.INVOICE, invoice_id)
-        if quantity is None:
-            return f"{which}: {text(credited or ZERO)} credited and {charged or 0} charged, and nothing was bought"
-        return (
-            f"{which}: {text(quantity)} bought for {amount}; {text(credited or ZERO)} credited, {charged or 0} charged, "
-            f"{total} invoiced"
-        )
-
-    return _worded(await reconcile.wrong_purchases(asked.conn, asked.organization.id), words)
-
-
 # Periods and due work -------------------------------------------------------------------------------------
 
 
@@ -299,6 +263,77 @@ async def _seen(asked: Asked) -> Found:
     )
 
 
+# Wallets --------------------------------------------------------------------------------------------------
+
+
+async def _wallets(asked: Asked) -> Found:
+    return _worded(
+        await reconcile.wrong_wallets(asked.conn, asked.organization.id),
+        lambda subscription_id, pool, kept, moved: (
+            f"{ids.show(ids.SUBSCRIPTION, subscription_id)}: its ledger brings {pool} to {text(moved)}, "
+            f"the wallet says {text(kept)}"
+        ),
+    )
+
+
+async def _postings(asked: Asked) -> Found:
+    return _worded(
+        await reconcile.wrong_postings(asked.conn, asked.organization.id),
+        lambda customer_id, batch, took, posted: (
+            f"{ids.show(ids.CUSTOMER, customer_id)}, batch {batch}: its events took {text(took)}, "
+            f"the ledger says {text(posted)}"
+        ),
+    )
+
+
+async def _costs(asked: Asked) -> Found:
+    def words(event_id: UUID, took: Decimal | None, costs: Decimal) -> str:
+        said = "there is no such event" if took is None else f"it took {text(took)}"
+        return f"{ids.show(ids.EVENT, event_id)}: its tokens cost {text(costs)}, {said}"
+
+    return _worded(await reconcile.wrong_costs(asked.conn, asked.organization.id), words)
+
+
+async def _holds(asked: Asked) -> Found:
+    return _worded(
+        await reconcile.wrong_holds(asked.conn, asked.organization.id),
+        lambda subscription_id, held, wanted: (
+            f"{ids.show(ids.SUBSCRIPTION, subscription_id)}: its wallet holds {text(held)}, "
+            f"its reservations asked for {text(wanted)}"
+        ),
+    )
+
+
+async def _overdrafts(asked: Asked) -> Found:
+    return _worded(
+        await reconcile.wrong_overdrafts(asked.conn, asked.organization.id),
+        lambda subscription_id, index, overdrawn, wanted: (
+            f"{ids.show(ids.SUBSCRIPTION, subscription_id)}: {text(overdrawn)} were overdrawn in period {index}, "
+            f"its lines ask for {text(wanted)}"
+        ),
+    )
+
+
+async def _purchases(asked: Asked) -> Found:
+    def words(
+        invoice_id: UUID | None,
+        quantity: Decimal | None,
+        credited: Decimal | None,
+        amount: int | None,
+        charged: Decimal | None,
+        total: int | None,
+    ) -> str:
+        which = "without an invoice" if invoice_id is None else ids.show(ids.INVOICE, invoice_id)
+        if quantity is None:
+            return f"{which}: {text(credited or ZERO)} credited and {charged or 0} charged, and nothing was bought"
+        return (
+            f"{which}: {text(quantity)} bought for {amount}; {text(credited or ZERO)} credited, {charged or 0} charged, "
+            f"{total} invoiced"
+        )
+
+    return _worded(await reconcile.wrong_purchases(asked.conn, asked.organization.id), words)
+
+
 class Rule(NamedTuple):
     name: str  # as `/metrics` says it
     promise: str
@@ -314,9 +349,13 @@ RULES: Final = (
     Rule("lines", "A line of usage is the sum of the components it froze, rounded once.", _lines),
     Rule("billed_once", "Nothing is billed twice.", _billed_once),
     Rule("numbers", "Invoice numbers have no gap.", _numbers),
-    Rule("wallets", "Every pool of a wallet is the sum of its ledger's entries.", _wallets),
-    Rule("purchases", "What was bought was charged, invoiced and credited once.", _purchases),
     Rule("periods", "The periods of a subscription neither leave a gap nor overlap.", _periods),
     Rule("due", "Nothing is due and not closed, settled, collected or bought.", _due),
+    Rule("wallets", "A wallet is the sum of what its ledger moved.", _wallets),
+    Rule("postings", "What events took of a wallet was posted with their batch.", _postings),
+    Rule("costs", "An AI call took what its tokens cost.", _costs),
+    Rule("holds", "A wallet holds no more than its open reservations asked for.", _holds),
+    Rule("overdrafts", "What was overdrawn in a closed period is asked for, once.", _overdrafts),
+    Rule("purchases", "What was bought was charged, invoiced and credited once.", _purchases),
     Rule("seen", "Whatever happened in a closed period was rated with it, or is yet to be decided.", _seen),
 )

@@ -154,7 +154,7 @@ async def wrong_totals(conn: Conn, organization_id: UUID) -> Offenders:
 
 
 async def usage_lines(conn: Conn, organization_id: UUID, *, page: int) -> AsyncIterator[list[FrozenLine]]:
-    """All lines of one feature and usage period at a time, or of its plan's minimum, in the order they were made."""
+    """All lines of one feature and usage period at a time, or of no feature, in the order they were made."""
     async with conn.cursor(name="usage_lines", withhold=True) as cursor:
         await cursor.execute(
             """SELECT (l.subscription_id, l.usage_period, l.feature_id)::text,
@@ -196,7 +196,8 @@ async def billed_twice(conn: Conn, organization_id: UUID) -> Offenders:
                                WHEN l.part = 'plan_minimum'
                                THEN concat(l.evidence ->> 'chainPosition', ' ', l.evidence ->> 'amountBefore') END AS which
                      FROM invoices i JOIN invoice_lines l ON l.invoice_id = i.id
-                    WHERE i.organization_id = %(organization)s) AS told
+                    WHERE i.organization_id = %(organization)s
+                      AND (l.part IS NOT NULL OR l.line_type IN ('plan_base', 'one_time'))) AS told
             GROUP BY kind, subscription_id, feature_id, usage_period, which HAVING count(*) > 1
             ORDER BY 5 LIMIT %(first)s""",
         organization=organization_id,
@@ -217,69 +218,6 @@ async def wrong_numbers(conn: Conn, organization_id: UUID) -> Offenders:
     )
 
 
-# Wallets --------------------------------------------------------------------------------------------------
-
-
-async def wrong_wallets(conn: Conn, organization_id: UUID, *, pools: Sequence[str]) -> Offenders:
-    """Pools that are not the sum of their entries: (subscription, pool, by the ledger, by the wallet; None: nothing)."""
-    return await _offenders(
-        conn,
-        """WITH entries AS MATERIALIZED (
-                SELECT e.customer_id, e.subscription_id, e.source, e.target, e.amount
-                  FROM customers c JOIN ledger_entries e ON e.customer_id = c.id
-                 WHERE c.organization_id = %(organization)s AND e.organization_id = %(organization)s
-            ), told AS (
-                SELECT customer_id, subscription_id, pool, sum(amount) AS amount
-                  FROM (SELECT customer_id, subscription_id, target AS pool, amount FROM entries
-                         UNION ALL SELECT customer_id, subscription_id, source, -amount FROM entries) AS moved
-                 WHERE pool = ANY(%(pools)s) GROUP BY 1, 2, 3
-            ), kept AS (
-                SELECT w.customer_id, w.subscription_id, p.pool, p.amount
-                  FROM wallets w CROSS JOIN LATERAL (VALUES
-                       (CASE w.model WHEN 'credits' THEN 'plan_credits' ELSE w.model END, w.plan),
-                       ('purchased_credits', w.purchased), ('held', w.held)) AS p (pool, amount)
-                 WHERE w.organization_id = %(organization)s
-            )
-            SELECT count(*) OVER (), subscription_id, pool, t.amount, k.amount
-              FROM told t FULL JOIN kept k USING (customer_id, subscription_id, pool)
-             WHERE coalesce(t.amount, 0) <> coalesce(k.amount, 0)
-             ORDER BY subscription_id, pool LIMIT %(first)s""",
-        organization=organization_id,
-        pools=list(pools),
-    )
-
-
-async def wrong_purchases(conn: Conn, organization_id: UUID) -> Offenders:
-    """What was not charged, invoiced and credited as it was bought.
-
-    (invoice, quantity, credited, amount, charged, total of the invoice); None where there is no such thing.
-    """
-    return await _offenders(
-        conn,
-        """WITH bought AS (
-                SELECT p.invoice_id, p.quantity, p.amount_minor, i.total
-                  FROM purchases p JOIN invoices i ON i.id = p.invoice_id
-                 WHERE p.organization_id = %(organization)s
-            ), credited AS (
-                SELECT e.reference AS invoice_id, sum(e.amount) AS quantity
-                  FROM customers c JOIN ledger_entries e ON e.customer_id = c.id
-                 WHERE c.organization_id = %(organization)s AND e.organization_id = %(organization)s
-                   AND e.cause IN ('purchase', 'topup')
-                 GROUP BY 1
-            ), charged AS (
-                SELECT invoice_id, sum(gross_amount) AS amount FROM transactions
-                 WHERE organization_id = %(organization)s AND status = 'succeeded' AND reason = 'one_time_payment'
-                 GROUP BY 1
-            )
-            SELECT count(*) OVER (), invoice_id, b.quantity, c.quantity, b.amount_minor, p.amount, b.total
-              FROM bought b FULL JOIN credited c USING (invoice_id) FULL JOIN charged p USING (invoice_id)
-             WHERE b.quantity IS DISTINCT FROM c.quantity OR b.total IS DISTINCT FROM b.amount_minor
-                OR coalesce(p.amount, 0) IS DISTINCT FROM b.amount_minor
-             ORDER BY invoice_id LIMIT %(first)s""",
-        organization=organization_id,
-    )
-
-
 # Periods and due work -------------------------------------------------------------------------------------
 
 
@@ -287,7 +225,7 @@ async def broken_tilings(conn: Conn, organization_id: UUID) -> Offenders:
     """Where a subscription's periods leave a gap or overlap: (subscription, index, its start, where it must begin).
 
     The first has the index 0 and begins at the anchor; the open one begins where the last closed one ends. Of a
-    canceled one that had a price all are closed: as if another were to follow.
+    canceled one all are closed: as if another were to follow.
     """
     return await _offenders(
         conn,
@@ -302,7 +240,7 @@ async def broken_tilings(conn: Conn, organization_id: UUID) -> Offenders:
                SELECT id, period_index + 1, period_end, NULL, anchor_at
                  FROM subscriptions
                 WHERE organization_id = %(organization)s AND closes_at IS NULL AND status = 'canceled'
-                  AND price_id IS NOT NULL AND anchor_at IS NOT NULL
+                  AND anchor_at IS NOT NULL
            ), told AS (
                SELECT *, lag(period_index) OVER w AS before,
                       CASE WHEN period_index = 0 THEN anchor_at ELSE lag(period_end) OVER w END AS begins
@@ -392,6 +330,140 @@ async def unseen_news(conn: Conn, organization_id: UUID) -> Offenders:
                        AND EXISTS (SELECT FROM subscriptions s
                                     WHERE s.customer_id = p.customer_id AND s.closes_at IS NOT NULL))
             ORDER BY p.subscription_id, p.period_index LIMIT %(first)s""",
+        organization=organization_id,
+    )
+
+
+# Wallets ---------------------------------------------------------------------------------------------------
+
+
+async def wrong_wallets(conn: Conn, organization_id: UUID) -> Offenders:
+    """Pools that are not what was moved into them less what was moved out: (subscription, pool, kept, by the ledger).
+
+    What reservations hold is compared too. Reads every wallet and every movement.
+    """
+    return await _offenders(
+        conn,
+        """WITH moved AS (
+               SELECT customer_id, subscription_id, account, sum(amount) AS amount
+                 FROM (SELECT customer_id, subscription_id, target AS account, amount FROM ledger_entries
+                        WHERE organization_id = %(organization)s
+                        UNION ALL
+                       SELECT customer_id, subscription_id, source, -amount FROM ledger_entries
+                        WHERE organization_id = %(organization)s) AS sides
+                WHERE account IN ('plan_credits', 'balance', 'purchased_credits', 'held') GROUP BY 1, 2, 3
+           ), kept AS (
+               SELECT customer_id, subscription_id, p.account, p.amount
+                 FROM wallets w
+                CROSS JOIN LATERAL (VALUES (CASE model WHEN 'credits' THEN 'plan_credits' ELSE 'balance' END, plan),
+                                           ('purchased_credits', purchased), ('held', held)) AS p (account, amount)
+                WHERE w.organization_id = %(organization)s AND p.amount <> 0
+           )
+           SELECT count(*) OVER (), subscription_id, account, coalesce(k.amount, 0), coalesce(m.amount, 0)
+             FROM kept k FULL JOIN moved m USING (customer_id, subscription_id, account)
+            WHERE coalesce(k.amount, 0) <> coalesce(m.amount, 0)
+            ORDER BY 2, 3 LIMIT %(first)s""",
+        organization=organization_id,
+    )
+
+
+async def wrong_postings(conn: Conn, organization_id: UUID) -> Offenders:
+    """Batches whose events took something else of a customer's wallets than was posted: (customer, batch, took, posted).
+
+    Reads every prepaid event and every posting of usage.
+    """
+    return await _offenders(
+        conn,
+        """SELECT count(*) OVER (), customer_id, batch, coalesce(t.amount, 0), coalesce(p.amount, 0)
+             FROM (SELECT customer_id, batch, sum(deducted) AS amount FROM events
+                    WHERE organization_id = %(organization)s AND drew_on IS NOT NULL GROUP BY 1, 2) t
+             FULL JOIN (SELECT customer_id, batch, sum(amount) AS amount FROM ledger_entries
+                         WHERE organization_id = %(organization)s AND cause = 'usage' GROUP BY 1, 2) p
+            USING (customer_id, batch)
+            WHERE coalesce(t.amount, 0) <> coalesce(p.amount, 0)
+            ORDER BY 2, 3 LIMIT %(first)s""",
+        organization=organization_id,
+    )
+
+
+async def wrong_costs(conn: Conn, organization_id: UUID) -> Offenders:
+    """AI calls that took something else than their costs come to: (event, took, costs). Reads every cost row."""
+    return await _offenders(
+        conn,
+        """SELECT count(*) OVER (), c.event_id, e.deducted, c.total
+             FROM (SELECT customer_id, event_id, occurred_at, sum(total)::numeric AS total FROM ai_costs
+                    WHERE organization_id = %(organization)s GROUP BY 1, 2, 3) c
+             LEFT JOIN events e ON e.customer_id = c.customer_id AND e.occurred_at = c.occurred_at AND e.id = c.event_id
+            WHERE e.deducted IS DISTINCT FROM c.total
+            ORDER BY 2 LIMIT %(first)s""",
+        organization=organization_id,
+    )
+
+
+async def wrong_holds(conn: Conn, organization_id: UUID) -> Offenders:
+    """Wallets that hold more than reservations asked for: (subscription, held, asked for).
+
+    They may hold less: a new period's pool need not reach as far as the old one did.
+    """
+    return await _offenders(
+        conn,
+        """SELECT count(*) OVER (), w.subscription_id, w.held, coalesce(r.amount, 0)
+             FROM wallets w
+             LEFT JOIN (SELECT customer_id, subscription_id, sum(amount) AS amount FROM reservations
+                         WHERE organization_id = %(organization)s AND status = 'held' GROUP BY 1, 2) r
+            USING (customer_id, subscription_id)
+            WHERE w.organization_id = %(organization)s AND w.held > coalesce(r.amount, 0)
+            ORDER BY 2 LIMIT %(first)s""",
+        organization=organization_id,
+    )
+
+
+async def wrong_overdrafts(conn: Conn, organization_id: UUID) -> Offenders:
+    """Closed periods whose line does not ask for what was overdrawn in them: (subscription, index, overdrawn, asked)."""
+    return await _offenders(
+        conn,
+        """SELECT count(*) OVER (), subscription_id, period_index, coalesce(o.amount, 0), coalesce(a.amount, 0)
+             FROM (SELECT subscription_id, period_index, sum(amount) AS amount
+                     FROM ledger_entries l JOIN closed_periods USING (subscription_id, period_index)
+                    WHERE l.organization_id = %(organization)s AND cause = 'overdraft' GROUP BY 1, 2) o
+             FULL JOIN (SELECT l.subscription_id, usage_period AS period_index,
+                               sum((evidence ->> 'overdrawn')::numeric) AS amount
+                          FROM invoice_lines l JOIN invoices i ON i.id = l.invoice_id
+                         WHERE i.organization_id = %(organization)s AND part = 'overdraft' GROUP BY 1, 2) a
+            USING (subscription_id, period_index)
+            WHERE coalesce(o.amount, 0) <> coalesce(a.amount, 0)
+            ORDER BY 2, 3 LIMIT %(first)s""",
+        organization=organization_id,
+    )
+
+
+async def wrong_purchases(conn: Conn, organization_id: UUID) -> Offenders:
+    """What was not charged, invoiced and credited as it was bought.
+
+    (invoice, quantity, credited, amount, charged, total of the invoice); None where there is no such thing.
+    """
+    return await _offenders(
+        conn,
+        """WITH bought AS (
+                SELECT p.invoice_id, p.quantity, p.amount_minor, i.total
+                  FROM purchases p JOIN invoices i ON i.id = p.invoice_id
+                 WHERE p.organization_id = %(organization)s
+            ), credited AS (
+                SELECT e.reference AS invoice_id, sum(e.amount) AS quantity
+                  FROM customers c JOIN ledger_entries e ON e.customer_id = c.id
+                 WHERE c.organization_id = %(organization)s AND e.organization_id = %(organization)s
+                   AND e.cause IN ('purchase', 'topup')
+                 GROUP BY 1
+            ), charged AS (
+                SELECT invoice_id, sum(gross_amount) AS amount FROM transactions
+                 WHERE organization_id = %(organization)s AND status = 'succeeded' AND reason = 'one_time_payment'
+                 GROUP BY 1
+            )
+            SELECT count(*) OVER (), invoice_id, b.quantity, c.quantity, b.amount_minor, p.amount, b.total
+              FROM bought b FULL JOIN credited c USING (invoice_id) FULL JOIN charged p USING (invoice_id)
+             WHERE b.quantity IS DISTINCT FROM c.quantity OR b.total IS DISTINCT FROM b.amount_minor
+                OR coalesce(p.amount, 0) IS DISTINCT FROM b.amount_minor
+             ORDER BY invoice_id LIMIT %(first)s""",
         organization=organization_id,
     )
 
