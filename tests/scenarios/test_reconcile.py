@@ -29,6 +29,7 @@ from tallystick.worker.nightly import Nightly
 from tests import story
 from tests.audit import audit, broken, organization_id
 from tests.conftest import PROGRAM, Organization, Server, open_one, serving
+from tests.scenarios.prepaid import add_pack, buy, open_prepaid, top_up
 from tests.shop import (
     API,
     Json,
@@ -69,6 +70,7 @@ def shop(alone: str, beside: Server) -> Iterator[Organization]:
     made = open_one(alone, beside.base_url, clock=story.OPENED)
     story.live(made)
     live_on(made)
+    buy_ahead(made)
     yield made
     made.http.close()
 
@@ -139,6 +141,20 @@ def spend(shop: Organization) -> None:
     done(shop.http.post(f"{API}/usage/reservations", json=held))
 
 
+def buy_ahead(shop: Organization) -> None:
+    """Wallets of both kinds, with what was granted, bought, used and carried over."""
+    open_prepaid(shop)
+    held = {plan: subscribe(shop, f"{plan}_buyer", plan) for plan in ("credits", "balance")}
+    done(buy(shop, held["credits"], add_pack(shop)))
+    done(buy(shop, held["credits"], add_pack(shop, "Gift", price=0)))
+    done(top_up(shop, held["balance"], 700))
+    done(top_up(shop, held["balance"], 700))
+    for plan in held:
+        done(track(shop, f"{plan}_buyer", value=70))
+    done(shop.http.post(f"{API}/subscriptions/{held['credits']['id']}/cancel", json={"immediate": True}))
+    subscribe_again(shop, "credits_buyer", "credits")
+
+
 def report(shop: Organization, customer: str, number: int, **more: Any) -> None:
     done(track(shop, customer, f"jobs_{number}", feature="jobs", value=5, properties=user(number), **more))
 
@@ -158,8 +174,8 @@ def cancel(shop: Organization, customer: str, *, immediate: bool) -> None:
     done(shop.http.post(path, json={"immediate": immediate}))
 
 
-def subscribe_again(shop: Organization, customer: str) -> None:
-    body = {"customerId": customer, "planCode": "small"}
+def subscribe_again(shop: Organization, customer: str, plan: str = "small") -> None:
+    body = {"customerId": customer, "planCode": plan}
     pay(done(shop.http.post(f"{API}/subscriptions", json=body))["checkoutUrl"])
 
 
@@ -272,6 +288,11 @@ def sold_again(where: str) -> list[str]:
     return [each.format(which=line(where)) for each in SOLD_AGAIN]
 
 
+LAST_WALLET: Final = (
+    f"{OF_THE_SHOP} AND model = '{{0}}' AND subscription_id = (SELECT subscription_id FROM wallets w "
+    f"WHERE w.{OF_THE_SHOP} AND w.model = '{{0}}' ORDER BY subscription_id DESC LIMIT 1)"
+)
+TOP_UP: Final = f"SELECT id FROM ledger_entries WHERE {OF_THE_SHOP} AND cause = 'topup' ORDER BY id LIMIT 1"
 CHANGES: Final[Mapping[str, tuple[str, list[str], str]]] = {
     "a rollup counts too much": ("rollups", [
         f"UPDATE usage_hours SET quantity = quantity + 1 WHERE {hour('bytes')}"], "the rollup says"),
@@ -334,10 +355,32 @@ CHANGES: Final[Mapping[str, tuple[str, list[str], str]]] = {
         "WHERE o.id <> x.id AND (o.subscription_id, o.usage_period, o.feature_id) = (x.subscription_id, x.usage_period, x.feature_id))"),
         "one usage is on 2 lines"),
     "an invoice is gone": ("numbers", [
-        "DELETE FROM transactions", "DELETE FROM invoice_lines WHERE invoice_id = (SELECT id FROM invoices WHERE number = 1)",
+        "DELETE FROM transactions WHERE reason <> 'one_time_payment'", "DELETE FROM invoice_lines WHERE invoice_id = (SELECT id FROM invoices WHERE number = 1)",
         "DELETE FROM invoices WHERE number = 1"], "the number 1 was given, and no invoice has it"),
     "a number was never given": ("numbers", [
         "UPDATE organizations SET invoices_issued = invoices_issued - 1 WHERE id = %(shop)s"], "was never given"),
+    "a wallet has a credit more": ("wallets", [
+        f"UPDATE wallets SET purchased = purchased + 1 WHERE {LAST_WALLET.format('credits')}"],
+        "its ledger brings purchased_credits to 100, the wallet says 101"),
+    "a wallet is gone": ("wallets", [f"DELETE FROM wallets WHERE {LAST_WALLET.format('balance')}"],
+        "its ledger brings balance to 233000, the wallet says 0"),
+    "a purchase was credited twice": ("purchases", [
+        f"UPDATE ledger_entries SET amount = amount * 2 WHERE {OF_THE_SHOP} AND id = ({TOP_UP})",
+        f"UPDATE wallets SET plan = plan + 70000 WHERE {LAST_WALLET.format('balance')}"],
+        "70000 bought for 700; 140000 credited, 700 charged, 700 invoiced"),
+    "a purchase was not charged": ("purchases", [
+        f"DELETE FROM transactions WHERE {OF_THE_SHOP} AND reason = 'one_time_payment' AND gross_amount = 500"],
+        "50 bought for 500; 50 credited, 0 charged, 500 invoiced"),
+    "something was credited that nobody bought": ("purchases", [
+        f"UPDATE ledger_entries SET reference = gen_random_uuid() WHERE {OF_THE_SHOP} AND id = ({TOP_UP})"],
+        " credited"),
+    "a purchase is on two invoices": ("billed_once", sold_again("x.line_type = 'one_time'"), "one one_time is on 2 lines"),
+    "a purchase was never settled": ("due", [
+        f"""INSERT INTO purchases (id, organization_id, customer_id, subscription_id, status, kind, description, quantity,
+                                    amount_minor, currency, retry_at, created_at, updated_at)
+            SELECT gen_random_uuid(), organization_id, customer_id, subscription_id, 'pending', kind, description, quantity,
+                   0, currency, now(), '2025-06-24', '2025-06-24' FROM purchases WHERE {OF_THE_SHOP} LIMIT 1"""],
+        "is neither paid nor declined"),
     "a period is missing": ("periods", [f"DELETE FROM closed_periods WHERE {period('cai', '1')}"], "period 2 begins at"),
     "the first period is missing": ("periods", [f"DELETE FROM closed_periods WHERE {period('cai', '0')}"], "period 1 begins at"),
     "the last period of who left is missing": ("periods", [
@@ -360,7 +403,7 @@ CHANGES: Final[Mapping[str, tuple[str, list[str], str]]] = {
     "an invoice was to be charged": ("due", [
         f"UPDATE invoices SET collect_at = '2025-07-24' WHERE {INVOICE}"], "it was not charged"),
     "an invoice will never be charged": ("due", [
-        "DELETE FROM transactions", f"UPDATE invoices SET status = 'outstanding' WHERE {INVOICE}"],
+        "DELETE FROM transactions WHERE reason <> 'one_time_payment'", f"UPDATE invoices SET status = 'outstanding' WHERE {INVOICE}"],
         "it was not charged"),
     "a wallet is richer than its ledger": ("wallets", [
         f"UPDATE wallets SET plan = plan + 1 WHERE {OF_THE_SHOP} AND model = 'credits'"], "the wallet says"),
