@@ -8,7 +8,7 @@ from tallystick.core.subscriptions import Status
 from tallystick.core.wallets import Crossing, Model, Wallet, adjusted, crossings
 from tallystick.errors import FieldError, InvalidRequest, Problem
 from tallystick.flows.books import load_prepaid
-from tallystick.flows.fill_wallets import hold_wallet, key_of, post_and_tell
+from tallystick.flows.fill_wallets import key_of, lock_wallet, post_and_tell
 from tallystick.store.db import Conn
 from tallystick.store.organizations import Organization
 from tallystick.store.subscriptions import Subscription
@@ -38,7 +38,7 @@ async def adjust_wallet(
         raise InvalidRequest(FieldError("type", f"is not what the plan counts in: that is {prepaid.model}"))
     if subscription.state is Status.CANCELED:
         raise Problem("subscription_not_active")
-    wallet = await hold_wallet(conn, organization=organization, subscription=subscription, now=now)
+    wallet = await lock_wallet(conn, organization=organization, subscription=subscription, now=now)
     if wallet is None:  # it has yet to be paid for
         raise Problem("subscription_not_active")
     changed = adjusted(wallet, amount)

@@ -23,7 +23,7 @@ from tallystick.core.wallets import (
 from tallystick.errors import must
 from tallystick.flows.books import load_prepaid
 from tallystick.flows.post_wallets import post_wallets
-from tallystick.store import customers, wallets
+from tallystick.store import customers, reservations, subscriptions, wallets
 from tallystick.store.db import Conn
 from tallystick.store.organizations import Organization
 from tallystick.store.subscriptions import Subscription
@@ -106,14 +106,16 @@ async def end_wallet(
             await post_and_tell(conn, organization, [Posting(key, after, moved)], now=now)
 
 
-async def hold_wallet(
+async def lock_wallet(
     conn: Conn, *, organization: Organization, subscription: Subscription, now: datetime
 ) -> Wallet | None:
     """Lock a wallet, in the period that is open now; of a subscription that is over, as it was left. None: no wallet.
 
-    What turns here is posted by itself, so that a posting that follows names what caused it and nothing else.
+    What was set aside and not settled in time is there again. What moves here is posted by itself, so that a posting
+    that follows names what caused it and nothing else.
     """
     key = key_of(subscription)
+    await release_expired(conn, organization, [key], now=now)
     wallet = (await wallets.lock(conn, [key])).get(key)
     if wallet is None or subscription.is_over(now):
         return wallet
@@ -124,6 +126,37 @@ async def hold_wallet(
     if after != wallet:
         await post_and_tell(conn, organization, [Posting(key, after, moved)], now=now)
     return after
+
+
+async def home_wallet(
+    conn: Conn, *, organization: Organization, subscription: Subscription, now: datetime
+) -> tuple[Subscription, Wallet]:
+    """Lock the wallet into which something comes. Credits of a subscription that was canceled meanwhile go where its
+    other credits went: to the customer's next one, if there is one by now."""
+    wallet = await lock_wallet(conn, organization=organization, subscription=subscription, now=now)
+    must(wallet is not None, "a prepaid subscription has a wallet", subscription=subscription.id)
+    assert wallet is not None
+    if wallet.model is Model.CREDITS and subscription.state is Status.CANCELED:
+        following = await subscriptions.live_of_customer(
+            conn, organization_id=organization.id, customer_id=subscription.customer_id
+        )
+        if following is not None:
+            other = await lock_wallet(conn, organization=organization, subscription=following, now=now)
+            if other is not None and other.model is Model.CREDITS:
+                return following, other
+    return subscription, wallet
+
+
+async def release_expired(
+    conn: Conn, organization: Organization, keys: Sequence[WalletKey], *, now: datetime
+) -> None:
+    """Give back what was set aside and nobody settled in time."""
+    found = await wallets.lock(conn, keys)
+    if not any(each.held for each in found.values()):
+        return
+    for key, amount in await reservations.expire(conn, keys, now=now):
+        found[key], moved = released(found[key], amount)
+        await post_and_tell(conn, organization, [Posting(key, found[key], moved)], now=now)
 
 
 async def post_and_tell(

@@ -26,11 +26,11 @@ from tallystick.core.money import RATE_SCALE, from_minor, plain, text
 from tallystick.core.subscriptions import Status
 from tallystick.core.times import index_at, local_day, period
 from tallystick.core.wallet_news import purchase_news
-from tallystick.core.wallets import Model, Wallet, bought
+from tallystick.core.wallets import Model, bought
 from tallystick.errors import FieldError, InvalidRequest, Problem, must
 from tallystick.flows.books import load_prepaid
 from tallystick.flows.collect_payment import card_of, transaction_of
-from tallystick.flows.fill_wallets import hold_wallet, key_of, post_and_tell
+from tallystick.flows.fill_wallets import home_wallet, key_of, post_and_tell
 from tallystick.providers.payments import Charged, Declined, Payments
 from tallystick.store import (
     catalog,
@@ -241,7 +241,7 @@ async def _deliver(conn: Conn, organization: Organization, purchase: Purchase, n
         conn, organization_id=organization.id, subscription_id=purchase.subscription_id, lock=True
     )
     assert subscription is not None
-    home, wallet = await _home(conn, organization, subscription, now)
+    home, wallet = await home_wallet(conn, organization=organization, subscription=subscription, now=now)
     filled, moved = bought(wallet, purchase.quantity)
     invoice_id, count = await _issue(conn, organization, subscription, purchase, now)
     await post_and_tell(
@@ -263,25 +263,6 @@ async def _deliver(conn: Conn, organization: Organization, purchase: Purchase, n
     happened = DomainEvent(type_, purchase.customer_id, data)
     await domain_events.record(conn, [happened], organization_id=organization.id, now=now)
     return invoice_id
-
-
-async def _home(
-    conn: Conn, organization: Organization, subscription: Subscription, now: datetime
-) -> tuple[Subscription, Wallet]:
-    """The wallet it was bought for. Credits of a subscription that was canceled while the charge was on its way go
-    where its other credits went: to the customer's next one, if there is one by now."""
-    wallet = await hold_wallet(conn, organization=organization, subscription=subscription, now=now)
-    must(wallet is not None, "a prepaid subscription has a wallet", subscription=subscription.id)
-    assert wallet is not None
-    if wallet.model is Model.CREDITS and subscription.state is Status.CANCELED:
-        following = await subscriptions.live_of_customer(
-            conn, organization_id=organization.id, customer_id=subscription.customer_id
-        )
-        if following is not None:
-            other = await hold_wallet(conn, organization=organization, subscription=following, now=now)
-            if other is not None and other.model is Model.CREDITS:
-                return following, other
-    return subscription, wallet
 
 
 async def _issue(

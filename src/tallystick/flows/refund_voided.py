@@ -1,4 +1,4 @@
-"""Give back what voided events had taken of a wallet: to the wallet they took it from, as it stands today."""
+"""Give back what voided events had taken of a wallet: to the wallet they took it from, or the one that followed it."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -7,7 +7,7 @@ from uuid import UUID
 
 from tallystick.core.events import StoredEvent
 from tallystick.core.wallets import Wallet, refunded
-from tallystick.flows.fill_wallets import hold_wallet, key_of, post_and_tell
+from tallystick.flows.fill_wallets import home_wallet, key_of, post_and_tell
 from tallystick.store import subscriptions, wallets
 from tallystick.store.db import Conn
 from tallystick.store.organizations import Organization
@@ -31,11 +31,12 @@ async def refund_voided(
         held = await subscriptions.of_customer(conn, organization_id=organization.id, customer_id=customer_id)
         stand = await wallets.of_customer(conn, customer_id=customer_id, lock=True)
         for event in by_customer[customer_id]:
-            subscription = _payer(event, held, stand)
-            wallet = await hold_wallet(conn, organization=organization, subscription=subscription, now=now)
-            assert wallet is not None and event.draw is not None
+            home, wallet = await home_wallet(
+                conn, organization=organization, subscription=_payer(event, held, stand), now=now
+            )
+            assert event.draw is not None
             after, back = refunded(wallet, event.draw.deducted)
-            posting = Posting(key_of(subscription), after, back, reference=event.id)
+            posting = Posting(key_of(home), after, back, reference=event.id)
             await post_and_tell(conn, organization, [posting], now=now)
 
 

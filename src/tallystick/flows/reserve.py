@@ -4,7 +4,6 @@ What is set aside is neither there to be spent nor gone; what usage costs in the
 settling writes, whose key is the reservation's id, so it is charged once (ruling 27).
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -19,7 +18,7 @@ from tallystick.core.wallets import hold, released
 from tallystick.errors import FieldError, InvalidRequest, Problem, must
 from tallystick.flows.books import Book, Books
 from tallystick.flows.drafts import Accepted, Draft
-from tallystick.flows.fill_wallets import hold_wallet, post_and_tell
+from tallystick.flows.fill_wallets import lock_wallet, post_and_tell, release_expired
 from tallystick.flows.ingest import ingest
 from tallystick.store import db, organizations, reservations, subscriptions, wallets
 from tallystick.store.db import Conn, Database, new_id
@@ -48,8 +47,7 @@ async def reserve(
         )
         must(subscription is not None, "a standing names a subscription", id=spend.subscription_id)
         assert subscription is not None
-        await release_expired(conn, organization, [wallets.WalletKey(customer_id, subscription.id)], now=now)
-        wallet = await hold_wallet(conn, organization=organization, subscription=subscription, now=now)
+        wallet = await lock_wallet(conn, organization=organization, subscription=subscription, now=now)
         assert wallet is not None
         if book.version != await db.version(conn, organization_id=organization.id):
             continue  # what it was priced by has moved while we waited for the wallet
@@ -167,20 +165,10 @@ async def _give_back(conn: Conn, organization: Organization, held: Reservation, 
         conn, organization_id=organization.id, subscription_id=held.subscription_id
     )
     assert subscription is not None
-    wallet = await hold_wallet(conn, organization=organization, subscription=subscription, now=now)
+    wallet = await lock_wallet(conn, organization=organization, subscription=subscription, now=now)
     assert wallet is not None
     after, moved = released(wallet, held.amount)
     await post_and_tell(conn, organization, [Posting(held.key, after, moved, reference=held.id)], now=now)
-
-
-async def release_expired(
-    conn: Conn, organization: Organization, keys: Sequence[wallets.WalletKey], *, now: datetime
-) -> None:
-    """Give back what nobody settled in time."""
-    found = await wallets.lock(conn, keys)
-    for key, amount in await reservations.expire(conn, keys, now=now):
-        found[key], moved = released(found[key], amount)
-        await post_and_tell(conn, organization, [Posting(key, found[key], moved)], now=now)
 
 
 async def release_due(database: Database, *, wall: datetime) -> None:

@@ -15,7 +15,7 @@ from tallystick.core.times import Anchor, Period, boundary, local_day, period, s
 from tallystick.errors import FieldError, InvalidRequest, Problem, must
 from tallystick.flows.fill_wallets import end_wallet, open_wallet
 from tallystick.flows.publish_catalog import find_plan, find_price
-from tallystick.store import catalog, customers, db, invoices, late, subscriptions
+from tallystick.store import catalog, customers, db, invoices, late, subscriptions, wallets
 from tallystick.store.catalog import Plan, PlanPrice
 from tallystick.store.customers import Customer
 from tallystick.store.db import Conn, new_id
@@ -61,6 +61,8 @@ async def subscribe(
             raise Problem("already_has_active_subscription")
         if price is not None and existing.price_id == price.id and existing.plan_id == plan.id:
             return existing, False
+        # The wallets before the version, as whoever pays from them takes them.
+        await wallets.of_customer(conn, customer_id=customer.id, lock=True)
         await end(conn, subscription=existing, reason="replaced", now=now)
     subscription = Subscription(
         id=new_id(),
