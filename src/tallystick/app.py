@@ -19,6 +19,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from tallystick import __version__, settings
 from tallystick.api import openapi, reference
 from tallystick.api.auth import Keyring
+from tallystick.api.callers import Callers
+from tallystick.api.check_routes import CheckRoute
 from tallystick.api.http import METRICS_TYPE, Api, json_route
 from tallystick.api.ingest_routes import IngestRoutes
 from tallystick.api.operations import Services
@@ -27,6 +29,7 @@ from tallystick.api.wire import encode
 from tallystick.core.throttle import Throttle
 from tallystick.flows.batcher import Batcher
 from tallystick.flows.books import Books
+from tallystick.flows.checker import Checker
 from tallystick.providers import ai_prices
 from tallystick.providers.sandbox import Sandbox
 from tallystick.settings import Settings
@@ -74,6 +77,7 @@ class Application:
         self.books = Books()
         self.payments = Sandbox()
         self.batcher = Batcher(chosen.database_url, self.books, wall)
+        self.checker = Checker(chosen.database_url, self.books, wall)
         used_keys: set[UUID] = set()
         self.sweeper = Sweeper(
             self.database, self.payments, wall, every_s=chosen.sweep_every_s, used_keys=used_keys
@@ -83,10 +87,14 @@ class Application:
         services = Services(
             self.database, self.books, self.payments, wall, chosen.public_url, used_keys, rates
         )
-        ingest = IngestRoutes(
-            self.database, self.books, self.batcher, Keyring(self.database, used_keys), wall, rates
+        callers = Callers(self.database, self.books, Keyring(self.database, used_keys), wall, rates)
+        self._api: ASGIApp = Api(
+            services,
+            callers,
+            IngestRoutes(self.batcher, callers),
+            CheckRoute(self.checker, callers),
+            self._pages(),
         )
-        self._api: ASGIApp = Api(services, ingest, self._pages())
 
     def _pages(self) -> list[BaseRoute]:
         return [
@@ -111,6 +119,7 @@ class Application:
             ai_prices.bundled()  # read now, not while the first call of a model waits
             _calm_collector()
             self.batcher.start()
+            self.checker.start()
             self.sweeper.start()
             self.nightly.start()
         except (psycopg.Error, PoolTimeout) as error:
@@ -120,6 +129,7 @@ class Application:
         await receive()
         await self.nightly.stop()
         await self.sweeper.stop()
+        await self.checker.stop()
         await self.batcher.stop()
         await self.database.close()
         await send({"type": "lifespan.shutdown.complete"})

@@ -29,17 +29,32 @@ def told_before() -> dict[str, Told]:
 def node_story(server: Server, make_organization: MakeOrganization, told_before: dict[str, Told]) -> Told:
     """What @commet/node 7.10.0 was answered."""
     if "node" not in told_before:
-        node = shutil.which("node")
-        if node is None or shutil.which("npm") is None:
-            pytest.skip("the Node SDK needs node and npm on the PATH")
-        node_sdk()
-        told_before["node"] = tell(
-            [node, "--import", "./redirect.mjs", "story.mjs"],
-            cwd=HERE,
-            server=server,
-            organization=make_organization(clock=CLOCK),
-        )
+        told_before["node"] = _told_by_node("story.mjs", server, make_organization)
     return told_before["node"]
+
+
+@pytest.fixture
+def node_prepaid_story(
+    server: Server, make_organization: MakeOrganization, told_before: dict[str, Told]
+) -> Told:
+    """The same of plans that are paid beforehand."""
+    if "node prepaid" not in told_before:
+        told_before["node prepaid"] = _told_by_node("story_prepaid.mjs", server, make_organization)
+    return told_before["node prepaid"]
+
+
+def _told_by_node(story: str, server: Server, make_organization: MakeOrganization) -> Told:
+    node = shutil.which("node")
+    if node is None or shutil.which("npm") is None:
+        pytest.skip("the Node SDK needs node and npm on the PATH")
+    node_sdk()
+    told: Told = tell(
+        [node, "--import", "./redirect.mjs", story],
+        cwd=HERE,
+        server=server,
+        organization=make_organization(clock=CLOCK),
+    )
+    return told
 
 
 @pytest.fixture(scope="session")
@@ -53,14 +68,29 @@ def python_story(
 ) -> Told:
     """What commet-sdk 9.7.0 was answered: `told` as the SDK parsed it, `answers` as they came."""
     if "9.7.0" not in told_before:
-        told_before["9.7.0"] = tell(
-            [sys.executable, "-m", "conformance.story_9_7_0"],
-            cwd=HERE.parent,
-            server=server,
-            organization=make_organization(clock=CLOCK),
-            environment={"PYTHONPATH": str(commet_9_7_0)},
-        )
+        told_before["9.7.0"] = _told_by("story_9_7_0", commet_9_7_0, server, make_organization)
     return told_before["9.7.0"]
+
+
+@pytest.fixture
+def prepaid_story(
+    server: Server, make_organization: MakeOrganization, told_before: dict[str, Told], commet_9_7_0: Path
+) -> Told:
+    """The same of plans that are paid beforehand."""
+    if "prepaid" not in told_before:
+        told_before["prepaid"] = _told_by("story_prepaid_9_7_0", commet_9_7_0, server, make_organization)
+    return told_before["prepaid"]
+
+
+def _told_by(story: str, sdk: Path, server: Server, make_organization: MakeOrganization) -> Told:
+    told: Told = tell(
+        [sys.executable, "-m", f"conformance.{story}"],
+        cwd=HERE.parent,
+        server=server,
+        organization=make_organization(clock=CLOCK),
+        environment={"PYTHONPATH": str(sdk)},
+    )
+    return told
 
 
 @pytest.fixture

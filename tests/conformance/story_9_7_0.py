@@ -74,6 +74,7 @@ def main() -> None:
     renewal(teller, sdk, subscription)
     cancellation(teller, sdk, subscription)
     keys(teller, sdk)
+    prepaid(teller, sdk)
     print(json.dumps({"told": teller.told, "answers": teller.answers}))
 
 
@@ -241,6 +242,39 @@ def cancellation(teller: Teller, sdk: Any, subscription: Any) -> None:
     teller.refused("canceled_twice", sdk.subscriptions.cancel, subscription.id)
     teller.tell("uncanceled", sdk.subscriptions.uncancel, subscription.id)
     teller.refused("uncanceled_twice", sdk.subscriptions.uncancel, subscription.id)
+
+
+def prepaid(teller: Teller, sdk: Any) -> None:
+    pack = teller.tell("pack", sdk.credit_packs.create, name="Fifty", credits=50, price=500)
+    teller.refused("pack_twice", sdk.credit_packs.create, name="Fifty", credits=1, price=1)
+    teller.tell("pack_updated", sdk.credit_packs.update, pack.id, description="fifty more", price=400)
+    teller.tell("packs", sdk.credit_packs.list)
+    credits = hold(sdk, "user_201", "credits", included_credits=100)
+    teller.tell("credits_bought", sdk.subscriptions.purchase_credits, credits, credit_pack_id=pack.id)
+    once = {"credit_pack_id": pack.id, "idempotency_key": "buy-once"}
+    teller.tell("credits_bought_once", sdk.subscriptions.purchase_credits, credits, **once)
+    teller.tell("credits_bought_again", sdk.subscriptions.purchase_credits, credits, **once)
+    teller.tell("credits_taken", sdk.subscriptions.adjust_balance, credits, amount=-120, reason="an error")
+    teller.refused("credits_beyond", sdk.subscriptions.adjust_balance, credits, amount=-81, type="credits")
+    teller.refused("topped_up_credits", sdk.subscriptions.topup_balance, credits, amount=1000)
+    balance = hold(sdk, "user_203", "balance", included_balance=100_000)
+    teller.tell("topped_up", sdk.subscriptions.topup_balance, balance, amount=1000)
+    teller.tell("balance_given", sdk.subscriptions.adjust_balance, balance, amount=500, type="balance")
+    teller.refused("balance_beyond", sdk.subscriptions.adjust_balance, balance, amount=-200_501)
+    bought = teller.tell("purchases", sdk.invoices.list, subscription_id=credits)
+    teller.tell("purchase_invoice", sdk.invoices.get, bought.data[0].id)
+    teller.tell("pack_deleted", sdk.credit_packs.delete, pack.id)
+    teller.refused("pack_gone", sdk.subscriptions.purchase_credits, credits, credit_pack_id=pack.id)
+
+
+def hold(sdk: Any, customer: str, model: str, **included: int) -> str:
+    """Put a customer on a plan of its own that is paid beforehand; the subscription's id."""
+    plan = sdk.plans.create(name=model, code=model, consumption_model=model)
+    sdk.plans.add_price(plan.id, billing_interval="monthly", price=900, **included)
+    pending = sdk.subscriptions.create(customer_id=customer, plan_code=model)
+    assert httpx.post(pending.checkout_url, data=TEST_CARD).status_code == 303
+    identity: str = pending.id
+    return identity
 
 
 def keys(teller: Teller, sdk: Any) -> None:

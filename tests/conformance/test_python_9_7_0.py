@@ -389,3 +389,29 @@ def test_a_key_is_shown_once_and_dies_when_deleted(told: Story) -> None:
     deleted = {"id": made["id"], "deleted": True}
     assert part(told["key_deleted"], deleted) == deleted
     assert refusal(told, "plans_by_deleted_key")["code"] == "unauthorized"
+
+
+def test_credits_and_balances_are_filled_from_outside(told: Story) -> None:
+    expected = {"name": "Fifty", "credits": 50, "price": 500, "description": None, "is_active": True}
+    assert part(told["pack"], expected) == expected
+    assert (told["pack_updated"]["price"], told["pack_updated"]["description"]) == (400, "fifty more")
+    assert [(each["id"], each["currency"]) for each in told["packs"]["data"]] == [(told["pack"]["id"], "USD")]
+    assert told["pack_twice"]["code"] == "duplicate"
+    assert told["credits_bought"]["credits"] == 50
+    assert told["credits_bought_again"] == told["credits_bought_once"]
+    assert part(told["credits_taken"], {"amount": 0, "new_balance": 0, "reason": ""}) == {
+        "amount": -120,
+        "new_balance": 80,
+        "reason": "an error",
+    }
+    assert told["credits_beyond"]["code"] == "insufficient_credits"
+    assert told["topped_up_credits"]["code"] == "validation_error"
+    assert told["topped_up"]["amount"] == 1000
+    assert told["balance_given"]["new_balance"] == 200_500
+    assert told["balance_beyond"]["code"] == "insufficient_balance"
+    assert [each["invoice_type"] for each in told["purchases"]["data"]] == ["credit_purchase"] * 2 + [
+        "recurring"
+    ]
+    assert [each["amount"] for each in told["purchase_invoice"]["line_items"]] == [400]
+    assert told["pack_deleted"]["deleted"] is True
+    assert told["pack_gone"]["code"] == "credit_pack_not_found"

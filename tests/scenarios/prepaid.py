@@ -2,36 +2,36 @@
 
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
-from typing import Any
+from typing import Any, Final
 
 import httpx
 
 from tallystick.core import ids
 from tests.audit import select
 from tests.conftest import Organization
-from tests.shop import API, Json, done, every, own_id, promise
+from tests.shop import API, Json, add_plan, done, every, own_id
 
 POOLS = {"plan_credits", "purchased_credits", "balance", "held"}
 
 
-def add_prepaid_plan(shop: Organization, code: str, model: str, *, price: int = 2900, **more: Any) -> Json:
-    """`api_calls` at 1 credit, or 0.01 of the balance, a unit; what is included is said for the price."""
-    included: Json = {name: more.pop(name) for name in ("includedCredits", "includedBalance") if name in more}
-    free: Json = {"isFree": True, **included} if price == 0 else {}
-    body: Json = {"name": code, "code": code, "consumptionModel": model, **free, **more}
-    plan = done(shop.http.post(f"{API}/plans", json=body))
-    if price:
-        asked = {"billingInterval": "monthly", "price": price, **included}
-        done(shop.http.post(f"{API}/plans/{plan['id']}/prices", json=asked))
-    terms: Json = {"creditsPerUnit": 1} if model == "credits" else {"overage": {"unitPriceDecimal": "0.01"}}
-    promise(shop, plan, "api_calls", **terms)
-    return plan
+TERMS: Final[dict[str, Json]] = {
+    "credits": {"creditsPerUnit": 1},
+    "balance": {"overage": {"unitPriceDecimal": "0.01"}},
+}
+
+
+def add_prepaid_plan(
+    shop: Organization, code: str, model: str, grants: Json, *, price: int | None = 2900, **more: Any
+) -> Json:
+    """`api_calls` at 1 credit, or 0.01 of the balance, a unit."""
+    promises = {"api_calls": TERMS[model]}
+    return add_plan(shop, code, price=price, model=model, grants=grants, promises=promises, **more)
 
 
 def open_prepaid(shop: Organization, *, credits: int = 100, balance: int = 100_000) -> None:
     """The plans `credits` and `balance` (in rate units), blocking, of `api_calls` that is there already."""
-    add_prepaid_plan(shop, "credits", "credits", includedCredits=credits)
-    add_prepaid_plan(shop, "balance", "balance", includedBalance=balance, blockOnExhaustion=True)
+    add_prepaid_plan(shop, "credits", "credits", {"includedCredits": credits})
+    add_prepaid_plan(shop, "balance", "balance", {"includedBalance": balance}, blockOnExhaustion=True)
 
 
 def add_pack(shop: Organization, name: str = "Fifty", *, credits: int = 50, price: int = 500) -> Json:

@@ -11,7 +11,7 @@ import pytest
 from tallystick.api.routes import OPERATIONS
 from tallystick.core import limits
 from tests.conftest import Organization, Server, open_one
-from tests.scenarios.prepaid import add_pack, add_prepaid_plan
+from tests.scenarios.prepaid import add_pack, open_prepaid
 from tests.scenarios.wire import Json, everything, json_of, line, refusal, still_works
 from tests.shop import API, add_customer, add_feature, add_plan, done, hard_limit, open_shop, subscribe
 
@@ -36,8 +36,7 @@ def shop(server: Server, database_url: str) -> Iterator[Organization]:
     add_feature(made, "payments")
     add_plan(made, "team", promises=promises | {"sso": {}, "payments": {"price": PERCENTAGE}})
     add_plan(made, "free", price=None, promises={"amounts": {"includedAmount": 10}})
-    add_prepaid_plan(made, "credits", "credits", includedCredits=10)
-    add_prepaid_plan(made, "balance", "balance", includedBalance=10, blockOnExhaustion=True)
+    open_prepaid(made, credits=10)
     prepaid = {plan: subscribe(made, f"{plan}_customer", plan)["id"] for plan in ("credits", "balance")}
     pack, _ = add_pack(made), add_pack(made, "Taken")
     plan = done(made.http.get(f"{API}/plans/pro"))
@@ -722,7 +721,7 @@ def test_an_empty_body_is_an_empty_object(shop: Organization, name: str) -> None
     refusal(send(shop, name, b""), 400, "validation_error")
 
 
-@pytest.mark.parametrize("name", sorted(WITH_BODY))
+@pytest.mark.parametrize("name", sorted(WITH_BODY - {"usage.check"}))  # which reads no more than it knows
 def test_no_body_may_hold_a_nul(shop: Organization, name: str) -> None:
     error = refusal(send(shop, name, b'{"what": {"ever": ["a\\u0000b"]}}'), 400, "validation_error")
     assert error["details"] == [{"field": "what.ever[0]", "message": "must not contain a NUL character"}]

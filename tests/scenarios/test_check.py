@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.conftest import Organization
+from tests.conftest import Organization, serving
 from tests.shop import (
     API,
     Json,
@@ -300,6 +300,18 @@ def test_a_new_period_is_seen_before_anything_touches_it(shop: Organization) -> 
     assert held["credits"]["remaining"] == 30
 
 
+def test_what_is_set_aside_is_not_there_until_it_is_given_back(shop: Organization) -> None:
+    subscribe(shop, "ada", "credits")
+    body = {"customerId": "ada", "featureCode": "api_calls", "quantity": 8, "expiresIn": 60}
+    done(shop.http.post(f"{API}/usage/reservations", json=body))
+    held = check(shop, quantity=3)
+    assert (held["allowed"], held["totalCredits"]) == (False, 6)
+    assert access(shop)["consumption"]["availableUnits"] == 2
+    set_clock(shop, "2026-01-15T10:02:00Z")
+    assert check(shop, quantity=3)["totalCredits"] == 30
+    assert active(shop)["credits"]["remaining"] == 30
+
+
 # --- access ---
 
 
@@ -470,3 +482,29 @@ def test_a_check_names_what_stands_against_it(shop: Organization) -> None:
     add_customer(shop, "bob")
     refused(ask(shop, "bob"), 404, "no_active_subscription")
     refused(ask(shop, externalId="bob"), 400, "validation_error")
+
+
+def test_another_process_answers_by_what_is_true_now(shop: Organization, database_url: str) -> None:
+    subscribe(shop, "ada", "credits")
+    with (
+        serving(database_url) as beside,
+        httpx.Client(base_url=beside.base_url, headers=shop.http.headers) as there,
+    ):
+
+        def asked() -> httpx.Response:
+            return there.post(f"{API}/usage/check", json={"customerId": "ada", "featureCode": "api_calls"})
+
+        assert done(asked())["creditsPerUnit"] == 3
+        body = {"creditsPerUnit": 2}
+        done(shop.http.patch(f"{API}/plans/credits/features/api_calls", json=body))
+        done(track(shop, value=1))
+        assert part(done(asked()), {"creditsPerUnit": 0, "totalCredits": 0}) == {
+            "creditsPerUnit": 2,
+            "totalCredits": 28,
+        }
+        held = active(shop)
+        done(shop.http.post(f"{API}/subscriptions/{held['id']}/cancel", json={"immediate": True}))
+        refused(asked(), 404, "no_active_subscription")
+        key = next(iter(done(shop.http.get(f"{API}/api-keys"))["data"]))
+        done(shop.http.delete(f"{API}/api-keys/{key['id']}"))
+        refused(asked(), 401, "unauthorized")

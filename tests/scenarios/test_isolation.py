@@ -370,7 +370,7 @@ def test_anothers_pack_is_not_sold_and_anothers_key_buys_nothing(
         other.http.get(f"{API}/customers/ada/ledger", params={"cursor": theirs})
     )  # older than a moment of somebody else's: still only one's own
     assert {entry["subscriptionId"] for entry in page["data"]} <= {held[other.id]["id"]}
-    add_prepaid_plan(other, "free", "credits", price=0, includedCredits=5)
+    add_prepaid_plan(other, "free", "credits", {"includedCredits": 5}, price=None)
     free = subscribe(other, "bob", "free")
     refusal(buy(other, free, add_pack(one)), 404, "credit_pack_not_found")
 

@@ -29,6 +29,7 @@ from tallystick.worker.nightly import Nightly
 from tests import story
 from tests.audit import audit, broken, organization_id
 from tests.conftest import PROGRAM, Organization, Server, open_one, serving
+from tests.scenarios.prepaid import add_pack, buy, open_prepaid, top_up
 from tests.shop import (
     API,
     Json,
@@ -37,6 +38,7 @@ from tests.shop import (
     done,
     hard_limit,
     pay,
+    promise,
     refused,
     set_clock,
     subscribe,
@@ -68,6 +70,7 @@ def shop(alone: str, beside: Server) -> Iterator[Organization]:
     made = open_one(alone, beside.base_url, clock=story.OPENED)
     story.live(made)
     live_on(made)
+    buy_ahead(made)
     yield made
     made.http.close()
 
@@ -114,6 +117,42 @@ def live_on(shop: Organization) -> None:
     set_clock(shop, "2025-05-25T00:00:00Z")
     done(shop.http.post(f"{API}/usage/corrections/{made['id']}/revert", json={}))
     set_clock(shop, "2025-06-25T00:00:00Z")
+    spend(shop)
+
+
+def spend(shop: Organization) -> None:
+    """Credits and a balance: used, overdrawn and invoiced, set aside, and tokens."""
+    for code in ("runs", "chat"):
+        add_feature(shop, code)
+    credits = add_plan(shop, "credits", model="credits", grants={"includedCredits": 100})
+    promise(shop, credits, "runs", creditsPerUnit=2)
+    balance = add_plan(shop, "balance", price=1000, model="balance")
+    promise(shop, balance, "runs", overage={"unitPrice": 100})
+    promise(shop, balance, "chat", pricingMode="ai_model", margin=2000)
+    subscribe(shop, "fay", "credits")
+    subscribe(shop, "gus", "balance")
+    for customer in ("fay", "gus"):
+        done(track(shop, customer, "first", feature="runs", value=20))
+    call = {"featureCode": "chat", "customerId": "gus", "eventId": "chat", "model": "gpt-4o"}
+    done(shop.http.post(f"{API}/usage/events", json={**call, "inputTokens": 1000, "outputTokens": 500}))
+    done(track(shop, "gus", "beyond", feature="runs", value=1000))
+    set_clock(shop, "2025-07-25T00:00:00Z")
+    held = {"customerId": "fay", "featureCode": "runs", "quantity": 10, "expiresIn": 86400}
+    done(shop.http.post(f"{API}/usage/reservations", json=held))
+
+
+def buy_ahead(shop: Organization) -> None:
+    """Wallets of both kinds, with what was granted, bought, used and carried over."""
+    open_prepaid(shop)
+    held = {plan: subscribe(shop, f"{plan}_buyer", plan) for plan in ("credits", "balance")}
+    done(buy(shop, held["credits"], add_pack(shop)))
+    done(buy(shop, held["credits"], add_pack(shop, "Gift", price=0)))
+    done(top_up(shop, held["balance"], 700))
+    done(top_up(shop, held["balance"], 700))
+    for plan in held:
+        done(track(shop, f"{plan}_buyer", value=70))
+    done(shop.http.post(f"{API}/subscriptions/{held['credits']['id']}/cancel", json={"immediate": True}))
+    subscribe_again(shop, "credits_buyer", "credits")
 
 
 def report(shop: Organization, customer: str, number: int, **more: Any) -> None:
@@ -135,8 +174,8 @@ def cancel(shop: Organization, customer: str, *, immediate: bool) -> None:
     done(shop.http.post(path, json={"immediate": immediate}))
 
 
-def subscribe_again(shop: Organization, customer: str) -> None:
-    body = {"customerId": customer, "planCode": "small"}
+def subscribe_again(shop: Organization, customer: str, plan: str = "small") -> None:
+    body = {"customerId": customer, "planCode": plan}
     pay(done(shop.http.post(f"{API}/subscriptions", json=body))["checkoutUrl"])
 
 
@@ -249,6 +288,11 @@ def sold_again(where: str) -> list[str]:
     return [each.format(which=line(where)) for each in SOLD_AGAIN]
 
 
+LAST_WALLET: Final = (
+    f"{OF_THE_SHOP} AND model = '{{0}}' AND subscription_id = (SELECT subscription_id FROM wallets w "
+    f"WHERE w.{OF_THE_SHOP} AND w.model = '{{0}}' ORDER BY subscription_id DESC LIMIT 1)"
+)
+TOP_UP: Final = f"SELECT id FROM ledger_entries WHERE {OF_THE_SHOP} AND cause = 'topup' ORDER BY id LIMIT 1"
 CHANGES: Final[Mapping[str, tuple[str, list[str], str]]] = {
     "a rollup counts too much": ("rollups", [
         f"UPDATE usage_hours SET quantity = quantity + 1 WHERE {hour('bytes')}"], "the rollup says"),
@@ -311,10 +355,32 @@ CHANGES: Final[Mapping[str, tuple[str, list[str], str]]] = {
         "WHERE o.id <> x.id AND (o.subscription_id, o.usage_period, o.feature_id) = (x.subscription_id, x.usage_period, x.feature_id))"),
         "one usage is on 2 lines"),
     "an invoice is gone": ("numbers", [
-        "DELETE FROM transactions", "DELETE FROM invoice_lines WHERE invoice_id = (SELECT id FROM invoices WHERE number = 1)",
+        "DELETE FROM transactions WHERE reason <> 'one_time_payment'", "DELETE FROM invoice_lines WHERE invoice_id = (SELECT id FROM invoices WHERE number = 1)",
         "DELETE FROM invoices WHERE number = 1"], "the number 1 was given, and no invoice has it"),
     "a number was never given": ("numbers", [
         "UPDATE organizations SET invoices_issued = invoices_issued - 1 WHERE id = %(shop)s"], "was never given"),
+    "a wallet has a credit more": ("wallets", [
+        f"UPDATE wallets SET purchased = purchased + 1 WHERE {LAST_WALLET.format('credits')}"],
+        "its ledger brings purchased_credits to 100, the wallet says 101"),
+    "a wallet is gone": ("wallets", [f"DELETE FROM wallets WHERE {LAST_WALLET.format('balance')}"],
+        "its ledger brings balance to 233000, the wallet says 0"),
+    "a purchase was credited twice": ("purchases", [
+        f"UPDATE ledger_entries SET amount = amount * 2 WHERE {OF_THE_SHOP} AND id = ({TOP_UP})",
+        f"UPDATE wallets SET plan = plan + 70000 WHERE {LAST_WALLET.format('balance')}"],
+        "70000 bought for 700; 140000 credited, 700 charged, 700 invoiced"),
+    "a purchase was not charged": ("purchases", [
+        f"DELETE FROM transactions WHERE {OF_THE_SHOP} AND reason = 'one_time_payment' AND gross_amount = 500"],
+        "50 bought for 500; 50 credited, 0 charged, 500 invoiced"),
+    "something was credited that nobody bought": ("purchases", [
+        f"UPDATE ledger_entries SET reference = gen_random_uuid() WHERE {OF_THE_SHOP} AND id = ({TOP_UP})"],
+        " credited"),
+    "a purchase is on two invoices": ("billed_once", sold_again("x.line_type = 'one_time'"), "one one_time is on 2 lines"),
+    "a purchase was never settled": ("due", [
+        f"""INSERT INTO purchases (id, organization_id, customer_id, subscription_id, status, kind, description, quantity,
+                                    amount_minor, currency, retry_at, created_at, updated_at)
+            SELECT gen_random_uuid(), organization_id, customer_id, subscription_id, 'pending', kind, description, quantity,
+                   0, currency, now(), '2025-06-24', '2025-06-24' FROM purchases WHERE {OF_THE_SHOP} LIMIT 1"""],
+        "is neither paid nor declined"),
     "a period is missing": ("periods", [f"DELETE FROM closed_periods WHERE {period('cai', '1')}"], "period 2 begins at"),
     "the first period is missing": ("periods", [f"DELETE FROM closed_periods WHERE {period('cai', '0')}"], "period 1 begins at"),
     "the last period of who left is missing": ("periods", [
@@ -324,21 +390,38 @@ CHANGES: Final[Mapping[str, tuple[str, list[str], str]]] = {
         f"UPDATE closed_periods SET period_end = period_end - interval '1 hour' WHERE {period('cai', '0')}"],
         "it has to begin at"),
     "a period should be closed": ("due", [
-        f"UPDATE subscriptions SET closes_at = '2025-06-24' WHERE {LIVE}"],
+        f"UPDATE subscriptions SET closes_at = '2025-07-24' WHERE {LIVE}"],
         "its period is not closed"),
     "a period will never be closed": ("due", [
         f"UPDATE subscriptions SET closes_at = NULL WHERE {LIVE}"],
         "its period is not closed"),
     "late usage is forgotten": ("due", [
-        f"UPDATE late_events SET due_at = '2025-06-24' WHERE {LATE}"], "nothing was decided"),
+        f"UPDATE late_events SET due_at = '2025-07-24' WHERE {LATE}"], "nothing was decided"),
     "late usage waits for an invoice that will never be": ("due", [
         f"""UPDATE late_events SET due_at = '9999-12-31' WHERE {LATE_OF_BOB}"""],
         "nothing was decided"),
     "an invoice was to be charged": ("due", [
-        f"UPDATE invoices SET collect_at = '2025-06-24' WHERE {INVOICE}"], "it was not charged"),
+        f"UPDATE invoices SET collect_at = '2025-07-24' WHERE {INVOICE}"], "it was not charged"),
     "an invoice will never be charged": ("due", [
-        "DELETE FROM transactions", f"UPDATE invoices SET status = 'outstanding' WHERE {INVOICE}"],
+        "DELETE FROM transactions WHERE reason <> 'one_time_payment'", f"UPDATE invoices SET status = 'outstanding' WHERE {INVOICE}"],
         "it was not charged"),
+    "a wallet is richer than its ledger": ("wallets", [
+        f"UPDATE wallets SET plan = plan + 1 WHERE {OF_THE_SHOP} AND model = 'credits'"], "the wallet says"),
+    "credits nobody bought": ("wallets", [
+        f"UPDATE wallets SET purchased = purchased + 5 WHERE {OF_THE_SHOP} AND model = 'credits'"],
+        "brings purchased_credits to 0, the wallet says 5"),
+    "a grant is gone": ("wallets", [
+        f"DELETE FROM ledger_entries WHERE {OF_THE_SHOP} AND cause = 'grant' AND target = 'plan_credits'"], "plan_credits"),
+    "an event took less than was posted": ("postings", [
+        f"UPDATE events SET deducted = deducted - 1 WHERE {OF_THE_SHOP} AND event_key = 'beyond'"],
+        "its events took 99999, the ledger says 100000"),
+    "a call's tokens cost less than it took": ("costs", [
+        f"UPDATE ai_costs SET margin = margin - 1, total = total - 1 WHERE {OF_THE_SHOP}"], "its tokens cost 89, it took 90"),
+    "a reservation is forgotten": ("holds", [
+        f"UPDATE reservations SET status = 'released' WHERE {OF_THE_SHOP}"], "asked for 0"),
+    "what was overdrawn is asked for a little less": ("overdrafts", [
+        f"""UPDATE invoice_lines SET evidence = jsonb_set(evidence, '{{overdrawn}}', '"1"')
+             WHERE {line("x.part = 'overdraft'")}"""], "its lines ask for 1"),
     "a closed period has not seen its usage": ("seen", [
         f"UPDATE closed_periods SET position = 0 WHERE {period('bob', '0')}"], "after it was rated, at position 0"),
     "a closed period has not seen its last minutes": ("seen", [

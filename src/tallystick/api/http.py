@@ -15,10 +15,12 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import Message, Receive, Scope, Send
 
 from tallystick.api import problems, versions
+from tallystick.api.callers import Callers
+from tallystick.api.check_routes import CheckRoute
 from tallystick.api.ingest_routes import IngestRoutes
 from tallystick.api.operations import Incoming, Operation, Outgoing, Services, carry_out
 from tallystick.api.rate_limits import Headers
-from tallystick.api.routes import OPERATIONS, PREFIXES, TRACK, TRACK_BATCH
+from tallystick.api.routes import CHECK, OPERATIONS, PREFIXES, TRACK, TRACK_BATCH
 from tallystick.core import ids, limits
 from tallystick.errors import Problem
 from tallystick.store.db import new_id
@@ -53,13 +55,21 @@ Hot = Callable[..., Awaitable[tuple[int, bytes]]]
 class Api:
     """The whole HTTP face of one process. `pages` are the HTML routes and whatever else the root adds."""
 
-    def __init__(self, services: Services, ingest: IngestRoutes, pages: list[BaseRoute]) -> None:
-        self._ingest = ingest
+    def __init__(
+        self,
+        services: Services,
+        callers: Callers,
+        ingest: IngestRoutes,
+        check: CheckRoute,
+        pages: list[BaseRoute],
+    ) -> None:
+        self._callers = callers
         self._hot: dict[str, tuple[Hot, str, bool]] = {}
         for prefix in PREFIXES:
             legacy = prefix != PREFIXES[0]
             self._hot[prefix + TRACK] = (ingest.track, "usage.track", legacy)
             self._hot[prefix + TRACK_BATCH] = (ingest.track_batch, "usage.trackBatch", legacy)
+            self._hot[prefix + CHECK] = (check.check, "usage.check", legacy)
         self._rest = Starlette(
             routes=[*pages, *_routes(services)],
             exception_handlers={HTTPException: _no_route, Exception: _unexpected},
@@ -71,7 +81,7 @@ class Api:
             return
         hot = self._hot.get(scope["path"]) if scope["method"] == "POST" else None
         if hot is not None:
-            await self._track(hot, scope, receive, send)
+            await self._answer(hot, scope, receive, send)
             return
         request_id = ids.show(ids.REQUEST, new_id())
         scope["request_id"] = request_id
@@ -83,7 +93,7 @@ class Api:
 
         await self._rest(scope, receive, tagged)
 
-    async def _track(self, hot: tuple[Hot, str, bool], scope: Scope, receive: Receive, send: Send) -> None:
+    async def _answer(self, hot: tuple[Hot, str, bool], scope: Scope, receive: Receive, send: Send) -> None:
         handler, operation, legacy = hot
         started = time.perf_counter()
         request_id = ids.show(ids.REQUEST, new_id()).encode()
@@ -100,7 +110,7 @@ class Api:
             return
         except Exception as error:
             problem = problems.problem_of(error, request_id.decode())
-            version = _asked_for(scope, legacy) or self._ingest.pin_of_caller(scope["headers"])
+            version = _asked_for(scope, legacy) or self._callers.pin_of(scope["headers"])
             status, answer = problem.kind.status, problems.render(problem, version=version)
             headers += problems.headers(problem)
         headers.append((b"content-length", str(len(answer)).encode()))

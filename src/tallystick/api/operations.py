@@ -128,7 +128,7 @@ class Operation:
     summary: str
     resource: str  # whose permission it needs
     returns: Any
-    handler: Handler
+    handler: Handler | None  # None: a route of its own answers, before the table is asked
     body: type[Any] | None = None
     status: int = 200
     query: tuple[str, ...] = ()
@@ -183,7 +183,8 @@ async def carry_out(
     operation: Operation, incoming: Incoming, outgoing: Outgoing, services: Services
 ) -> Answer:
     """Authenticate, decode, act (once per Idempotency-Key), encode."""
-    wall = services.wall()
+    wall, handler = services.wall(), operation.handler
+    assert handler is not None  # what has none never comes here
     async with services.database.reading() as conn:
         key = await auth.look_up(conn, auth.secret_in(incoming.headers), wall=wall)
         services.used_keys.add(key.id)
@@ -194,18 +195,18 @@ async def carry_out(
         call = await _call(operation, incoming, outgoing, services, conn, key, raw, wall)
         call.asked_once = asked_once
         if not operation.changes:
-            return _encode(await operation.handler(call), call)
+            return _encode(await handler(call), call)
 
     async def act(conn: Conn) -> Answer:
         call.conn = conn
         call.organization = await _organization(conn, key)  # its clock may have moved while we waited
-        return _encode(await operation.handler(call), call)
+        return _encode(await handler(call), call)
 
     request_hash = sha256(f"{incoming.method} {incoming.path}\n".encode() + wire.canonical(raw)).digest()
     if operation.apart:
 
         async def act_apart() -> Answer:
-            return _encode(await operation.handler(call), call)
+            return _encode(await handler(call), call)
 
         return await answer_apart(
             services.database,

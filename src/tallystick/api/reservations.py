@@ -7,9 +7,10 @@ from typing import Annotated, Any
 from msgspec import Meta
 
 from tallystick.api import events as shown_events
+from tallystick.api.check_routes import Code, Reference
 from tallystick.api.events import UsageEventOut
 from tallystick.api.operations import Call, Operation, Reply
-from tallystick.api.usage import Code, Reference, named
+from tallystick.api.usage import named
 from tallystick.api.wire import MISSING, In, Maybe, Out
 from tallystick.core import ids, limits
 from tallystick.core.events import UsageEvent, decode

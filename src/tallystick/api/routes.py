@@ -8,6 +8,7 @@ from tallystick.api import (
     ai_models,
     ai_prices,
     api_keys,
+    check_routes,
     corrections,
     credit_packs,
     customers,
@@ -47,6 +48,7 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
     *ledger.OPERATIONS,
     *late_events.OPERATIONS,
     *corrections.OPERATIONS,
+    *check_routes.OPERATIONS,
     *usage.OPERATIONS,
     *usage_summary.OPERATIONS,
     *reservations.OPERATIONS,
@@ -63,6 +65,7 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
     *api_keys.OPERATIONS,
 )
 
+CHECK: Final = "/usage/check"
 TRACK: Final = "/usage/events"
 TRACK_BATCH: Final = "/usage/events/batch"
 PREFIXES: Final = ("/api/v1", "/api")

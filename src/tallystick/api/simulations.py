@@ -7,10 +7,10 @@ from typing import Any, Final
 
 import msgspec
 
+from tallystick.api.check_routes import Reference
 from tallystick.api.operations import Call, Operation, Page, Reply, page_of
 from tallystick.api.plan_shapes import OverageIn, UpdatePlanFeature
 from tallystick.api.plan_terms import terms_spec
-from tallystick.api.usage import Reference
 from tallystick.api.wire import MISSING, In, Maybe, Out
 from tallystick.core import ids
 from tallystick.core.price_shapes import decimal_of

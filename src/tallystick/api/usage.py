@@ -1,47 +1,25 @@
-"""Usage: check, set, and reading events back. Tracking itself is `ingest_routes.py` (behaviour.md §6)."""
+"""Usage: setting a total, and reading events back (behaviour.md §6). Tracking is `ingest_routes.py`, asking
+beforehand `check_routes.py`."""
 
 from decimal import Decimal
 from typing import Annotated, Any
 from uuid import UUID
 
-from msgspec import Meta, to_builtins
+from msgspec import Meta
 
 from tallystick.api import events as shown_events
+from tallystick.api.check_routes import Code, Reference
 from tallystick.api.customers import find as find_customer
 from tallystick.api.events import UsageEventOut
 from tallystick.api.operations import Call, Operation, Page, Reply, page_of
-from tallystick.api.wire import MISSING, In, Maybe, Out
+from tallystick.api.wire import In, Out
 from tallystick.core import ids, limits
-from tallystick.core.events import StoredEvent, decode
-from tallystick.core.money import ZERO, fits, plain, text, to_rate
-from tallystick.core.pricing import unit_amount
+from tallystick.core.events import StoredEvent
+from tallystick.core.money import fits, plain
 from tallystick.core.times import show_instant
-from tallystick.core.wallets import Model
 from tallystick.errors import FieldError, InvalidRequest, Problem
-from tallystick.flows import check_usage, set_usage
-from tallystick.flows.check_usage import Checked
+from tallystick.flows import set_usage
 from tallystick.store import ai_costs, catalog, customers, events
-from tallystick.store.organizations import Organization
-
-Reference = Annotated[str, Meta(min_length=1, max_length=limits.CUSTOMER_REFERENCE_CHARS_MAX)]
-Code = Annotated[str, Meta(pattern=r"^[a-z0-9_]+$(?!\n)", min_length=1, max_length=limits.CODE_CHARS_MAX)]
-
-
-class CheckUsage(In, kw_only=True):
-    """What track takes, under the name of a feature. Without `properties` so many units of that feature are meant;
-    a feature priced by AI tokens is asked with `model` and tokens in place of `quantity`."""
-
-    feature_code: Code
-    customer_id: Reference | None = None
-    external_id: Reference | None = None
-    quantity: Decimal | None = None
-    timestamp: str | None = None
-    properties: Any = None
-    model: str | None = None
-    input_tokens: int | None = None
-    output_tokens: int | None = None
-    cache_read_tokens: int | None = None
-    cache_write_tokens: int | None = None
 
 
 class SetUsage(In, kw_only=True):
@@ -50,55 +28,6 @@ class SetUsage(In, kw_only=True):
     external_id: Reference | None = None
     value: Decimal
     reason: Annotated[str, Meta(max_length=limits.TEXT_CHARS_MAX)] | None = None
-
-
-class _Check(Out, kw_only=True, tag_field="consumptionModel"):
-    allowed: bool
-    subscription_status: str
-    feature_code: str
-    quantity: Decimal
-    reason: str | Maybe = MISSING
-    message: str | Maybe = MISSING
-    object: str = "usage_check"
-    livemode: bool
-
-
-class MeteredCheck(_Check, kw_only=True, tag="metered"):
-    current: Decimal
-    remaining: Decimal
-    unlimited: bool
-    included: Decimal
-    overage_enabled: bool
-    overage_unit_price: int | None
-
-
-class CreditsCheck(_Check, kw_only=True, tag="credits"):
-    """Integers toward zero, and exact."""
-
-    credits_per_unit: int
-    estimated_credits: int
-    estimated_credits_decimal: str
-    plan_credits: int
-    purchased_credits: int
-    total_credits: int
-    total_credits_decimal: str
-
-
-class BalanceCheck(_Check, kw_only=True, tag="balance"):
-    """Rate units (10000 = 1.00), integers toward zero, and exact; `unitPriceDecimal` in major units. Where tokens are
-    priced no unit has a price, and nothing is estimated without them."""
-
-    unit_price: int
-    unit_price_decimal: str
-    estimated_amount: int
-    estimated_amount_decimal: str
-    current_balance: int
-    current_balance_decimal: str
-    block_on_exhaustion: bool
-    currency: str
-
-
-UsageCheck = MeteredCheck | CreditsCheck | BalanceCheck
 
 
 class UsageAdjustment(Out, kw_only=True):
@@ -125,79 +54,6 @@ def _reference(body: SetUsage) -> str:
     if len(given) == 2 and given[0] != given[1]:
         raise InvalidRequest(FieldError("externalId", "disagrees with customerId"))
     return given[0]
-
-
-async def check(call: Call[CheckUsage]) -> Reply:
-    """A dry run: would this much be accepted now? Records nothing."""
-    given = {
-        name: value
-        for name, value in to_builtins(call.body, builtin_types=(Decimal,)).items()
-        if value is not None
-    }
-    event = decode(given)
-    if event.value <= 0 and event.call is None:
-        raise InvalidRequest(FieldError("quantity", "must be a number above 0"))
-    checked = await check_usage.check_usage(
-        call.conn,
-        call.services.books,
-        organization_id=call.organization.id,
-        event=event,
-        with_properties=bool(call.body.properties),
-        wall=call.wall,
-    )
-    return Reply(_show_check(checked, call.organization))
-
-
-def _show_check(checked: Checked, organization: Organization) -> UsageCheck:
-    refusal = checked.refusal
-    asked: dict[str, Any] = {
-        "allowed": refusal is None,
-        "subscription_status": checked.status.value,
-        "feature_code": checked.feature.code,
-        "quantity": plain(checked.quantity),
-        "reason": MISSING if refusal is None else refusal.code,
-        "message": MISSING if refusal is None else refusal.message,
-        "livemode": organization.live,
-    }
-    terms, funds, cost = checked.terms, checked.funds, checked.cost or ZERO
-    if funds is None:
-        access = checked.access
-        assert access is not None
-        return MeteredCheck(
-            **asked,
-            current=plain(access.used),
-            remaining=plain(access.remaining),
-            unlimited=terms.unlimited,
-            included=plain(terms.included),
-            overage_enabled=terms.overage_enabled,
-            overage_unit_price=to_rate(unit_amount(terms.price)) if terms.overage_enabled else None,
-        )
-    wallet = funds.wallet
-    if funds.model is Model.CREDITS:
-        return CreditsCheck(
-            **asked,
-            credits_per_unit=terms.credits_per_unit or 0,
-            estimated_credits=int(cost),
-            estimated_credits_decimal=text(cost),
-            plan_credits=int(wallet.plan),
-            purchased_credits=int(wallet.purchased),
-            total_credits=int(wallet.remaining),
-            total_credits_decimal=text(wallet.remaining),
-        )
-    if checked.cost is None and refusal is None:
-        asked["message"] = "Send `model` and its tokens to have the cost of a call estimated."
-    price = ZERO if terms.margin_bps is not None else unit_amount(terms.price)
-    return BalanceCheck(
-        **asked,
-        unit_price=to_rate(price),
-        unit_price_decimal=text(price),
-        estimated_amount=int(cost),
-        estimated_amount_decimal=text(cost),
-        current_balance=int(wallet.plan),
-        current_balance_decimal=text(wallet.plan),
-        block_on_exhaustion=not funds.overdraft,
-        currency=organization.currency,
-    )
 
 
 async def put(call: Call[SetUsage]) -> Reply:
@@ -299,19 +155,6 @@ _ERRORS = (
 )
 
 OPERATIONS = (
-    Operation(
-        name="usage.check",
-        method="POST",
-        path="/usage/check",
-        summary="Would this much usage be accepted now?",
-        resource="usage",
-        body=CheckUsage,
-        returns=UsageCheck,
-        handler=check,
-        writes=False,
-        renames=_FEATURE,
-        errors=(*_ERRORS, "pricing_mode_mismatch", "model_not_found"),
-    ),
     Operation(
         name="usage.set",
         method="PUT",

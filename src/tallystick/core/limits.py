@@ -83,6 +83,8 @@ CLOCK_ADVANCE_DAYS_MAX: Final = 3_660
 ROWS_PER_COMMIT_MAX: Final = 1600
 ROWS_QUEUED_MAX: Final = 20_000
 """Beyond this the answer is 503 with Retry-After, before memory grows."""
+CHECKS_PER_READ_MAX: Final = 200
+CHECKS_QUEUED_MAX: Final = 10_000
 CLOSES_PER_CLAIM: Final = 200
 CLOSES_PER_LOOK: Final = 10 * CLOSES_PER_CLAIM
 SETS_AT_ONCE: Final = 2  # of periods to close

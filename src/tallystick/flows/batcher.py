@@ -8,7 +8,6 @@ back the answer is "not now", never silence.
 """
 
 import asyncio
-import contextlib
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -18,14 +17,13 @@ from typing import Final
 from uuid import UUID
 
 import psycopg
-from psycopg import AsyncConnection
 
 from tallystick.core.limits import ROWS_PER_COMMIT_MAX, ROWS_QUEUED_MAX
 from tallystick.errors import Problem
 from tallystick.flows.books import Books
 from tallystick.flows.drafts import Draft, Outcome
 from tallystick.flows.ingest import ingest
-from tallystick.store.db import INGEST_CONNECTION, Conn
+from tallystick.flows.lane import Lane
 
 log = logging.getLogger("tallystick.ingest")
 
@@ -48,7 +46,7 @@ class Batcher:
         self._waiting: deque[_Submission] = deque()
         self._rows = 0  # accepted and not yet answered
         self._unclaimed = 0  # of those, the ones no lane has taken
-        self._lanes = [_Lane(conninfo, from_rows) for from_rows in LANES_TAKE_FROM_ROWS]
+        self._lanes = [Lane(conninfo, from_rows) for from_rows in LANES_TAKE_FROM_ROWS]
         self._tasks: list[asyncio.Task[None]] = []
         self._closing = False
 
@@ -81,7 +79,7 @@ class Batcher:
                 lane.wanted.set()
         return await answer
 
-    async def _run(self, lane: "_Lane") -> None:
+    async def _run(self, lane: "Lane") -> None:
         while True:
             if self._unclaimed < lane.from_rows:
                 if self._closing:
@@ -121,7 +119,7 @@ class Batcher:
         self._waiting = others
         return taken
 
-    async def _commit(self, lane: "_Lane", organization_id: UUID, drafts: Sequence[Draft]) -> list[Outcome]:
+    async def _commit(self, lane: "Lane", organization_id: UUID, drafts: Sequence[Draft]) -> list[Outcome]:
         try:
             conn = await lane.connection()
             return await ingest(conn, self._books, organization_id, drafts, wall=self._clock())
@@ -143,24 +141,3 @@ class Batcher:
                 *await self._commit(lane, organization_id, drafts[:half]),
                 *await self._commit(lane, organization_id, drafts[half:]),
             ]
-
-
-class _Lane:
-    """One connection, and so one commit at a time. While one lane waits for the disk, another decides."""
-
-    def __init__(self, conninfo: str, from_rows: int) -> None:
-        self.from_rows = from_rows
-        self.wanted = asyncio.Event()
-        self._conninfo = conninfo
-        self._conn: Conn | None = None
-
-    async def connection(self) -> Conn:
-        if self._conn is None or self._conn.closed or self._conn.broken:
-            self._conn = await AsyncConnection.connect(self._conninfo, connect_timeout=5, **INGEST_CONNECTION)
-        return self._conn
-
-    async def close(self) -> None:
-        conn, self._conn = self._conn, None
-        if conn is not None:
-            with contextlib.suppress(psycopg.Error):
-                await conn.close()

@@ -1,5 +1,6 @@
 """What a customer may use right now: the terms in force, the period, what is used of it, and the wallet that pays."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import ROUND_FLOOR, Decimal
@@ -12,11 +13,11 @@ from tallystick.core.money import ZERO
 from tallystick.core.spending import unit_cost
 from tallystick.core.subscriptions import Life, Standing
 from tallystick.core.times import Period
-from tallystick.core.wallets import Model, Prepaid, Wallet, turned
+from tallystick.core.wallets import Model, Prepaid, Wallet, released, turned
 from tallystick.errors import Problem, must
 from tallystick.flows.books import Books
 from tallystick.flows.measure_usage import measure_usage
-from tallystick.store import wallets
+from tallystick.store import reservations, wallets
 from tallystick.store.db import Conn
 from tallystick.store.subscriptions import Subscription
 from tallystick.store.wallets import WalletKey
@@ -139,19 +140,36 @@ def held_by(standing: Standing, catalogue: Catalogue, now: datetime) -> Held | N
     return Held(catalogue, standing.customer_id, life, *where, now)
 
 
+def wallet_key(holding: Held) -> WalletKey:
+    return WalletKey(holding.customer_id, holding.life.subscription_id)
+
+
+async def wallets_read(conn: Conn, keys: Sequence[WalletKey], *, now: datetime) -> dict[WalletKey, Wallet]:
+    """Stored wallets, and in them again what was set aside and not settled in time."""
+    found = await wallets.read(conn, keys)
+    holding = [key for key, wallet in found.items() if wallet.held]
+    for key, amount in await reservations.lapsed(conn, holding, now=now) if holding else ():
+        found[key], _ = released(found[key], amount)
+    return found
+
+
 async def funds_of(conn: Conn, holding: Held) -> Funds | None:
-    """The wallet behind a prepaid plan, as its next touch would find it: in the period that is open; None where
-    nothing is prepaid. Nothing is written."""
-    prepaid = holding.prepaid
-    if prepaid is None:
+    """What pays under a prepaid plan, nothing written; None where nothing is prepaid."""
+    if holding.prepaid is None:
         return None
-    stored = await wallets.get(conn, WalletKey(holding.customer_id, holding.life.subscription_id))
+    key = wallet_key(holding)
+    return funds_in(holding, (await wallets_read(conn, [key], now=holding.now)).get(key))
+
+
+def funds_in(holding: Held, stored: Wallet | None) -> Funds:
+    """The wallet behind a prepaid plan as its next touch would find it: in the period that is open."""
+    prepaid = holding.prepaid
     must(
-        stored is not None,
+        prepaid is not None and stored is not None,
         "a prepaid subscription has a wallet",
         subscription=holding.life.subscription_id,
     )
-    assert stored is not None
+    assert prepaid is not None and stored is not None
     included = prepaid.grants(holding.life.price_id)
     wallet, _ = turned(stored, holding.index, included)
     return Funds(wallet, included, may_overdraw(prepaid, holding.life))

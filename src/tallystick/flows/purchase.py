@@ -322,6 +322,7 @@ async def _issue(
 
 def _evidence(purchase: Purchase) -> Mapping[str, Any]:
     found = {
+        "purchaseId": ids.show(ids.PURCHASE, purchase.id),
         "amount": text(from_minor(purchase.amount_minor, purchase.currency)),
         purchase.kind: text(purchase.quantity),
     }

@@ -14,7 +14,7 @@ from uuid import UUID
 from tallystick.core import ids
 from tallystick.core.catalog import Catalogue, stretches
 from tallystick.core.meters import Aggregation, Meter, in_force
-from tallystick.core.money import text
+from tallystick.core.money import ZERO, text
 from tallystick.core.reckoning import reckon
 from tallystick.core.subscriptions import Life, Status
 from tallystick.core.times import Period, show_instant, whole_hours
@@ -240,6 +240,7 @@ _UNDONE: Final = {
     "close": (ids.SUBSCRIPTION, "its period is not closed"),
     "settle": (ids.EVENT, "it came late, and nothing was decided of it"),
     "collect": (ids.INVOICE, "it was not charged"),
+    "buy": (ids.SUBSCRIPTION, "what was bought for it is neither paid nor declined"),
 }
 
 
@@ -313,6 +314,26 @@ async def _overdrafts(asked: Asked) -> Found:
     )
 
 
+async def _purchases(asked: Asked) -> Found:
+    def words(
+        invoice_id: UUID | None,
+        quantity: Decimal | None,
+        credited: Decimal | None,
+        amount: int | None,
+        charged: Decimal | None,
+        total: int | None,
+    ) -> str:
+        which = "without an invoice" if invoice_id is None else ids.show(ids.INVOICE, invoice_id)
+        if quantity is None:
+            return f"{which}: {text(credited or ZERO)} credited and {charged or 0} charged, and nothing was bought"
+        return (
+            f"{which}: {text(quantity)} bought for {amount}; {text(credited or ZERO)} credited, {charged or 0} charged, "
+            f"{total} invoiced"
+        )
+
+    return _worded(await reconcile.wrong_purchases(asked.conn, asked.organization.id), words)
+
+
 class Rule(NamedTuple):
     name: str  # as `/metrics` says it
     promise: str
@@ -329,11 +350,12 @@ RULES: Final = (
     Rule("billed_once", "Nothing is billed twice.", _billed_once),
     Rule("numbers", "Invoice numbers have no gap.", _numbers),
     Rule("periods", "The periods of a subscription neither leave a gap nor overlap.", _periods),
-    Rule("due", "Nothing is due and not closed, settled or collected.", _due),
+    Rule("due", "Nothing is due and not closed, settled, collected or bought.", _due),
     Rule("wallets", "A wallet is the sum of what its ledger moved.", _wallets),
     Rule("postings", "What events took of a wallet was posted with their batch.", _postings),
     Rule("costs", "An AI call took what its tokens cost.", _costs),
     Rule("holds", "A wallet holds no more than its open reservations asked for.", _holds),
     Rule("overdrafts", "What was overdrawn in a closed period is asked for, once.", _overdrafts),
+    Rule("purchases", "What was bought was charged, invoiced and credited once.", _purchases),
     Rule("seen", "Whatever happened in a closed period was rated with it, or is yet to be decided.", _seen),
 )

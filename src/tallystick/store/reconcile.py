@@ -180,8 +180,8 @@ async def usage_lines(conn: Conn, organization_id: UUID, *, page: int) -> AsyncI
 async def billed_twice(conn: Conn, organization_id: UUID) -> Offenders:
     """The same of the same period on several lines: (kind, subscription, times, ids of the lines).
 
-    Usage is billed once a stretch, a feature's minimum once a period, a base price once for what it covers, and a
-    difference once from where it begins. What somebody bought may be bought again.
+    Usage is billed once a stretch, a feature's minimum once a period, a base price once for what it covers, a
+    difference once from where it begins, and a purchase once.
     """
     return await _offenders(
         conn,
@@ -190,13 +190,14 @@ async def billed_twice(conn: Conn, organization_id: UUID) -> Offenders:
                           coalesce(l.subscription_id, i.subscription_id) AS subscription_id,
                           l.feature_id, l.usage_period,
                           CASE WHEN l.line_type = 'plan_base' THEN l.evidence #>> '{period,start}'
+                               WHEN l.line_type = 'one_time' THEN l.evidence ->> 'purchaseId'
                                WHEN l.part = 'usage' THEN l.evidence #>> '{span,0}'
                                WHEN l.part = 'difference' THEN l.evidence ->> 'afterPosition'
                                WHEN l.part = 'plan_minimum'
                                THEN concat(l.evidence ->> 'chainPosition', ' ', l.evidence ->> 'amountBefore') END AS which
                      FROM invoices i JOIN invoice_lines l ON l.invoice_id = i.id
                     WHERE i.organization_id = %(organization)s
-                      AND (l.part IS NOT NULL OR l.line_type = 'plan_base')) AS told
+                      AND (l.part IS NOT NULL OR l.line_type IN ('plan_base', 'one_time'))) AS told
             GROUP BY kind, subscription_id, feature_id, usage_period, which HAVING count(*) > 1
             ORDER BY 5 LIMIT %(first)s""",
         organization=organization_id,
@@ -278,7 +279,11 @@ async def undone(conn: Conn, organization_id: UUID, *, before: datetime) -> Offe
                       AND (collect_at < %(before)s
                            OR (collect_at IS NULL AND status = 'outstanding' AND id NOT IN (
                                SELECT invoice_id FROM transactions
-                                WHERE organization_id = %(organization)s AND invoice_id IS NOT NULL)))) AS due
+                                WHERE organization_id = %(organization)s AND invoice_id IS NOT NULL)))
+                    UNION ALL
+                   SELECT 'buy', subscription_id, created_at FROM purchases
+                    WHERE organization_id = %(organization)s AND status = 'pending'
+                      AND created_at < %(before)s) AS due
             WHERE NOT EXISTS (SELECT FROM clock_runs
                                WHERE organization_id = %(organization)s AND status IN ('pending', 'running'))
             ORDER BY since, id LIMIT %(first)s""",
@@ -428,6 +433,37 @@ async def wrong_overdrafts(conn: Conn, organization_id: UUID) -> Offenders:
             USING (subscription_id, period_index)
             WHERE coalesce(o.amount, 0) <> coalesce(a.amount, 0)
             ORDER BY 2, 3 LIMIT %(first)s""",
+        organization=organization_id,
+    )
+
+
+async def wrong_purchases(conn: Conn, organization_id: UUID) -> Offenders:
+    """What was not charged, invoiced and credited as it was bought.
+
+    (invoice, quantity, credited, amount, charged, total of the invoice); None where there is no such thing.
+    """
+    return await _offenders(
+        conn,
+        """WITH bought AS (
+                SELECT p.invoice_id, p.quantity, p.amount_minor, i.total
+                  FROM purchases p JOIN invoices i ON i.id = p.invoice_id
+                 WHERE p.organization_id = %(organization)s
+            ), credited AS (
+                SELECT e.reference AS invoice_id, sum(e.amount) AS quantity
+                  FROM customers c JOIN ledger_entries e ON e.customer_id = c.id
+                 WHERE c.organization_id = %(organization)s AND e.organization_id = %(organization)s
+                   AND e.cause IN ('purchase', 'topup')
+                 GROUP BY 1
+            ), charged AS (
+                SELECT invoice_id, sum(gross_amount) AS amount FROM transactions
+                 WHERE organization_id = %(organization)s AND status = 'succeeded' AND reason = 'one_time_payment'
+                 GROUP BY 1
+            )
+            SELECT count(*) OVER (), invoice_id, b.quantity, c.quantity, b.amount_minor, p.amount, b.total
+              FROM bought b FULL JOIN credited c USING (invoice_id) FULL JOIN charged p USING (invoice_id)
+             WHERE b.quantity IS DISTINCT FROM c.quantity OR b.total IS DISTINCT FROM b.amount_minor
+                OR coalesce(p.amount, 0) IS DISTINCT FROM b.amount_minor
+             ORDER BY invoice_id LIMIT %(first)s""",
         organization=organization_id,
     )
 

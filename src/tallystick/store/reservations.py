@@ -103,6 +103,19 @@ async def expire(conn: Conn, keys: Sequence[WalletKey], *, now: datetime) -> lis
     return [(WalletKey(each[0], each[1]), each[2]) for each in found]
 
 
+async def lapsed(conn: Conn, keys: Sequence[WalletKey], *, now: datetime) -> list[tuple[WalletKey, Decimal]]:
+    """What `expire` would give back of wallets, held by nobody."""
+    found = await rows(
+        conn,
+        """SELECT r.customer_id, r.subscription_id, r.amount
+             FROM unnest(%s::uuid[], %s::uuid[]) AS t (customer_id, subscription_id)
+             JOIN reservations r ON r.customer_id = t.customer_id AND r.subscription_id = t.subscription_id
+            WHERE r.status = 'held' AND r.expires_at <= %s""",
+        ([each.customer_id for each in keys], [each.subscription_id for each in keys], now),
+    )
+    return [(WalletKey(each[0], each[1]), each[2]) for each in found]
+
+
 async def expired(conn: Conn, *, wall: datetime, limit: int) -> list[tuple[UUID, WalletKey]]:
     """(organization, wallet) where something has expired by its organization's clock."""
     found = await rows(

@@ -45,6 +45,24 @@ async def lock(conn: Conn, keys: Sequence[WalletKey]) -> dict[WalletKey, Wallet]
     )
 
 
+async def read(conn: Conn, keys: Sequence[WalletKey]) -> dict[WalletKey, Wallet]:
+    """As they stand, held by nobody; those that do not exist are absent."""
+    return _wallets(
+        await rows(
+            conn,
+            f"""SELECT w.*
+                  FROM unnest(%s::uuid[], %s::uuid[]) AS t (customer_id, subscription_id)
+                 CROSS JOIN LATERAL (
+                       SELECT {_WALLET} FROM wallets w
+                        WHERE w.customer_id = t.customer_id AND w.subscription_id = t.subscription_id OFFSET 0) w""",
+            (
+                columns.uuids(each.customer_id for each in keys),
+                columns.uuids(each.subscription_id for each in keys),
+            ),
+        )
+    )
+
+
 async def get(conn: Conn, key: WalletKey) -> Wallet | None:
     """As it stands; the period it stands in may be over (`core.wallets.turned`)."""
     found = await rows(

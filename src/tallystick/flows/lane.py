@@ -1,0 +1,30 @@
+"""A lane: one connection, and so one group of requests at a time; whoever waits shares the next."""
+
+import asyncio
+import contextlib
+
+import psycopg
+from psycopg import AsyncConnection
+
+from tallystick.store.db import INGEST_CONNECTION, Conn
+
+
+class Lane:
+    """One connection, and so one commit at a time. While one lane waits for the disk, another decides."""
+
+    def __init__(self, conninfo: str, from_rows: int) -> None:
+        self.from_rows = from_rows
+        self.wanted = asyncio.Event()
+        self._conninfo = conninfo
+        self._conn: Conn | None = None
+
+    async def connection(self) -> Conn:
+        if self._conn is None or self._conn.closed or self._conn.broken:
+            self._conn = await AsyncConnection.connect(self._conninfo, connect_timeout=5, **INGEST_CONNECTION)
+        return self._conn
+
+    async def close(self) -> None:
+        conn, self._conn = self._conn, None
+        if conn is not None:
+            with contextlib.suppress(psycopg.Error):
+                await conn.close()
