@@ -49,11 +49,11 @@ def wallet_of(database_url: str, shop: Organization, customer: str = "ada") -> J
     """The newest wallet of a customer, and the period it stands in."""
     found = select(
         database_url,
-        """SELECT period_index, plan, purchased, refill FROM wallets
+        """SELECT period_index, plan, purchased, held, refill FROM wallets
             WHERE customer_id = %s ORDER BY subscription_id DESC LIMIT 1""",
         _customer(shop, customer),
     )
-    return dict(zip(("period", "plan", "purchased", "refill"), found[0], strict=True))
+    return dict(zip(("period", "plan", "purchased", "held", "refill"), found[0], strict=True))
 
 
 def pools(

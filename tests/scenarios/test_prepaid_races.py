@@ -5,6 +5,7 @@ import random
 import signal
 import threading
 import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -22,8 +23,9 @@ from tests.scenarios.purses import (
     ledger_of,
     pools,
     told_of,
+    wallet_of,
 )
-from tests.shop import API, set_clock
+from tests.shop import API, Json, done, set_clock
 
 OPENED = "2025-01-15T10:00:00Z"
 
@@ -70,6 +72,83 @@ def test_cancellations_and_payments_do_not_wait_for_each_other(
     taken = sum(1 for status, _ in answers if status == 201)
     short = sum(max(0, int(pools(database_url, shop, each)[0])) for each in customers)
     assert invoiced * 100 == taken * 100 - 24 * 1_000 + short
+    audit(database_url, shop)
+
+
+def test_whatever_touches_a_wallet_goes_round_in_no_circle(
+    make_organization: MakeOrganization, database_url: str
+) -> None:
+    """Usage, its voids and corrections, reservations, packs, adjustments and schedules, all at once on three wallets.
+
+    Nobody is told that the database is away, which is how a deadlock shows, and afterwards the books balance.
+    """
+    shop = make_organization(clock=OPENED)
+    names = ["ada", "bob", "eve"]
+    credits_shop(shop, 2_000, *names)
+    set_clock(shop, "2025-01-20T00:00:00Z")
+    pack = done(shop.http.post(f"{API}/credit-packs", json={"name": "Ten", "credits": 10, "price": 100}))
+    held = {
+        each: done(shop.http.get(f"{API}/subscriptions/active?customerId={each}"))["id"] for each in names
+    }
+
+    def lookup(name: str, value: int) -> Json:
+        return {"customerId": name, "featureCode": "lookup", "value": value}
+
+    def touch(http: httpx.Client, dice: random.Random) -> httpx.Response:
+        name, path = dice.choice(names), f"{API}/usage"
+        mine = f"{API}/subscriptions/{held[name]}"
+        match dice.randrange(10):
+            case 0 | 1 | 2:
+                return http.post(f"{path}/events", json=lookup(name, dice.randrange(5)))
+            case 3:
+                batch = [lookup(dice.choice(names), dice.randrange(5)) for _ in range(5)]
+                return http.post(f"{path}/events/batch", json={"events": batch})
+            case 4:
+                event = done(http.post(f"{path}/events", json=lookup(name, 3)))
+                return http.request("DELETE", f"{path}/events/{event['id']}", json={"reason": "test"})
+            case 5:
+                hour = dice.randrange(3)
+                span = {"start": f"2025-01-16T0{hour}:00:00Z", "end": f"2025-01-16T0{hour + 1}:00:00Z"}
+                new = {**lookup(name, dice.randrange(9)), "timestamp": span["start"]}
+                body = {**lookup(name, 0), **span, "events": [new], "reason": "test"}
+                del body["value"]
+                return http.post(f"{path}/corrections", json=body)
+            case 6:
+                body = {"customerId": name, "featureCode": "lookup", "quantity": dice.randrange(1, 20)}
+                kept = done(http.post(f"{path}/reservations", json=body))
+                end = dice.choice(("settle", "release"))
+                answer = {"value": dice.randrange(9)} if end == "settle" else {}
+                return http.post(f"{path}/reservations/{kept['id']}/{end}", json=answer)
+            case 7:
+                return http.post(f"{mine}/credits", json={"creditPackId": pack["id"]})
+            case 8:
+                return http.post(f"{mine}/balance/adjust", json={"amount": dice.choice((-3, 7))})
+        return http.post(f"{mine}/{dice.choice(('cancel', 'uncancel'))}", json={})
+
+    def go(number: int) -> list[str]:
+        dice = random.Random(number)
+        told = []
+        with httpx.Client(base_url=shop.base_url, headers={"x-api-key": shop.api_key}, timeout=60) as http:
+            for _ in range(40):
+                answer = touch(http, dice)
+                told.append(f"{answer.status_code} {'' if answer.is_success else answer.json()['code']}")
+        return told
+
+    with ThreadPoolExecutor(8) as pool:
+        told = Counter(each for one in pool.map(go, range(8)) for each in one)
+    refusals = {
+        "already_scheduled",
+        "not_scheduled_for_cancellation",
+        "duplicate",  # somebody else's correction took it back first
+        "reservation_exceeded",
+    }
+    assert {each.split()[0] for each in told if each.endswith(" ")} <= {"200", "201"}, told
+    assert {each.split()[1] for each in told if not each.endswith(" ")} <= refusals, told
+    for name in names:
+        shop.http.post(f"{API}/subscriptions/{held[name]}/uncancel", json={})
+    set_clock(shop, "2025-02-15T00:00:00Z")
+    stand = [wallet_of(database_url, shop, name) for name in names]
+    assert [each["plan"] + each["held"] for each in stand] == [2_000] * 3, "what is set aside stays so"
     audit(database_url, shop)
 
 

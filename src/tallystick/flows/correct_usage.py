@@ -32,7 +32,7 @@ from tallystick.flows.measure_usage import contribution
 from tallystick.flows.refund_voided import refund_voided
 from tallystick.flows.settle_late import look
 from tallystick.flows.subscribe import grace_of
-from tallystick.store import corrections, db, events, late, subscriptions, usage
+from tallystick.store import corrections, db, events, late, subscriptions, usage, wallets
 from tallystick.store.corrections import Correction
 from tallystick.store.db import Conn, new_id, new_ids
 from tallystick.store.organizations import Organization
@@ -210,6 +210,8 @@ async def _apply(
     now: datetime,
     wall: datetime,
 ) -> Correction:
+    # Wallets before the head, as everybody: voids come to it first, and replacements may be paid from one.
+    await wallets.of_customer(conn, customer_id=customer_id, lock=True)
     if old:
         await _void(conn, organization, old, reason=reason, now=now)
     outcomes = (
