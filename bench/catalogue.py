@@ -1,9 +1,11 @@
-"""What must exist before events can be counted: a metered plan without a hard limit, a thousand subscribers."""
+"""What must exist before events can be counted: plans without a hard limit, and their subscribers."""
 
 import json
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
 from http.client import HTTPConnection, HTTPSConnection
 from threading import local
 from typing import Any, Final
@@ -12,10 +14,32 @@ from urllib.parse import urlsplit
 from rich.console import Console
 from rich.progress import track
 
-from bench.events import CUSTOMERS, FEATURE, VERSION, Target, customer_id
+from bench.events import FEATURE, SPREAD, VERSION, Crowd, Target
+from tallystick.core.limits import CREDITS_MAX
 
 THREADS: Final = 4
 CARD: Final = "cardNumber=4242424242424242&expiry=12%2F34&cvc=123"
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A plan with the one feature, and who holds it."""
+
+    plan: str
+    model: str
+    crowd: Crowd
+    promised: dict[str, object]
+    grants: dict[str, int] = field(default_factory=dict)
+
+
+_PRICED: Final[dict[str, object]] = {"enabled": True, "unitPrice": 100}
+METERED: Final = Offer("bench", "metered", SPREAD, {"includedAmount": 0, "overage": _PRICED})
+BALANCE: Final = Offer(
+    "balance", "balance", Crowd("balance"), {"overage": _PRICED}, {"includedBalance": CREDITS_MAX}
+)
+CREDITS: Final = Offer(
+    "credits", "credits", Crowd("hot", 1), {"creditsPerUnit": 1}, {"includedCredits": CREDITS_MAX}
+)
 
 
 class Refused(Exception):
@@ -63,28 +87,31 @@ class Api:
             raise Refused(f"the checkout answered {status}: {content[:500].decode(errors='replace')}")
 
 
-def prepare(target: Target) -> None:
+def prepare(target: Target, *offers: Offer) -> None:
     """Everything the benchmark needs, through the public API; what is there already is left alone."""
     api = Api(target)
     feature = api.post("/features", {"name": "API calls", "code": FEATURE, "type": "usage"})
-    plan = api.post(
-        "/plans", {"name": "Bench", "code": "bench", "consumptionModel": "metered", "isFree": False}
-    )
+    for offer in offers:
+        _publish(api, offer, feature)
+    for offer in offers:
+        names = offer.crowd.names
+        for start in range(0, len(names), 100):
+            batch = [{"email": f"{name}@example.com", "id": name} for name in names[start : start + 100]]
+            _only_duplicates(api.post("/customers/batch", {"customers": batch}))
+        _for_each(names, partial(_subscribe, api, offer.plan))
+
+
+def _publish(api: Api, offer: Offer, feature: dict[str, Any] | None) -> None:
+    named = {"name": "Bench", "code": offer.plan, "consumptionModel": offer.model, "isFree": False}
+    plan = api.post("/plans", named)
     if (feature is None) != (plan is None):
         raise Refused(
-            f"only one of the feature {FEATURE} and the plan bench exists: not prepared by this command"
+            f"only one of the feature {FEATURE} and the plan {offer.plan} exists: not prepared by this command"
         )
     if feature is not None and plan is not None:
         monthly = {"billingInterval": "monthly", "price": 0, "isDefault": True}
-        api.post(f"/plans/{plan['id']}/prices", monthly)
-        overage = {"enabled": True, "unitPrice": 100}
-        promised = {"featureId": feature["id"], "includedAmount": 0, "overage": overage}
-        api.post(f"/plans/{plan['id']}/features", promised)
-    names = [customer_id(number) for number in range(1, CUSTOMERS + 1)]
-    for start in range(0, CUSTOMERS, 100):
-        batch = [{"email": f"{name}@example.com", "id": name} for name in names[start : start + 100]]
-        _only_duplicates(api.post("/customers/batch", {"customers": batch}))
-    _for_each(names, lambda name: _subscribe(api, name))
+        api.post(f"/plans/{plan['id']}/prices", monthly | offer.grants)
+        api.post(f"/plans/{plan['id']}/features", {"featureId": feature["id"]} | offer.promised)
 
 
 def _only_duplicates(answer: dict[str, Any] | None) -> None:
@@ -93,8 +120,8 @@ def _only_duplicates(answer: dict[str, Any] | None) -> None:
         raise Refused(f"a customer was refused: {others[0]}")
 
 
-def _subscribe(api: Api, name: str) -> None:
-    subscription = api.post("/subscriptions", {"customerId": name, "planCode": "bench"})
+def _subscribe(api: Api, plan: str, name: str) -> None:
+    subscription = api.post("/subscriptions", {"customerId": name, "planCode": plan})
     if subscription is not None and subscription["checkoutUrl"]:
         api.pay(subscription["checkoutUrl"])
 

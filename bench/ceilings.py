@@ -14,7 +14,7 @@ import msgspec
 import psycopg
 from psycopg import sql
 
-from bench.events import CUSTOMERS, FEATURE, REPEAT_EVERY, customer_of
+from bench.events import CUSTOMERS, FEATURE, REPEAT_EVERY, SPREAD
 from bench.load import percentile
 
 COPY_ROWS: Final = 10_000
@@ -160,7 +160,7 @@ def _row(customers: list[UUID], salt: str, number: int) -> Row:
     name = f"{salt}-{number:09d}"
     digest = hashlib.sha256(name.encode()).digest()
     event_id = UUID(int=(time.time_ns() // 1_000_000) << 80 | int.from_bytes(os.urandom(10)))
-    return customers[customer_of(0, number) - 1], digest[:16], event_id, digest[16:], name, 1
+    return customers[SPREAD.customer_of(0, number) - 1], digest[:16], event_id, digest[16:], name, 1
 
 
 def _batches(rows_per_commit: int) -> Iterator[list[Row]]:

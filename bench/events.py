@@ -12,7 +12,26 @@ FEATURE: Final = "api_calls"
 VERSION: Final = "2026-08-27"
 SINGLE_PATH: Final = "/api/v1/usage/events"
 BATCH_PATH: Final = "/api/v1/usage/events/batch"
+CHECK_PATH: Final = "/api/v1/usage/check"
 REPEAT_EVERY: Final = 10  # one event in ten was sent before
+
+
+class Crowd(NamedTuple):
+    """Customers that hold one plan: `bench_0001`, `bench_0002` …"""
+
+    prefix: str = "bench"
+    size: int = CUSTOMERS
+
+    @property
+    def names(self) -> list[str]:
+        return [f"{self.prefix}_{number:04d}" for number in range(1, self.size + 1)]
+
+    def customer_of(self, lane: int, number: int) -> int:
+        """An event's customer follows from its number, so that a repeat needs no memory of what was sent."""
+        return (lane * 37 + number * 17) % self.size + 1
+
+
+SPREAD: Final = Crowd()
 
 
 class Judged(NamedTuple):
@@ -34,23 +53,16 @@ class Target:
     url: str
     api_key: str = ""
     repeats: bool = True  # False: a server without memory, which can tell no duplicate
+    crowd: Crowd = SPREAD
 
     @property
     def address(self) -> SplitResult:
         return urlsplit(self.url)
 
 
-def customer_of(lane: int, number: int) -> int:
-    """An event's customer follows from its number, so that a repeat needs no memory of what was sent."""
-    return (lane * 37 + number * 17) % CUSTOMERS + 1
-
-
-def customer_id(number: int) -> str:
-    return f"bench_{number:04d}"
-
-
-def _event_template(prefix: str, lane: int) -> bytes:
-    return (b'{"customerId":"bench_%%04d","featureCode":"%b","value":1,"eventId":"%b-%03d-%%09d"}') % (
+def _event_template(crowd: Crowd, prefix: str, lane: int) -> bytes:
+    return (b'{"customerId":"%b_%%04d","featureCode":"%b","value":1,"eventId":"%b-%03d-%%09d"}') % (
+        crowd.prefix.encode(),
         FEATURE.encode(),
         prefix.encode(),
         lane,
@@ -71,9 +83,10 @@ class Singles:
     """One event per request: 2xx when it is new, 409 `duplicate` when it was sent before."""
 
     def __init__(self, target: Target, prefix: str, lane: int) -> None:
-        event = _event_template(prefix, lane)
+        event = _event_template(target.crowd, prefix, lane)
         self._template = _request_template(target, SINGLE_PATH, prefix, lane, event, len(event % (1, 1)))
         self._lane, self._repeats, self._random = lane, target.repeats, Random(lane)
+        self._customer_of = target.crowd.customer_of
         self._calls = self._sent = 0
         self._is_repeat = False
 
@@ -85,7 +98,7 @@ class Singles:
         else:
             number = self._sent
             self._sent += 1
-        return self._template % (self._calls, customer_of(self._lane, number), number)
+        return self._template % (self._calls, self._customer_of(self._lane, number), number)
 
     def judge(self, status: int, body: bytes) -> Judged | None:
         if self._is_repeat:
@@ -109,11 +122,12 @@ class Batches:
     """Many events per request: 200, the new ones in `successful`, the repeated ones in `failed`."""
 
     def __init__(self, target: Target, prefix: str, lane: int, *, events_per_batch: int) -> None:
-        event = _event_template(prefix, lane)
+        event = _event_template(target.crowd, prefix, lane)
         body = b'{"events":[' + b",".join([event] * events_per_batch) + b"]}"
         length = len(body % ((1, 1) * events_per_batch))
         self._template = _request_template(target, BATCH_PATH, prefix, lane, body, length)
         self._lane, self._repeats, self._random = lane, target.repeats, Random(lane)
+        self._customer_of = target.crowd.customer_of
         self._size = events_per_batch
         self._calls = self._sent = self._repeated = 0
 
@@ -133,7 +147,7 @@ class Batches:
         self._sent += self._size - self._repeated
         values = [self._calls]
         for number in numbers:
-            values += (customer_of(lane, number), number)
+            values += (self._customer_of(lane, number), number)
         return self._template % tuple(values)
 
     def judge(self, status: int, body: bytes) -> Judged | None:
@@ -146,3 +160,22 @@ class Batches:
         counts = Judged(len(answer.successful), len(answer.failed))
         as_sent = counts == (self._size - self._repeated, self._repeated)
         return counts if as_sent and all(one.error.startswith("duplicate") for one in answer.failed) else None
+
+
+class Checks:
+    """One question per request: would so much be accepted? It would."""
+
+    def __init__(self, target: Target, lane: int) -> None:
+        body = b'{"customerId":"%b_%%04d","featureCode":"%b","quantity":1}' % (
+            target.crowd.prefix.encode(),
+            FEATURE.encode(),
+        )
+        self._template = _request_template(target, CHECK_PATH, "check", lane, body, len(body % 1))
+        self._lane, self._calls, self._customer_of = lane, 0, target.crowd.customer_of
+
+    def request(self) -> bytes:
+        self._calls += 1
+        return self._template % (self._calls, self._customer_of(self._lane, self._calls))
+
+    def judge(self, status: int, body: bytes) -> Judged | None:
+        return Judged(0, 0) if status == 200 and b'"allowed":true' in body else None

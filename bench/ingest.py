@@ -19,8 +19,8 @@ import psycopg
 from rich.console import Console
 
 from bench import ceilings, server
-from bench.catalogue import Refused, prepare
-from bench.events import FEATURE, SINGLE_PATH, VERSION, Batches, Singles, Target, customer_id
+from bench.catalogue import METERED, Refused, prepare
+from bench.events import FEATURE, SINGLE_PATH, SPREAD, VERSION, Batches, Singles, Target
 from bench.load import Load, drive
 from bench.report import Ceilings, Options, Report, Restart, as_json, complain, show
 
@@ -71,7 +71,7 @@ def _measure(
     given: argparse.Namespace, target: Target, conninfo: str | None, *, workers: int | None
 ) -> Report:
     _say("preparing the catalogue and its customers")
-    prepare(target)
+    prepare(target, METERED)
     _say("single events")
     singles = _load(given, target, batches=False)
     _say("batches")
@@ -131,7 +131,7 @@ def _restart(ours: server.Tallystick, api_key: str) -> Restart:
     ours.start(workers=1)
     while True:
         tries += 1
-        event = {"customerId": customer_id(1), "featureCode": FEATURE, "eventId": f"{run}-start-{tries}"}
+        event = {"customerId": SPREAD.names[0], "featureCode": FEATURE, "eventId": f"{run}-start-{tries}"}
         body = json.dumps(event | {"value": 1}).encode()
         if 200 <= server.status_of(ours.url, SINGLE_PATH, body=body, headers=headers) < 300:
             break

@@ -1,4 +1,4 @@
-"""The load generator: closed-loop keep-alive connections, cheap enough to share two cores with a server."""
+"""The load generator: keep-alive connections, closed-loop or paced, cheap enough to share two cores with a server."""
 
 import asyncio
 import signal
@@ -30,6 +30,7 @@ class Load(msgspec.Struct, frozen=True, rename="camel"):
     p50_ms: float
     p99_ms: float
     generator_cpu: float  # share of one core that the load generator took
+    events: int  # as expected, from the first request on, warm-up included
     errors: int  # from the first request on, warm-up included
     error_samples: list[str]
 
@@ -38,9 +39,11 @@ class Load(msgspec.Struct, frozen=True, rename="camel"):
 class _Run:
     counted_from: int
     until: int
+    gap_s: float = 0.0  # between two requests of a connection; none: the next leaves when the answer is there
     latencies: list[int] = field(default_factory=list)
     stored: int = 0
     repeated: int = 0
+    events: int = 0
     errors: Counter[str] = field(default_factory=Counter)
     samples: list[str] = field(default_factory=list)
 
@@ -51,7 +54,9 @@ class _Run:
 
 
 class _Lane(asyncio.Protocol):
-    """One connection. The next request leaves in the same turn of the loop in which the answer arrived."""
+    """One connection. The next request leaves in the same turn of the loop in which the answer arrived, or when it
+    is due; one that is due while an answer is outstanding leaves right after it.
+    """
 
     transport: asyncio.Transport
 
@@ -60,14 +65,27 @@ class _Lane(asyncio.Protocol):
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.partial = b""
         self.sent_at = 0
+        self.due = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)  # uvloop's is none by class, only by behaviour
+
+    def begin(self, delay_s: float) -> None:
+        self.due = time.perf_counter_ns() + int(delay_s * 1e9)
+        asyncio.get_running_loop().call_later(delay_s, self.send)
 
     def send(self) -> None:
         request = self.talk.request()
         self.sent_at = time.perf_counter_ns()
         self.transport.write(request)
+
+    def _send_when_due(self, now: int) -> None:
+        self.due += int(self.run.gap_s * 1e9)
+        if self.due > now:
+            asyncio.get_running_loop().call_later((self.due - now) / 1e9, self.send)
+        else:
+            self.send()
+            self.sent_at = self.due  # it had to wait for the answer before, and that time is its own too
 
     def data_received(self, data: bytes) -> None:
         if self.partial:
@@ -93,14 +111,18 @@ class _Lane(asyncio.Protocol):
         judged = self.talk.judge(status, body)
         if judged is None:
             run.error(f"unexpected {status}", body[:500].decode(errors="replace"))
-        elif run.counted_from <= now < run.until:
-            run.latencies.append(now - self.sent_at)
-            run.stored += judged.stored
-            run.repeated += judged.repeated
-        if now < run.until:
-            self.send()
         else:
+            run.events += judged.stored + judged.repeated
+            if run.counted_from <= now < run.until:
+                run.latencies.append(now - self.sent_at)
+                run.stored += judged.stored
+                run.repeated += judged.repeated
+        if now >= run.until:
             self._finish()
+        elif run.gap_s:
+            self._send_when_due(now)
+        else:
+            self.send()
 
     def connection_lost(self, exc: Exception | None) -> None:
         if not self.done.done():
@@ -137,16 +159,22 @@ async def _connect(target: Target, lane: _Lane) -> None:
     )
 
 
-async def _drive(target: Target, talk_of: Callable[[int], Talk], connections: int, seconds: float) -> Load:
-    run = _Run(0, 0)
+async def _drive(
+    target: Target,
+    talk_of: Callable[[int], Talk],
+    connections: int,
+    seconds: float,
+    requests_per_s: float | None,
+) -> Load:
+    run = _Run(0, 0, connections / requests_per_s if requests_per_s else 0.0)
     lanes = [_Lane(run, talk_of(number)) for number in range(connections)]
     for lane in lanes:
         await _connect(target, lane)
     run.counted_from = time.perf_counter_ns() + int(WARM_UP_S * 1e9)
     run.until = run.counted_from + int(seconds * 1e9)
     cpu_before, began = time.process_time(), time.perf_counter()
-    for lane in lanes:
-        lane.send()
+    for number, lane in enumerate(lanes):
+        lane.begin(run.gap_s * number / connections)
     _, silent = await asyncio.wait(
         [lane.done for lane in lanes], timeout=WARM_UP_S + seconds + ANSWER_TIMEOUT_S
     )
@@ -166,17 +194,28 @@ async def _drive(target: Target, talk_of: Callable[[int], Talk], connections: in
         p50_ms=percentile(ordered, 0.50),
         p99_ms=percentile(ordered, 0.99),
         generator_cpu=cpu,
+        events=run.events,
         errors=run.errors.total(),
         error_samples=run.samples,
     )
 
 
-def drive(target: Target, talk_of: Callable[[int], Talk], *, connections: int, seconds: float) -> Load:
-    """Keep `connections` requests open for the warm-up and then `seconds`, each connection its own talk."""
+def drive(
+    target: Target,
+    talk_of: Callable[[int], Talk],
+    *,
+    connections: int,
+    seconds: float,
+    requests_per_s: float | None = None,
+) -> Load:
+    """Keep `connections` requests open for the warm-up and then `seconds`, each connection its own talk.
+
+    With `requests_per_s`, so many leave in even steps over all connections; fewer where answers do not keep up.
+    """
 
     async def until_told() -> Load:
         # An exception raised by a signal inside a callback would end one connection, not the program.
-        task = asyncio.ensure_future(_drive(target, talk_of, connections, seconds))
+        task = asyncio.ensure_future(_drive(target, talk_of, connections, seconds, requests_per_s))
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
         return await task
 
