@@ -4,13 +4,9 @@ from decimal import Decimal
 from typing import Any
 
 from tallystick.core import ids
-from tallystick.core.wallets import bought
-from tallystick.store import wallets
-from tallystick.store.db import Database
-from tallystick.store.wallets import Posting, WalletKey
 from tests.audit import organization_id, select
-from tests.conftest import Organization, beside_the_server
-from tests.literals import at
+from tests.conftest import Organization
+from tests.scenarios.prepaid import add_pack, buy, top_up
 from tests.shop import API, Json, add_feature, add_plan, done, invoices_of, own_id, subscribe
 
 CREDITS = {"lookup": {"creditsPerUnit": 1}, "document": {"creditsPerUnit": 20}}
@@ -105,35 +101,27 @@ def told_of(database_url: str, shop: Organization, customer: str = "ada") -> lis
     ]
 
 
-def sell(database_url: str, shop: Organization, amount: int, customer: str = "ada") -> None:
-    """Put what somebody bought into the wallet of their subscription, as a paid purchase does."""
-    key = WalletKey(_customer(shop, customer), _subscription(shop, customer))
+def sell_credits(shop: Organization, credits: int, customer: str = "ada") -> None:
+    """A cent a credit, charged to the saved card."""
+    pack = add_pack(shop, f"{credits} credits", credits=credits, price=credits)
+    done(buy(shop, _held(shop, customer), pack))
 
-    async def act(database: Database) -> None:
-        async with database.transaction() as conn:
-            held = (await wallets.lock(conn, [key]))[key]
-            after, moved = bought(held, Decimal(amount))
-            await wallets.post(
-                conn,
-                [Posting(key, after, moved)],
-                organization_id=organization_id(shop),
-                now=at("2025-01-01"),
-            )
 
-    beside_the_server(database_url, act)
+def fill(shop: Organization, cents: int, customer: str = "ada") -> None:
+    """A top-up of the balance, charged to the saved card."""
+    done(top_up(shop, _held(shop, customer), cents))
 
 
 def _customer(shop: Organization, customer: str) -> Any:
     return own_id(ids.CUSTOMER, done(shop.http.get(f"{API}/customers/{customer}"))["id"])
 
 
-def _subscription(shop: Organization, customer: str) -> Any:
-    held = done(shop.http.get(f"{API}/subscriptions/active", params={"customerId": customer}))
-    return own_id(ids.SUBSCRIPTION, held["id"])
+def _held(shop: Organization, customer: str) -> Json:
+    return done(shop.http.get(f"{API}/subscriptions/active", params={"customerId": customer}))
 
 
 def cancel(shop: Organization, customer: str = "ada", **more: Any) -> Json:
-    held = done(shop.http.get(f"{API}/subscriptions/active", params={"customerId": customer}))
+    held = _held(shop, customer)
     return done(shop.http.post(f"{API}/subscriptions/{held['id']}/cancel", json=more))
 
 

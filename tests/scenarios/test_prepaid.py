@@ -16,10 +16,11 @@ from tests.scenarios.purses import (
     consumption,
     credits_shop,
     everything_prepaid,
+    fill,
     ledger_of,
     pools,
     proved,
-    sell,
+    sell_credits,
     told_of,
     unit_price,
     wallet_of,
@@ -64,7 +65,7 @@ def test_credits_through_three_periods(open_at: OpenAt, database_url: str) -> No
     assert took(track(shop, feature="lookup", value=57)) == consumption("57", "0", blocked=True)
     refused(track(shop, feature="lookup"), 402, "insufficient_credits")
     assert took(track(shop, feature="lookup", value=0)) == consumption("0", "0", blocked=True)
-    sell(database_url, shop, 30)
+    sell_credits(shop, 30)
     assert took(track(shop, feature="lookup", value=10)) == consumption("10", "20")
 
     set_clock(shop, "2025-02-15T00:00:00Z")
@@ -77,18 +78,25 @@ def test_credits_through_three_periods(open_at: OpenAt, database_url: str) -> No
     set_clock(shop, "2025-04-15T00:00:00Z")
     assert pools(database_url, shop) == (100, 15)
 
+    _, purchase, *_ = invoices_of(shop, "ada")
+    bought = {"invoiceId": purchase["id"], "invoiceNumber": purchase["invoiceNumber"]}
     granted = {"credits": 100, "reason": "period_reset"}
     low = {"thresholdCredits": 10, "periodCredits": 100}
     assert told_of(database_url, shop) == [
         ("credits.granted", {"credits": 100, "reason": "subscription_started"}),
         ("credits.low", {"remainingCredits": 0, **low}),
         ("credits.depleted", {"remainingCredits": 0}),
+        ("credits.purchased", {"credits": 30, "creditPackName": "30 credits", **bought}),
         ("credits.granted", granted),
         ("credits.granted", granted),
         ("credits.expired", {"expiredCredits": 99}),
         ("credits.granted", granted),
     ]
-    assert billed(shop) == [("recurring", [("plan_base", 2900)])] * 4, "usage was paid with credits"
+    assert billed(shop) == [
+        ("recurring", [("plan_base", 2900)]),
+        ("credit_purchase", [("one_time", 30)]),
+        *[("recurring", [("plan_base", 2900)])] * 3,
+    ], "usage was paid with credits"
 
 
 def test_fractions_of_a_credit_are_kept_and_shown_toward_zero(open_at: OpenAt, database_url: str) -> None:
@@ -107,7 +115,7 @@ def test_credits_that_were_bought_survive_cancellation_and_come_along(
     shop = open_at(OPENED)
     credits_shop(shop, 200)
     done(track(shop, feature="lookup", value=190))
-    sell(database_url, shop, 20)
+    sell_credits(shop, 20)
     assert pools(database_url, shop) == (10, 20)
     assert cancel(shop, immediate=True)["status"] == "canceled"
     assert pools(database_url, shop) == (0, 20)
@@ -168,11 +176,11 @@ def test_a_plan_that_blocks_never_goes_below_zero(open_at: OpenAt, database_url:
     assert error["details"] == {"required": 201, "remaining": 200}
     assert took(track(shop, feature="call", value=2)) == consumption("200", "0", "balance", blocked=True)
     refused(track(shop, feature="call", value=0.000001), 402, "insufficient_balance")
-    sell(database_url, shop, 50_000)
+    fill(shop, 500)
     assert took(track(shop, feature="call", value=1)) == consumption("100", "49900", "balance")
     set_clock(shop, "2025-02-15T00:00:00Z")
     assert pools(database_url, shop) == (500, 0), "a top-up is gone at the reset"
-    assert billed(shop)[1:] == [("recurring", [("plan_base", 1000)])]
+    assert billed(shop)[1:] == [("balance_topup", [("one_time", 500)]), ("recurring", [("plan_base", 1000)])]
 
 
 def test_units_smaller_than_a_rate_unit_are_never_lost(open_at: OpenAt, database_url: str) -> None:
@@ -399,7 +407,7 @@ def test_a_scheduled_cancellation_takes_plan_credits_and_leaves_bought_ones(
 ) -> None:
     shop = open_at(OPENED)
     credits_shop(shop, 100)
-    sell(database_url, shop, 30)
+    sell_credits(shop, 30)
     cancel(shop)
     set_clock(shop, "2025-02-16T00:00:00Z")
     assert pools(database_url, shop) == (0, 30)
@@ -443,7 +451,7 @@ def test_what_happened_in_an_old_period_is_paid_now_and_never_billed_late(
 def test_what_happened_in_an_ended_life_is_paid_by_what_it_left(open_at: OpenAt, database_url: str) -> None:
     shop = open_at(OPENED)
     credits_shop(shop, 100)
-    sell(database_url, shop, 30)
+    sell_credits(shop, 30)
     set_clock(shop, "2025-01-20T00:00:00Z")
     cancel(shop, immediate=True)
     inside = {"feature": "lookup", "timestamp": "2025-01-16T00:00:00Z"}
@@ -642,7 +650,7 @@ def test_a_refused_key_is_free_and_is_judged_anew(open_at: OpenAt, database_url:
     shop = open_at(OPENED)
     credits_shop(shop, 10)
     refused(track(shop, key="k", feature="lookup", value=11, header="h"), 402, "insufficient_credits")
-    sell(database_url, shop, 1)
+    sell_credits(shop, 1)
     assert took(track(shop, key="k", feature="lookup", value=11, header="h")) == consumption(
         "11", "0", blocked=True
     )

@@ -124,13 +124,13 @@ def spend(shop: Organization) -> None:
     """Credits and a balance: used, overdrawn and invoiced, set aside, and tokens."""
     for code in ("runs", "chat"):
         add_feature(shop, code)
-    credits = add_plan(shop, "credits", model="credits", grants={"includedCredits": 100})
+    credits = add_plan(shop, "runs_credits", model="credits", grants={"includedCredits": 100})
     promise(shop, credits, "runs", creditsPerUnit=2)
-    balance = add_plan(shop, "balance", price=1000, model="balance")
+    balance = add_plan(shop, "runs_balance", price=1000, model="balance")
     promise(shop, balance, "runs", overage={"unitPrice": 100})
     promise(shop, balance, "chat", pricingMode="ai_model", margin=2000)
-    subscribe(shop, "fay", "credits")
-    subscribe(shop, "gus", "balance")
+    subscribe(shop, "fay", "runs_credits")
+    subscribe(shop, "gus", "runs_balance")
     for customer in ("fay", "gus"):
         done(track(shop, customer, "first", feature="runs", value=20))
     call = {"featureCode": "chat", "customerId": "gus", "eventId": "chat", "model": "gpt-4o"}
