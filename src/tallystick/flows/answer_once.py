@@ -8,12 +8,17 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
+from typing import Final
 from uuid import UUID
+
+import psycopg
 
 from tallystick.core.limits import IDEMPOTENCY_KEEP
 from tallystick.errors import Problem
 from tallystick.store import db, organizations
 from tallystick.store.db import Conn, Database
+
+_ATTEMPTS_MAX: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +41,32 @@ async def answer_once(
 ) -> Answer:
     """Run `act` in one transaction, or answer what it answered before. Keys last 24 hours of wall time.
 
-    An answer that holds a secret is not kept: its repeat does nothing and is told so.
+    An answer that holds a secret is not kept: its repeat does nothing and is told so. What PostgreSQL undid to let
+    somebody else pass is done again.
     """
+    attempts = 1
+    while True:
+        try:
+            return await _answer(
+                database, organization_id, key, request_hash, wall, act, secret=secret, snapshot=snapshot
+            )
+        except psycopg.errors.DeadlockDetected:
+            if attempts == _ATTEMPTS_MAX:
+                raise
+            attempts += 1
+
+
+async def _answer(
+    database: Database,
+    organization_id: UUID,
+    key: str | None,
+    request_hash: bytes,
+    wall: datetime,
+    act: Callable[[Conn], Awaitable[Answer]],
+    *,
+    secret: bool,
+    snapshot: bool,
+) -> Answer:
     async with database.transaction(snapshot=snapshot) as conn:
         if key is None:
             return await act(conn)

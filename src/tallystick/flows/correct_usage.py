@@ -7,7 +7,7 @@ each meter's policy, as late usage is.
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
@@ -20,7 +20,7 @@ from tallystick.core.catalog import Catalogue
 from tallystick.core.events import StoredEvent, UsageEvent
 from tallystick.core.invoicing import Line
 from tallystick.core.limits import CORRECTED_EVENTS_MAX
-from tallystick.core.meters import LatePolicy, Meter, fold
+from tallystick.core.meters import Aggregation, LatePolicy, Meter, fold
 from tallystick.core.proof import void_hash
 from tallystick.core.times import Period, hour_of
 from tallystick.errors import FieldError, InvalidRequest, Problem
@@ -266,8 +266,14 @@ async def _void_once(
     version = await db.version(conn, organization_id=organization.id)
     offered = await load_catalogue(conn, organization.id)
     hours = _hours(offered, old)
+    # In the order of `ingest`: wallets, counters, the rollups that its one statement adds to, the head. Whatever else
+    # counts does so while it holds the head.
     await refund_voided(conn, organization, old, now=now)
-    await usage.lock_hours(conn, list(hours))
+    await _forget_counters(conn, hours)
+    added_to = [
+        place for place, meter in hours.items() if meter.adds_up or meter.aggregation is Aggregation.UNIQUE
+    ]
+    await usage.lock_hours(conn, added_to)
     batch = [
         events.New(
             each._replace(
@@ -288,7 +294,7 @@ async def _void_once(
     await events.mark_voided(conn, places=old, number=done.number)
     for place, meter in hours.items():
         await _fold_anew(conn, place, meter, done.number)
-    await _recount_limits(conn, old, hours)
+    await _forget_counters(conn, hours)  # those that somebody made meanwhile
     await late.mark(
         conn,
         organization_id=organization.id,
@@ -321,12 +327,12 @@ async def _fold_anew(conn: Conn, place: HourPlace, meter: Meter, number: int) ->
     await usage.rewrite_hour(conn, place, fold(meter, measured), meter=meter, number=number)
 
 
-async def _recount_limits(conn: Conn, old: Sequence[StoredEvent], hours: dict[HourPlace, Meter]) -> None:
-    features: dict[UUID, set[UUID]] = defaultdict(set)
+async def _forget_counters(conn: Conn, hours: Mapping[HourPlace, Meter]) -> None:
+    features: defaultdict[UUID, set[UUID]] = defaultdict(set)
     for place, meter in hours.items():
         features[place.customer_id].add(meter.feature_id)
-    for customer_id, feature_ids in features.items():
-        await usage.forget_counters(conn, customer_id=customer_id, feature_ids=list(feature_ids))
+    for customer_id in sorted(features):
+        await usage.forget_counters(conn, customer_id=customer_id, feature_ids=list(features[customer_id]))
 
 
 async def _impact(

@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import NamedTuple
 from uuid import UUID
 
+import psycopg
 from psycopg.pq import TransactionStatus
 
 from tallystick.core import ids
@@ -46,6 +47,7 @@ async def ingest(
 
     On a connection that is in a transaction already, this becomes part of it.
     """
+    in_transaction = conn.info.transaction_status is not TransactionStatus.IDLE
     book = await books.known(conn, organization_id)
     outcomes: list[Outcome | None] = [None] * len(drafts)
     for _ in range(_ATTEMPTS_MAX):
@@ -59,6 +61,10 @@ async def ingest(
             continue
         except _LostRace:
             continue
+        except psycopg.errors.DeadlockDetected:
+            if in_transaction:
+                raise
+            continue  # all of it was undone to let somebody else pass
         except Exception:
             if len(pending) == len(drafts):
                 raise
@@ -126,7 +132,7 @@ async def _take(
     plain: bool,
 ) -> None:
     """Draw on limits, store, count; writes what was stored or refused into `outcomes`."""
-    drawing = _Drawing(set(), None) if plain else await _draw(conn, book, work, outcomes, now)
+    drawing = _NOTHING_DRAWN if plain else await _draw(conn, book, work, outcomes, now)
     to_store = {
         position: each
         for position, each in work.items()
@@ -145,6 +151,7 @@ async def _take(
             raise _LostRace
         fresh = [to_store[position] for position in stored]
         await _count_others(conn, fresh, number)
+        await drawing.limits.count_again(conn)
         await _keep_costs(conn, book, fresh)
         await _mark_late(conn, book, fresh, now)
 
@@ -288,7 +295,7 @@ async def _draw(
     """Decide, in arrival order, which events fit into hard limits and wallets; writes refusals into `outcomes`."""
     drawing = [each for each in work.values() if each.admitted.limits or each.admitted.spend]
     if not drawing:
-        return _Drawing(set(), None)
+        return _NOTHING_DRAWN
     wallets = await Wallets.held(conn, book, drawing, now=now)
     limits = await Limits.held(conn, drawing)
     keyed = [each for each in drawing if each.place is not None]
@@ -314,12 +321,16 @@ async def _draw(
         if place is not None:
             taken.add(place)  # it comes first, so it will have the key
     await limits.keep(conn)
-    return _Drawing(held, await wallets.keep(conn, now=now))
+    return _Drawing(held, await wallets.keep(conn, now=now), limits)
 
 
 class _Drawing(NamedTuple):
     held: set[int]  # positions that must not be inserted because their key is taken already
     number: int | None  # of the batch, where something refers to it beforehand
+    limits: Limits
+
+
+_NOTHING_DRAWN = _Drawing(set(), None, Limits({}, {}))
 
 
 async def _tell_repeats(conn: Conn, work: dict[int, Work], outcomes: list[Outcome | None]) -> None:

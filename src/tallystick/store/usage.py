@@ -238,10 +238,16 @@ async def rewrite_hour(conn: Conn, place: HourPlace, counted: Fold, *, meter: Me
 
 
 async def forget_counters(conn: Conn, *, customer_id: UUID, feature_ids: list[UUID]) -> None:
-    """Counters of hard limits that are to be counted anew when next asked."""
+    """Counters of hard limits that are to be counted anew when next asked; locked in one order."""
+    of_these = {"customer": customer_id, "features": feature_ids}
     await conn.execute(
-        "DELETE FROM limit_counters WHERE customer_id = %s AND feature_id = ANY(%s)",
-        (customer_id, feature_ids),
+        """SELECT FROM limit_counters WHERE customer_id = %(customer)s AND feature_id = ANY(%(features)s)
+            ORDER BY customer_id, subscription_id, feature_id, period_start FOR UPDATE""",
+        of_these,
+    )
+    await conn.execute(
+        "DELETE FROM limit_counters WHERE customer_id = %(customer)s AND feature_id = ANY(%(features)s)",
+        of_these,
     )
 
 
