@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from uuid import UUID
 
 from tallystick.core.admission import insufficient
 from tallystick.core.wallets import Draw, Movement, Wallet, crossings, released, turned, usage
@@ -19,6 +20,7 @@ from tallystick.store.wallets import Posting, WalletKey
 class _Purse:
     """A wallet as it was found, as its period opened, and as it stands."""
 
+    key: WalletKey
     reference: str  # of the customer
     found: Wallet
     opened: Wallet
@@ -29,9 +31,10 @@ class _Purse:
 class Wallets:
     """The wallets that a batch is paid from, locked."""
 
-    def __init__(self, book: Book, purses: dict[WalletKey, _Purse]) -> None:
+    def __init__(self, book: Book, purses: dict[UUID, _Purse], number: int | None) -> None:
         self._book = book
-        self._purses = purses
+        self._purses = purses  # by subscription
+        self._number = number  # of the batch
 
     @classmethod
     async def held(cls, conn: Conn, book: Book, drawing: Sequence[Work], *, now: datetime) -> "Wallets":
@@ -40,20 +43,20 @@ class Wallets:
         What was set aside and not settled in time is there again.
         """
         spends = {
-            WalletKey(each.standing.customer_id, each.admitted.spend.subscription_id): (
-                each.admitted.spend,
-                each.standing.reference,
-            )
+            each.admitted.spend.subscription_id: (each.standing, each.admitted.spend)
             for each in drawing
             if each.admitted.spend is not None
         }
         if not spends:
-            return cls(book, {})
-        found = await wallets.lock(conn, list(spends))
+            return cls(book, {}, None)
+        keys = [
+            WalletKey(standing.customer_id, subscription) for subscription, (standing, _) in spends.items()
+        ]
+        found, number = await wallets.lock_for_batch(conn, keys)
         holding = [key for key, wallet in found.items() if wallet.held]
         expired = await reservations.expire(conn, holding, now=now) if holding else []
-        purses: dict[WalletKey, _Purse] = {}
-        for key, (spend, reference) in spends.items():
+        purses: dict[UUID, _Purse] = {}
+        for key, (standing, spend) in zip(keys, spends.values(), strict=True):
             must(key in found, "a prepaid subscription has a wallet", subscription=key.subscription_id)
             wallet, moved = found[key], list[Movement]()
             for _, amount in [each for each in expired if each[0] == key]:
@@ -62,15 +65,15 @@ class Wallets:
             if spend.period_index is not None:
                 wallet, opened = turned(wallet, spend.period_index, spend.included)
                 moved += opened
-            purses[key] = _Purse(reference, found[key], wallet, wallet, moved)
-        return cls(book, purses)
+            purses[key.subscription_id] = _Purse(key, standing.reference, found[key], wallet, wallet, moved)
+        return cls(book, purses, number)
 
     def refusal(self, each: Work) -> Problem | None:
         """Take the whole cost of an event, or nothing: then why not."""
         spend = each.admitted.spend
         if spend is None:
             return None
-        purse = self._purses[WalletKey(each.standing.customer_id, spend.subscription_id)]
+        purse = self._purses[spend.subscription_id]
         before, cost = purse.stands, spend.cost
         if not before.pays(cost, overdraft=spend.overdraft):
             return insufficient(before, cost)
@@ -83,13 +86,12 @@ class Wallets:
         if not self._purses:
             return None
         organization = self._book.organization
-        number = await wallets.next_batch(conn)
         postings: list[Posting] = []
-        for key, purse in self._purses.items():
+        for purse in self._purses.values():
             stands, crossed = crossings(purse.opened, purse.stands)
             if stands != purse.found:
                 movements = [*purse.moved, *usage(purse.opened, stands)]
-                postings.append(Posting(key, stands, movements, batch=number, crossed=crossed))
-        references = {key.customer_id: purse.reference for key, purse in self._purses.items()}
+                postings.append(Posting(purse.key, stands, movements, batch=self._number, crossed=crossed))
+        references = {purse.key.customer_id: purse.reference for purse in self._purses.values()}
         await post_wallets(conn, organization, postings, references=references, now=now)
-        return number
+        return self._number

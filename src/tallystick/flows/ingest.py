@@ -106,7 +106,7 @@ async def _attempt(
     if plain and not in_transaction:  # one statement is all there is, and a transaction by itself
         await _take(conn, book, work, outcomes, now, plain=True)
     else:
-        async with conn.transaction():
+        async with conn.transaction() if in_transaction else db.pipelined(conn):
             await _take(conn, book, work, outcomes, now, plain=plain)
     try:
         await _tell_repeats(conn, work, outcomes)
@@ -299,12 +299,10 @@ async def _draw(
     wallets = await Wallets.held(conn, book, drawing, now=now)
     limits = await Limits.held(conn, drawing)
     keyed = [each for each in drawing if each.place is not None]
-    taken = set(
-        await events.holders(
-            conn,
-            customers=[each.standing.customer_id for each in keyed],
-            key_hashes=[each.place for each in keyed if each.place is not None],
-        )
+    taken = await events.taken(
+        conn,
+        customers=[each.standing.customer_id for each in keyed],
+        key_hashes=[each.place for each in keyed if each.place is not None],
     )
     held: set[int] = set()
     for position, each in work.items():

@@ -4,13 +4,14 @@ import asyncio
 import os
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from decimal import Decimal
 from typing import Any, Final, LiteralString
 from uuid import UUID
 
 import msgspec
-from psycopg import AsyncConnection, AsyncCursor, IsolationLevel
+import psycopg
+from psycopg import AsyncConnection, AsyncCursor, AsyncPipeline, IsolationLevel
 from psycopg.pq import TransactionStatus
 from psycopg.rows import TupleRow
 from psycopg.types.json import set_json_dumps, set_json_loads
@@ -97,6 +98,33 @@ async def one_moment(conn: Conn) -> AsyncIterator[None]:
     finally:
         if not conn.closed:
             await conn.set_isolation_level(None)
+
+
+@asynccontextmanager
+async def pipelined(conn: Conn) -> AsyncIterator[None]:
+    """A transaction whose statements are sent without waiting for what nobody reads: BEGIN, and writes that answer
+    nothing, travel with the next statement. Their failure is raised by whatever is read next, or at the end.
+    """
+    async with conn.pipeline() as pipeline:
+        try:
+            await conn.execute("BEGIN")
+            yield
+            await conn.execute("COMMIT")
+            await pipeline.sync()
+        except BaseException:
+            await _undo(conn, pipeline)
+            raise
+
+
+async def _undo(conn: Conn, pipeline: AsyncPipeline) -> None:
+    """A connection on which even that fails is closed: its next user must not find itself in this transaction."""
+    try:
+        with suppress(psycopg.Error):  # what was sent after a failure fails too
+            await pipeline.sync()
+        await conn.execute("ROLLBACK")
+        await pipeline.sync()
+    except psycopg.Error:
+        await conn.close()
 
 
 async def rows(conn: Conn, query: LiteralString, params: Any = None) -> list[TupleRow]:

@@ -146,11 +146,11 @@ async def insert(
             },
             binary=True,
         )
+        number, repeats, seen = await the(cursor)
     except psycopg.errors.NotNullViolation as error:
         if error.diag.table_name == "ingest_batches":
             raise StaleVersion from None
         raise
-    number, repeats, seen = await the(cursor)
     return Inserted(number, {each.int for each in repeats}, seen)
 
 
@@ -214,6 +214,22 @@ _INSERT: Final = """
       FROM numbered"""
 
 
+async def taken(
+    conn: Conn, *, customers: Sequence[UUID], key_hashes: Sequence[bytes]
+) -> set[tuple[UUID, bytes]]:
+    """Which of these keys belong to an event already."""
+    found = await rows(
+        conn,
+        """SELECT k.customer_id, k.key_hash
+             FROM unnest(%s::uuid[], %s::bytea[]) AS t (customer_id, key_hash)
+            CROSS JOIN LATERAL (
+                  SELECT customer_id, key_hash FROM event_keys k
+                   WHERE k.customer_id = t.customer_id AND k.key_hash = t.key_hash OFFSET 0) k""",
+        (columns.uuids(customers), columns.hashes(key_hashes)),
+    )
+    return {(each[0], bytes(each[1])) for each in found}
+
+
 @dataclass(frozen=True, slots=True)
 class Holder:
     """The event that a key already belongs to."""
@@ -236,7 +252,7 @@ async def holders(
                    SELECT * FROM events e
                     WHERE e.customer_id = k.customer_id AND e.occurred_at = k.occurred_at AND e.id = k.event_id
                    OFFSET 0) e""",
-        (customers, key_hashes),
+        (columns.uuids(customers), columns.hashes(key_hashes)),
     )
     return {(each[3], bytes(each[0])): Holder(_event(each[2:]), each[1]) for each in found}
 

@@ -25,23 +25,37 @@ def _wallets(found: Sequence[Any]) -> dict[WalletKey, Wallet]:
     return {WalletKey(each[0], each[1]): Wallet(Model(each[2]), *each[3:10]) for each in found}
 
 
+_LOCK: Final = f"""
+    SELECT w.*
+      FROM unnest(%s::uuid[], %s::uuid[]) AS t (customer_id, subscription_id)
+     CROSS JOIN LATERAL (
+           SELECT {_WALLET} FROM wallets w
+            WHERE w.customer_id = t.customer_id AND w.subscription_id = t.subscription_id
+              FOR NO KEY UPDATE) w"""
+
+
 async def lock(conn: Conn, keys: Sequence[WalletKey]) -> dict[WalletKey, Wallet]:
     """Hold wallets, in one order; those that do not exist are absent."""
-    ordered = sorted(set(keys))
-    return _wallets(
-        await rows(
-            conn,
-            f"""SELECT w.*
-                  FROM unnest(%s::uuid[], %s::uuid[]) AS t (customer_id, subscription_id)
-                 CROSS JOIN LATERAL (
-                       SELECT {_WALLET} FROM wallets w
-                        WHERE w.customer_id = t.customer_id AND w.subscription_id = t.subscription_id
-                          FOR NO KEY UPDATE) w""",
-            (
-                columns.uuids(each.customer_id for each in ordered),
-                columns.uuids(each.subscription_id for each in ordered),
-            ),
-        )
+    return _wallets(await rows(conn, _LOCK, _in_order(keys)))
+
+
+async def lock_for_batch(conn: Conn, keys: Sequence[WalletKey]) -> tuple[dict[WalletKey, Wallet], int | None]:
+    """The same, and the number of the batch that is yet to be stored, for what refers to it beforehand; None where
+    no wallet is held."""
+    found = await rows(
+        conn,
+        f"""WITH batch AS MATERIALIZED (SELECT nextval('ingest_batch_numbers') AS number)
+            SELECT l.*, batch.number FROM ({_LOCK}) l CROSS JOIN batch""",
+        _in_order(keys),
+    )
+    return _wallets(found), found[0][-1] if found else None
+
+
+def _in_order(keys: Sequence[WalletKey]) -> tuple[columns.Column, columns.Column]:
+    ordered = sorted(set(keys), key=lambda each: (each.customer_id.int, each.subscription_id.int))
+    return (
+        columns.uuids(each.customer_id for each in ordered),
+        columns.uuids(each.subscription_id for each in ordered),
     )
 
 
@@ -198,12 +212,6 @@ async def ledger(
         {"customer": customer_id, "subscription": subscription_id, "before": before, "limit": limit},
     )
     return [Entry(*each) for each in found]
-
-
-async def next_batch(conn: Conn) -> int:
-    """The number of a batch that is yet to be stored, for what refers to it beforehand."""
-    found = await rows(conn, "SELECT nextval('ingest_batch_numbers')")
-    return int(found[0][0])
 
 
 @dataclass(frozen=True, slots=True)
