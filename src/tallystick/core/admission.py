@@ -169,7 +169,7 @@ def _limits(
         if versions is None:
             continue
         where = None
-        if len(versions) == 1 and not versions[0].removed and versions[0].valid_from <= life.anchor.at:
+        if _for_life(versions, life):
             terms: Terms | None = versions[0]
         else:
             always = False
@@ -241,31 +241,21 @@ def _spend(
     where = life.period_at(at)
     assert where is not None  # a subscription that may be used has begun
     index, period = where
-    promised = catalogue.plans.get(life.plan_id, {})
-    terms_of = {
-        feature_id: terms_at(promised.get(feature_id, ()), period, at)
-        for feature_id in {meter.feature_id: None for meter in fed}
-    }
-    enabled = {
-        feature_id: terms for feature_id, terms in terms_of.items() if terms is not None and terms.enabled
-    }
-    _must_be_promised(event, seen=any(terms_of.values()), enabled=bool(enabled))
-    shares = []
-    for feature_id, terms in enabled.items():
-        meter = in_force(catalogue.versions[feature_id], period.start)
-        for each, adds in contributions:
-            if each.id == meter.id:
-                shares.append(
-                    share_of(
-                        event,
-                        feature_id,
-                        terms,
-                        prepaid.model,
-                        adds.quantity,
-                        occurred_at=occurred_at,
-                        price_tokens=price_tokens,
-                    )
-                )
+    paid = life.priced.get(event.feature) or _paid_for(event, catalogue, life, fed, period, at)
+    shares = [
+        share_of(
+            event,
+            meter.feature_id,
+            terms,
+            prepaid.model,
+            adds.quantity,
+            occurred_at=occurred_at,
+            price_tokens=price_tokens,
+        )
+        for meter, terms in paid
+        for each, adds in contributions
+        if each.id == meter.id
+    ]
     return Spend(
         subscription_id=life.subscription_id,
         period_index=None if ended else index,
@@ -273,6 +263,32 @@ def _spend(
         overdraft=not ended and may_overdraw(prepaid, life),
         shares=tuple(shares),
     )
+
+
+def _paid_for(
+    event: UsageEvent, catalogue: Catalogue, life: Life, fed: Sequence[Meter], period: Period, at: datetime
+) -> tuple[tuple[Meter, Terms], ...]:
+    """The features that the event pays for, each by the meter and the terms of now."""
+    promised = catalogue.plans.get(life.plan_id, {})
+    seen, always = False, True
+    paid: list[tuple[Meter, Terms]] = []
+    for feature_id in {meter.feature_id: None for meter in fed}:
+        offered, measured = promised.get(feature_id, ()), catalogue.versions[feature_id]
+        terms = terms_at(offered, period, at)
+        always = always and len(measured) == 1 and (not offered or _for_life(offered, life))
+        if terms is not None:
+            seen = True
+            if terms.enabled:
+                paid.append((in_force(measured, period.start), terms))
+    _must_be_promised(event, seen=seen, enabled=bool(paid))
+    if always:
+        life.priced[event.feature] = tuple(paid)
+    return tuple(paid)
+
+
+def _for_life(offered: Sequence[Terms], life: Life) -> bool:
+    """Whether there is one offer, and it holds in every period of this life."""
+    return len(offered) == 1 and not offered[0].removed and offered[0].valid_from <= life.anchor.at
 
 
 def may_overdraw(prepaid: Prepaid, life: Life) -> bool:

@@ -4,9 +4,9 @@ It is paid as it arrives, by the terms and from the pool of the period that is o
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
+from typing import NamedTuple
 from uuid import UUID
 
 from tallystick.core.catalog import Terms
@@ -18,8 +18,7 @@ from tallystick.core.wallets import Model
 from tallystick.errors import Problem
 
 
-@dataclass(frozen=True, slots=True)
-class Share:
+class Share(NamedTuple):
     """What one of the features costs, in the wallet's unit."""
 
     feature_id: UUID
@@ -27,8 +26,7 @@ class Share:
     tokens: TokenCharge | None = None  # of an AI call
 
 
-@dataclass(frozen=True, slots=True)
-class Spend:
+class Spend(NamedTuple):
     """What an event costs, and which wallet pays it.
 
     `period_index` is the period the wallet must stand in by now, filled with `included`; None once the subscription
@@ -44,7 +42,9 @@ class Spend:
     @property
     def cost(self) -> Decimal:
         """The sum over the features the event feeds (ruling 6)."""
-        return sum((each.cost for each in self.shares), ZERO)
+        return (
+            self.shares[0].cost if len(self.shares) == 1 else sum((each.cost for each in self.shares), ZERO)
+        )
 
 
 PriceTokens = Callable[[AiCall, int, datetime], TokenCharge]

@@ -6,6 +6,8 @@ from enum import StrEnum
 from typing import Final
 from uuid import UUID
 
+from tallystick.core.catalog import Terms
+from tallystick.core.meters import Meter
 from tallystick.core.times import MONTHS, Anchor, Period, index_at, period
 from tallystick.errors import Problem
 
@@ -68,25 +70,31 @@ class Life:
     unlimited: set[str] = field(default_factory=set, compare=False, repr=False)
     """Event codes that `admission` found free of limits whenever they happen in this life: a memory, no fact."""
 
-    opened: list[Period] = field(default_factory=list, compare=False, repr=False)
-    """The period that was open when last asked: a memory, no fact."""
+    priced: dict[str, tuple[tuple[Meter, Terms], ...]] = field(
+        default_factory=dict, compare=False, repr=False
+    )
+    """Event codes that cost the same whenever they come, and what is paid for: a memory, no fact."""
+
+    lately: list[tuple[int, Period]] = field(default_factory=list, compare=False, repr=False)
+    """The period that was asked for last: a memory, no fact."""
 
     def open_since(self, now: datetime) -> datetime:
         """When the period that is open at `now` began; the anchor, before it."""
-        if not self.opened or now not in self.opened[0]:
-            where = self.period_at(now)
-            if where is None:
-                return self.anchor.at
-            self.opened[:] = [where[1]]
-        return self.opened[0].start
+        where = self.period_at(now)
+        return self.anchor.at if where is None else where[1].start
 
     def __contains__(self, at: datetime) -> bool:
         return self.anchor.at <= at and (self.ends_at is None or at < self.ends_at)
 
     def period_at(self, at: datetime) -> tuple[int, Period] | None:
         """The usage period that contains `at`, with its index; None before the subscription began."""
+        if self.lately and at in self.lately[0][1]:
+            return self.lately[0]
         index = index_at(self.anchor, at, self.zone)
-        return None if index < 0 else (index, period(self.anchor, index, self.zone))
+        if index < 0:
+            return None
+        self.lately[:] = [(index, period(self.anchor, index, self.zone))]
+        return self.lately[0]
 
 
 @dataclass(frozen=True, slots=True)

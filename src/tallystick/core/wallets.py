@@ -6,7 +6,7 @@ Credits are counted in credits, a balance in rate units: 10000 = 1.00 of the cur
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from decimal import ROUND_DOWN, Decimal
 from enum import StrEnum
 from typing import Final, NamedTuple
@@ -98,8 +98,7 @@ def included_balance(*, given: int | None, base_minor: int, currency: str, inter
     return (from_minor(base_minor, currency) * RATE_SCALE / months).to_integral_value(ROUND_DOWN)
 
 
-@dataclass(frozen=True, slots=True)
-class Wallet:
+class Wallet(NamedTuple):
     """`plan` is the pool each period fills anew: the plan's credits, or the balance. `purchased` credits stay."""
 
     model: Model
@@ -135,9 +134,9 @@ class Wallet:
     def spent(self, cost: Decimal) -> "Wallet":
         """Plan credits first, then purchased ones; a balance may be overdrawn. Whether it may is asked before."""
         if self.model is Model.BALANCE:
-            return replace(self, plan=self.plan - cost)
+            return self._replace(plan=self.plan - cost)
         from_plan = min(cost, self.plan)
-        return replace(self, plan=self.plan - from_plan, purchased=self.purchased - (cost - from_plan))
+        return self._replace(plan=self.plan - from_plan, purchased=self.purchased - (cost - from_plan))
 
 
 Changed = tuple[Wallet, list[Movement]]
@@ -156,7 +155,7 @@ def turned(wallet: Wallet, index: int, included: Decimal) -> Changed:
     if index <= wallet.period_index:
         return wallet, []
     emptied, movements = settled(wallet)
-    filled, more = _filled(replace(emptied, period_index=index), included, Cause.RESET)
+    filled, more = _filled(emptied._replace(period_index=index), included, Cause.RESET)
     # What reservations hold is held anew, as far as the new pool reaches (ruling 27).
     anew, held = hold(filled, min(wallet.held, max(filled.remaining, ZERO)))
     return anew, movements + more + held
@@ -171,7 +170,7 @@ def settled(wallet: Wallet) -> Changed:
         movements += [
             Movement(Account.INVOICED, wallet.pool, -wallet.plan, Cause.OVERDRAFT, wallet.period_index)
         ]
-    return replace(wallet, plan=ZERO), movements
+    return wallet._replace(plan=ZERO), movements
 
 
 def hold(wallet: Wallet, amount: Decimal) -> Changed:
@@ -180,7 +179,7 @@ def hold(wallet: Wallet, amount: Decimal) -> Changed:
     from_purchased = wallet.purchased - after.purchased
     moved = [each._replace(target=Account.HELD, cause=Cause.HOLD) for each in usage(wallet, after)]
     return (
-        replace(after, held=wallet.held + amount, held_purchased=wallet.held_purchased + from_purchased),
+        after._replace(held=wallet.held + amount, held_purchased=wallet.held_purchased + from_purchased),
         moved,
     )
 
@@ -190,8 +189,7 @@ def released(wallet: Wallet, amount: Decimal) -> Changed:
     amount = min(amount, wallet.held)
     purchased = min(amount, wallet.held_purchased)
     back = ((Account.PURCHASED_CREDITS, purchased), (wallet.pool, amount - purchased))
-    after = replace(
-        wallet,
+    after = wallet._replace(
         plan=wallet.plan + amount - purchased,
         purchased=wallet.purchased + purchased,
         held=wallet.held - amount,
@@ -206,7 +204,7 @@ def released(wallet: Wallet, amount: Decimal) -> Changed:
 
 def _filled(wallet: Wallet, included: Decimal, cause: Cause) -> Changed:
     if not included:
-        return replace(wallet, refill=ZERO, told_low=False), []
+        return wallet._replace(refill=ZERO, told_low=False), []
     return _in(wallet, wallet.pool, included, Account.GRANTED, cause)
 
 
@@ -214,9 +212,9 @@ def _in(wallet: Wallet, pool: Account, amount: Decimal, source: Account, cause: 
     """What comes into a pool from outside; all but purchased credits fill it anew."""
     movement = Movement(source, pool, amount, cause, wallet.period_index)
     if pool is Account.PURCHASED_CREDITS:
-        return replace(wallet, purchased=wallet.purchased + amount), [movement]
+        return wallet._replace(purchased=wallet.purchased + amount), [movement]
     plan = wallet.plan + amount
-    return replace(wallet, plan=plan, refill=max(plan, ZERO), told_low=False), [movement]
+    return wallet._replace(plan=plan, refill=max(plan, ZERO), told_low=False), [movement]
 
 
 def bought(wallet: Wallet, amount: Decimal) -> Changed:
@@ -238,7 +236,7 @@ def adjusted(wallet: Wallet, amount: Decimal) -> Changed | None:
     after = wallet.spent(-amount)
     taken = [each._replace(target=Account.ADJUSTED, cause=Cause.ADJUSTMENT) for each in usage(wallet, after)]
     if wallet.model is Model.BALANCE:
-        after = replace(after, refill=after.plan, told_low=False)
+        after = after._replace(refill=after.plan, told_low=False)
     return after, taken
 
 
@@ -251,7 +249,7 @@ def carried_over(old: Wallet, new: Wallet) -> tuple[Changed, Changed]:
     """Purchased credits of an ended subscription move to the customer's new one."""
     amount = old.purchased
     gone = Movement(Account.PURCHASED_CREDITS, Account.CARRIED, amount, Cause.CARRY, old.period_index)
-    return (replace(old, purchased=ZERO), [gone]), _in(
+    return (old._replace(purchased=ZERO), [gone]), _in(
         new, Account.PURCHASED_CREDITS, amount, Account.CARRIED, Cause.CARRY
     )
 
@@ -282,7 +280,7 @@ def crossings(before: Wallet, after: Wallet) -> tuple[Wallet, list[Crossing]]:
     threshold = before.refill * LOW_SHARE
     if before.refill and not before.told_low and after.remaining <= threshold:
         found.append(Crossing.LOW)
-        after = replace(after, told_low=True)
+        after = after._replace(told_low=True)
     if before.remaining > 0 >= after.remaining:
         found.append(Crossing.DEPLETED)
     return after, found
@@ -297,8 +295,7 @@ def balances(movements: Iterable[Movement]) -> dict[Account, Decimal]:
     return found
 
 
-@dataclass(frozen=True, slots=True)
-class Draw:
+class Draw(NamedTuple):
     """What one event took of a wallet, and how that left it: as its answer tells."""
 
     model: Model

@@ -18,44 +18,52 @@ class WalletKey(NamedTuple):
     subscription_id: UUID
 
 
-_WALLET: Final = "customer_id, subscription_id, model, period_index, plan, purchased, held, held_purchased, refill, told_low"
+_STATE: Final = "model, period_index, plan, purchased, held, held_purchased, refill, told_low"
+_WALLET: Final = f"customer_id, subscription_id, {_STATE}"
+
+
+def _wallet(state: Sequence[Any]) -> Wallet:
+    return Wallet(Model(state[0]), *state[1:8])
 
 
 def _wallets(found: Sequence[Any]) -> dict[WalletKey, Wallet]:
-    return {WalletKey(each[0], each[1]): Wallet(Model(each[2]), *each[3:10]) for each in found}
+    return {WalletKey(each[0], each[1]): _wallet(each[2:]) for each in found}
 
 
 _LOCK: Final = f"""
-    SELECT w.*
-      FROM unnest(%s::uuid[], %s::uuid[]) AS t (customer_id, subscription_id)
+    SELECT t.nth, w.*
+      FROM unnest(%s::uuid[], %s::uuid[]) WITH ORDINALITY AS t (customer_id, subscription_id, nth)
      CROSS JOIN LATERAL (
-           SELECT {_WALLET} FROM wallets w
+           SELECT {_STATE} FROM wallets w
             WHERE w.customer_id = t.customer_id AND w.subscription_id = t.subscription_id
               FOR NO KEY UPDATE) w"""
 
 
 async def lock(conn: Conn, keys: Sequence[WalletKey]) -> dict[WalletKey, Wallet]:
     """Hold wallets, in one order; those that do not exist are absent."""
-    return _wallets(await rows(conn, _LOCK, _in_order(keys)))
+    ordered = sorted(set(keys))
+    found = await rows(conn, _LOCK, _columns(ordered))
+    return {ordered[each[0] - 1]: _wallet(each[1:]) for each in found}
 
 
 async def lock_for_batch(conn: Conn, keys: Sequence[WalletKey]) -> tuple[dict[WalletKey, Wallet], int | None]:
     """The same, and the number of the batch that is yet to be stored, for what refers to it beforehand; None where
     no wallet is held."""
+    ordered = sorted(set(keys))
     found = await rows(
         conn,
         f"""WITH batch AS MATERIALIZED (SELECT nextval('ingest_batch_numbers') AS number)
-            SELECT l.*, batch.number FROM ({_LOCK}) l CROSS JOIN batch""",
-        _in_order(keys),
+            SELECT batch.number, l.* FROM ({_LOCK}) l CROSS JOIN batch""",
+        _columns(ordered),
     )
-    return _wallets(found), found[0][-1] if found else None
+    held = {ordered[each[1] - 1]: _wallet(each[2:]) for each in found}
+    return held, found[0][0] if found else None
 
 
-def _in_order(keys: Sequence[WalletKey]) -> tuple[columns.Column, columns.Column]:
-    ordered = sorted(set(keys), key=lambda each: (each.customer_id.int, each.subscription_id.int))
+def _columns(keys: Sequence[WalletKey]) -> tuple[columns.Column, columns.Column]:
     return (
-        columns.uuids(each.customer_id for each in ordered),
-        columns.uuids(each.subscription_id for each in ordered),
+        columns.uuids(each.customer_id for each in keys),
+        columns.uuids(each.subscription_id for each in keys),
     )
 
 
@@ -69,10 +77,7 @@ async def read(conn: Conn, keys: Sequence[WalletKey]) -> dict[WalletKey, Wallet]
                  CROSS JOIN LATERAL (
                        SELECT {_WALLET} FROM wallets w
                         WHERE w.customer_id = t.customer_id AND w.subscription_id = t.subscription_id OFFSET 0) w""",
-            (
-                columns.uuids(each.customer_id for each in keys),
-                columns.uuids(each.subscription_id for each in keys),
-            ),
+            _columns(keys),
         )
     )
 
@@ -214,8 +219,7 @@ async def ledger(
     return [Entry(*each) for each in found]
 
 
-@dataclass(frozen=True, slots=True)
-class Posting:
+class Posting(NamedTuple):
     """A wallet as it now is, and what moved: with what caused it."""
 
     key: WalletKey
