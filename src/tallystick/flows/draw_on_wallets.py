@@ -12,7 +12,7 @@ from tallystick.flows.books import Book
 from tallystick.flows.drafts import Work
 from tallystick.flows.post_wallets import post_wallets
 from tallystick.store import reservations, wallets
-from tallystick.store.db import Conn
+from tallystick.store.db import Conn, Later
 from tallystick.store.wallets import Posting, WalletKey
 
 
@@ -37,7 +37,9 @@ class Wallets:
         self._number = number  # of the batch
 
     @classmethod
-    async def held(cls, conn: Conn, book: Book, drawing: Sequence[Work], *, now: datetime) -> "Wallets":
+    async def claim(
+        cls, conn: Conn, book: Book, drawing: Sequence[Work], *, now: datetime
+    ) -> "Later[Wallets]":
         """Lock the wallets, in one order; the first touch in a new period turns one (ruling 22).
 
         What was set aside and not settled in time is there again.
@@ -47,26 +49,33 @@ class Wallets:
             for each in drawing
             if each.admitted.spend is not None
         }
-        if not spends:
-            return cls(book, {}, None)
         keys = [
             WalletKey(standing.customer_id, subscription) for subscription, (standing, _) in spends.items()
         ]
-        found, number = await wallets.lock_for_batch(conn, keys)
-        holding = [key for key, wallet in found.items() if wallet.held]
-        expired = await reservations.expire(conn, holding, now=now) if holding else []
-        purses: dict[UUID, _Purse] = {}
-        for key, (standing, spend) in zip(keys, spends.values(), strict=True):
-            must(key in found, "a prepaid subscription has a wallet", subscription=key.subscription_id)
-            wallet, moved = found[key], list[Movement]()
-            for _, amount in [each for each in expired if each[0] == key]:
-                wallet, back = released(wallet, amount)
-                moved += back
-            if spend.period_index is not None:
-                wallet, opened = turned(wallet, spend.period_index, spend.included)
-                moved += opened
-            purses[key.subscription_id] = _Purse(key, standing.reference, found[key], wallet, wallet, moved)
-        return cls(book, purses, number)
+        locked = await wallets.lock_for_batch(conn, keys) if keys else None
+
+        async def held() -> "Wallets":
+            if locked is None:
+                return cls(book, {}, None)
+            found, number = await locked()
+            holding = [key for key, wallet in found.items() if wallet.held]
+            expired = await reservations.expire(conn, holding, now=now) if holding else []
+            purses: dict[UUID, _Purse] = {}
+            for key, (standing, spend) in zip(keys, spends.values(), strict=True):
+                must(key in found, "a prepaid subscription has a wallet", subscription=key.subscription_id)
+                wallet, moved = found[key], list[Movement]()
+                for _, amount in [each for each in expired if each[0] == key]:
+                    wallet, back = released(wallet, amount)
+                    moved += back
+                if spend.period_index is not None:
+                    wallet, opened = turned(wallet, spend.period_index, spend.included)
+                    moved += opened
+                purses[key.subscription_id] = _Purse(
+                    key, standing.reference, found[key], wallet, wallet, moved
+                )
+            return cls(book, purses, number)
+
+        return held
 
     def refusal(self, each: Work) -> Problem | None:
         """Take the whole cost of an event, or nothing: then why not."""

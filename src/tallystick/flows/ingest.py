@@ -296,14 +296,16 @@ async def _draw(
     drawing = [each for each in work.values() if each.admitted.limits or each.admitted.spend]
     if not drawing:
         return _NOTHING_DRAWN
-    wallets = await Wallets.held(conn, book, drawing, now=now)
+    # Whatever is to be locked, in its order; then the keys, by a statement that sees what was waited for.
+    claimed = await Wallets.claim(conn, book, drawing, now=now)
     limits = await Limits.held(conn, drawing)
     keyed = [each for each in drawing if each.place is not None]
-    taken = await events.taken(
+    asked = await events.taken(
         conn,
         customers=[each.standing.customer_id for each in keyed],
         key_hashes=[each.place for each in keyed if each.place is not None],
     )
+    wallets, taken = await claimed(), await asked()
     held: set[int] = set()
     for position, each in work.items():
         if outcomes[position] is not None:

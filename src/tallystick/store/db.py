@@ -3,20 +3,21 @@
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from decimal import Decimal
-from typing import Any, Final, LiteralString
+from typing import Any, Final, LiteralString, TypeVar
 from uuid import UUID
 
 import msgspec
 import psycopg
-from psycopg import AsyncConnection, AsyncCursor, AsyncPipeline, IsolationLevel
+from psycopg import AsyncConnection, AsyncCursor, IsolationLevel
 from psycopg.pq import TransactionStatus
 from psycopg.rows import TupleRow
 from psycopg.types.json import set_json_dumps, set_json_loads
 from psycopg_pool import AsyncConnectionPool
 
+T = TypeVar("T")
 Conn = AsyncConnection[TupleRow]
 
 # JSON columns hold numbers exactly: no float on the way in or out.
@@ -112,19 +113,17 @@ async def pipelined(conn: Conn) -> AsyncIterator[None]:
             await conn.execute("COMMIT")
             await pipeline.sync()
         except BaseException:
-            await _undo(conn, pipeline)
+            try:
+                with suppress(psycopg.Error):  # what was sent after a failure fails too
+                    await pipeline.sync()
+                await conn.rollback()
+            except psycopg.Error:
+                await conn.close()  # its next user must not find itself in this transaction
             raise
 
 
-async def _undo(conn: Conn, pipeline: AsyncPipeline) -> None:
-    """A connection on which even that fails is closed: its next user must not find itself in this transaction."""
-    try:
-        with suppress(psycopg.Error):  # what was sent after a failure fails too
-            await pipeline.sync()
-        await conn.execute("ROLLBACK")
-        await pipeline.sync()
-    except psycopg.Error:
-        await conn.close()
+Later = Callable[[], Awaitable[T]]
+"""An answer that was asked for: in a pipeline nobody waits before somebody calls."""
 
 
 async def rows(conn: Conn, query: LiteralString, params: Any = None) -> list[TupleRow]:

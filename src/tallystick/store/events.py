@@ -14,7 +14,7 @@ from tallystick.core.proof import LEAF_BYTES, leaf
 from tallystick.core.times import Period
 from tallystick.core.wallets import Draw, Model
 from tallystick.store import columns
-from tallystick.store.db import Conn, rows, the
+from tallystick.store.db import Conn, Later, rows, the
 from tallystick.store.proving import Span
 
 _EVENT: Final = """e.id, e.customer_id, e.feature_code, e.value, e.occurred_at, e.received_at, e.event_key, e.timed,
@@ -216,18 +216,21 @@ _INSERT: Final = """
 
 async def taken(
     conn: Conn, *, customers: Sequence[UUID], key_hashes: Sequence[bytes]
-) -> set[tuple[UUID, bytes]]:
+) -> Later[set[tuple[UUID, bytes]]]:
     """Which of these keys belong to an event already."""
-    found = await rows(
-        conn,
-        """SELECT k.customer_id, k.key_hash
-             FROM unnest(%s::uuid[], %s::bytea[]) AS t (customer_id, key_hash)
+    cursor = await conn.execute(
+        """SELECT t.nth
+             FROM unnest(%s::uuid[], %s::bytea[]) WITH ORDINALITY AS t (customer_id, key_hash, nth)
             CROSS JOIN LATERAL (
-                  SELECT customer_id, key_hash FROM event_keys k
+                  SELECT FROM event_keys k
                    WHERE k.customer_id = t.customer_id AND k.key_hash = t.key_hash OFFSET 0) k""",
         (columns.uuids(customers), columns.hashes(key_hashes)),
     )
-    return {(each[0], bytes(each[1])) for each in found}
+
+    async def told() -> set[tuple[UUID, bytes]]:
+        return {(customers[nth - 1], key_hashes[nth - 1]) for (nth,) in await cursor.fetchall()}
+
+    return told
 
 
 @dataclass(frozen=True, slots=True)

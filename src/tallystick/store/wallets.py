@@ -10,7 +10,7 @@ from uuid import UUID
 from tallystick.core.times import Period
 from tallystick.core.wallets import Cause, Crossing, Model, Movement, Wallet
 from tallystick.store import columns
-from tallystick.store.db import Conn, new_ids, rows
+from tallystick.store.db import Conn, Later, new_ids, rows
 
 
 class WalletKey(NamedTuple):
@@ -46,18 +46,23 @@ async def lock(conn: Conn, keys: Sequence[WalletKey]) -> dict[WalletKey, Wallet]
     return {ordered[each[0] - 1]: _wallet(each[1:]) for each in found}
 
 
-async def lock_for_batch(conn: Conn, keys: Sequence[WalletKey]) -> tuple[dict[WalletKey, Wallet], int | None]:
+async def lock_for_batch(
+    conn: Conn, keys: Sequence[WalletKey]
+) -> Later[tuple[dict[WalletKey, Wallet], int | None]]:
     """The same, and the number of the batch that is yet to be stored, for what refers to it beforehand; None where
     no wallet is held."""
     ordered = sorted(set(keys))
-    found = await rows(
-        conn,
+    cursor = await conn.execute(
         f"""WITH batch AS MATERIALIZED (SELECT nextval('ingest_batch_numbers') AS number)
             SELECT batch.number, l.* FROM ({_LOCK}) l CROSS JOIN batch""",
         _columns(ordered),
     )
-    held = {ordered[each[1] - 1]: _wallet(each[2:]) for each in found}
-    return held, found[0][0] if found else None
+
+    async def held() -> tuple[dict[WalletKey, Wallet], int | None]:
+        found = await cursor.fetchall()
+        return {ordered[each[1] - 1]: _wallet(each[2:]) for each in found}, found[0][0] if found else None
+
+    return held
 
 
 def _columns(keys: Sequence[WalletKey]) -> tuple[columns.Column, columns.Column]:
