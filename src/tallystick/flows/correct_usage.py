@@ -294,7 +294,6 @@ async def _void_once(
     await events.mark_voided(conn, places=old, number=done.number)
     for place, meter in hours.items():
         await _fold_anew(conn, place, meter, done.number)
-    await _forget_counters(conn, hours)  # those that somebody made meanwhile
     await late.mark(
         conn,
         organization_id=organization.id,
@@ -331,6 +330,7 @@ async def _forget_counters(conn: Conn, hours: Mapping[HourPlace, Meter]) -> None
     features: defaultdict[UUID, set[UUID]] = defaultdict(set)
     for place, meter in hours.items():
         features[place.customer_id].add(meter.feature_id)
+    await usage.recounting(conn, customers=features)
     for customer_id in sorted(features):
         await usage.forget_counters(conn, customer_id=customer_id, feature_ids=list(features[customer_id]))
 

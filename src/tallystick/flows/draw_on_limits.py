@@ -1,7 +1,7 @@
 """Hard limits: how much of each is used, held while a batch is decided, and kept as the batch leaves it."""
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
@@ -21,9 +21,8 @@ from tallystick.store.usage import CounterKey
 class Limits:
     """The counters that a batch draws on, locked."""
 
-    def __init__(self, drawn: dict[CounterKey, "Drawn"], new: Mapping[CounterKey, Limit]) -> None:
+    def __init__(self, drawn: dict[CounterKey, "Drawn"]) -> None:
         self._drawn = drawn
-        self._new = new
 
     @classmethod
     async def held(cls, conn: Conn, drawing: Sequence[Work]) -> "Limits":
@@ -37,13 +36,14 @@ class Limits:
                 if limit.adds.distinct is not None:
                     values[key].add(limit.adds.distinct)
         if not spans:
-            return cls({}, {})
+            return cls({})
+        await usage.counting(conn, customers={key.customer_id for key in spans})
         counters = await usage.lock_counters(conn, keys=list(spans))
         drawn: dict[CounterKey, Drawn] = {}
         for key, limit in spans.items():
             used = counters[key] if limit.meter.adds_up else None
             drawn[key] = await measured(conn, key.customer_id, limit, used=used, values=values[key])
-        return cls(drawn, {key: limit for key, limit in spans.items() if counters[key] is None})
+        return cls(drawn)
 
     def refusal(self, each: Work) -> Problem | None:
         """Draw on every limit of an event, or on none: then why not."""
@@ -59,15 +59,6 @@ class Limits:
     async def keep(self, conn: Conn) -> None:
         if self._drawn:
             await usage.set_counters(conn, used={key: each.used for key, each in self._drawn.items()})
-
-    async def count_again(self, conn: Conn) -> None:
-        """Once the batch is counted and holds the head: counters that did not exist, so that nobody could wait for
-        them, may not have seen what somebody took back meanwhile.
-        """
-        seen = {key: (await measured(conn, key.customer_id, limit)).used for key, limit in self._new.items()}
-        missed = {key: used for key, used in seen.items() if used != self._drawn[key].used}
-        if missed:
-            await usage.set_counters(conn, used=missed)
 
 
 async def measured(

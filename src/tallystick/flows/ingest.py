@@ -151,7 +151,6 @@ async def _take(
             raise _LostRace
         fresh = [to_store[position] for position in stored]
         await _count_others(conn, fresh, number)
-        await drawing.limits.count_again(conn)
         await _keep_costs(conn, book, fresh)
         await _mark_late(conn, book, fresh, now)
 
@@ -321,16 +320,15 @@ async def _draw(
         if place is not None:
             taken.add(place)  # it comes first, so it will have the key
     await limits.keep(conn)
-    return _Drawing(held, await wallets.keep(conn, now=now), limits)
+    return _Drawing(held, await wallets.keep(conn, now=now))
 
 
 class _Drawing(NamedTuple):
     held: set[int]  # positions that must not be inserted because their key is taken already
     number: int | None  # of the batch, where something refers to it beforehand
-    limits: Limits
 
 
-_NOTHING_DRAWN = _Drawing(set(), None, Limits({}, {}))
+_NOTHING_DRAWN = _Drawing(set(), None)
 
 
 async def _tell_repeats(conn: Conn, work: dict[int, Work], outcomes: list[Outcome | None]) -> None:

@@ -1,6 +1,6 @@
 """Usage: partial folds by hour, sets of distinct values, and the counters of hard limits."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -237,17 +237,38 @@ async def rewrite_hour(conn: Conn, place: HourPlace, counted: Fold, *, meter: Me
         )
 
 
-async def forget_counters(conn: Conn, *, customer_id: UUID, feature_ids: list[UUID]) -> None:
-    """Counters of hard limits that are to be counted anew when next asked; locked in one order."""
-    of_these = {"customer": customer_id, "features": feature_ids}
+async def counting(conn: Conn, *, customers: Collection[UUID]) -> None:
+    """Whoever draws on counters says so before, and waits for whoever takes something back (`recounting`)."""
     await conn.execute(
-        """SELECT FROM limit_counters WHERE customer_id = %(customer)s AND feature_id = ANY(%(features)s)
-            ORDER BY customer_id, subscription_id, feature_id, period_start FOR UPDATE""",
-        of_these,
+        "SELECT pg_advisory_xact_lock_shared(%s, bucket) FROM unnest(%s::int[]) AS t (bucket)",
+        (_COUNTERS_LOCK, _buckets(customers)),
     )
+
+
+async def recounting(conn: Conn, *, customers: Collection[UUID]) -> None:
+    """Wait for all who draw on counters of these customers, and let nobody begin: neither on a counter that is to
+    be forgotten, nor on one that does not exist yet and would be counted without seeing what is taken back.
+    """
     await conn.execute(
-        "DELETE FROM limit_counters WHERE customer_id = %(customer)s AND feature_id = ANY(%(features)s)",
-        of_these,
+        "SELECT pg_advisory_xact_lock(%s, bucket) FROM unnest(%s::int[]) AS t (bucket)",
+        (_COUNTERS_LOCK, _buckets(customers)),
+    )
+
+
+_COUNTERS_LOCK: Final = 1
+"""The advisory locks that are ours: by this number, and a bucket of customers, of whom a batch may have thousands."""
+
+
+def _buckets(customers: Collection[UUID]) -> list[int]:
+    """In one order."""
+    return sorted({each.int & 0xFF for each in customers})
+
+
+async def forget_counters(conn: Conn, *, customer_id: UUID, feature_ids: list[UUID]) -> None:
+    """Counters of hard limits that are to be counted anew when next asked."""
+    await conn.execute(
+        "DELETE FROM limit_counters WHERE customer_id = %s AND feature_id = ANY(%s)",
+        (customer_id, feature_ids),
     )
 
 
