@@ -7,11 +7,14 @@ from urllib.parse import SplitResult, urlsplit
 
 import msgspec
 
+from tallystick.core.limits import EVENTS_PER_BATCH_MAX
+
 CUSTOMERS: Final = 1000
 FEATURE: Final = "api_calls"
 VERSION: Final = "2026-08-27"
 SINGLE_PATH: Final = "/api/v1/usage/events"
 BATCH_PATH: Final = "/api/v1/usage/events/batch"
+BULK_PATH: Final = "/api/v1/usage/events/bulk"
 CHECK_PATH: Final = "/api/v1/usage/check"
 REPEAT_EVERY: Final = 10  # one event in ten was sent before
 
@@ -125,7 +128,8 @@ class Batches:
         event = _event_template(target.crowd, prefix, lane)
         body = b'{"events":[' + b",".join([event] * events_per_batch) + b"]}"
         length = len(body % ((1, 1) * events_per_batch))
-        self._template = _request_template(target, BATCH_PATH, prefix, lane, body, length)
+        path = BATCH_PATH if events_per_batch <= EVENTS_PER_BATCH_MAX else BULK_PATH
+        self._template = _request_template(target, path, prefix, lane, body, length)
         self._lane, self._repeats, self._random = lane, target.repeats, Random(lane)
         self._customer_of = target.crowd.customer_of
         self._size = events_per_batch

@@ -11,6 +11,7 @@ import secrets
 import signal
 import sys
 import time
+from collections.abc import Callable
 from functools import partial
 from typing import Final
 
@@ -20,9 +21,10 @@ from rich.console import Console
 
 from bench import ceilings, server
 from bench.catalogue import METERED, Refused, prepare
-from bench.events import FEATURE, SINGLE_PATH, SPREAD, VERSION, Batches, Singles, Target
+from bench.events import FEATURE, SINGLE_PATH, SPREAD, VERSION, Batches, Singles, Talk, Target
 from bench.load import Load, drive
 from bench.report import Ceilings, Options, Report, Restart, as_json, complain, show
+from tallystick.core.limits import EVENTS_PER_BATCH_MAX
 
 ROWS_PER_COMMIT_MAX: Final = 2000
 SETTLING_S: Final = 3.0
@@ -73,32 +75,45 @@ def _measure(
     _say("preparing the catalogue and its customers")
     prepare(target, METERED)
     _say("single events")
-    singles = _load(given, target, batches=False)
+    singles = _load(given, target)
     _say("batches")
-    batches = _load(given, target, batches=True)
+    batches = _load(given, target, given.events_per_batch)
+    _say("bulks")
+    bulks = _load(given, target, given.events_per_bulk)
     return Report(
         machine=server.machine(),
         postgres=None if conninfo is None else server.postgres(conninfo),
         options=Options(
-            given.seconds, given.connections, given.batch_connections, given.events_per_batch, workers
+            given.seconds,
+            given.connections,
+            given.batch_connections,
+            given.events_per_batch,
+            given.bulk_connections,
+            given.events_per_bulk,
+            workers,
         ),
         singles=singles,
         batches=batches,
+        bulks=bulks,
         ceilings=_ceilings(given, conninfo, workers=workers or 1),
         restart=None,
     )
 
 
-def _load(given: argparse.Namespace, target: Target, *, batches: bool) -> Load:
+def _load(given: argparse.Namespace, target: Target, together: int = 1) -> Load:
+    """So many events a request."""
     run = secrets.token_hex(4)  # no run ever meets the event ids of another
-    if batches:
-        many = partial(Batches, target, run, events_per_batch=given.events_per_batch)
-        load = drive(target, many, connections=given.batch_connections, seconds=given.seconds)
+    if together == 1:
+        name, connections = "single events", given.connections
+        talk: Callable[[int], Talk] = partial(Singles, target, run)
     else:
-        load = drive(
-            target, partial(Singles, target, run), connections=given.connections, seconds=given.seconds
+        is_bulk = together > EVENTS_PER_BATCH_MAX
+        name, connections = (
+            ("bulks", given.bulk_connections) if is_bulk else ("batches", given.batch_connections)
         )
-    complain("batches" if batches else "single events", load, console)
+        talk = partial(Batches, target, run, events_per_batch=together)
+    load = drive(target, talk, connections=connections, seconds=given.seconds)
+    complain(name, load, console)
     return load
 
 
@@ -106,17 +121,20 @@ def _ceilings(given: argparse.Namespace, conninfo: str | None, *, workers: int) 
     _say("ceiling: the handler without a database")
     with server.raw_handler(workers=workers) as url:
         raw = Target(url, repeats=False)
-        singles, batches = _load(given, raw, batches=False), _load(given, raw, batches=True)
+        singles = _load(given, raw)
+        batches, bulks = _load(given, raw, given.events_per_batch), _load(given, raw, given.events_per_bulk)
     if conninfo is None:
-        return Ceilings(singles, batches, None, None, None, None)
+        return Ceilings(singles, batches, bulks, None, None, None, None, None)
     _say("ceiling: the database without a handler")
     insert = partial(ceilings.insert, conninfo, seconds=given.seconds)
     gathered = min(given.events_per_batch * given.batch_connections, ROWS_PER_COMMIT_MAX)
     return Ceilings(
         singles,
         batches,
+        bulks,
         insert(rows_per_commit=given.connections),
         insert(rows_per_commit=given.events_per_batch),
+        insert(rows_per_commit=given.events_per_bulk),
         insert(rows_per_commit=gathered),
         ceilings.copy(conninfo, seconds=given.seconds),
     )
@@ -157,6 +175,10 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--connections", type=int, default=64, help="connections for single events")
     parser.add_argument("--batch-connections", type=int, default=16, help="connections for batches")
     parser.add_argument("--events-per-batch", type=int, default=100, choices=range(1, 101), metavar="1…100")
+    parser.add_argument("--bulk-connections", type=int, default=4, help="connections for bulks")
+    parser.add_argument(
+        "--events-per-bulk", type=int, default=1_000, choices=range(101, 10_001), metavar="101…10000"
+    )
     parser.add_argument(
         "--workers",
         type=int,

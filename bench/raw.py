@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from bench.events import BATCH_PATH
+from bench.events import BATCH_PATH, BULK_PATH
 
 
 class Event(msgspec.Struct, rename="camel"):
@@ -42,7 +42,7 @@ async def app(
         body += message.get("body", b"")
     if scope["method"] != "POST":
         answer = b"{}"
-    elif scope["path"] == BATCH_PATH:
+    elif scope["path"] in (BATCH_PATH, BULK_PATH):
         answer = _encode(Answer(_many(body).events))
     else:
         answer = _encode(_one(body))

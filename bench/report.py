@@ -11,8 +11,10 @@ from bench.load import Load
 class Ceilings(msgspec.Struct, frozen=True, rename="camel"):
     handler_singles: Load
     handler_batches: Load
+    handler_bulks: Load
     insert_singles: Written | None  # as many rows a commit as there are connections
     insert_batch: Written | None  # one batch a commit
+    insert_bulk: Written | None  # one bulk a commit
     insert_gathered: Written | None  # as many batches a commit as there are connections
     copy: Written | None
 
@@ -22,6 +24,8 @@ class Options(msgspec.Struct, frozen=True, rename="camel"):
     connections: int
     batch_connections: int
     events_per_batch: int
+    bulk_connections: int
+    events_per_bulk: int
     workers: int | None  # unknown when the server was given
 
 
@@ -38,6 +42,7 @@ class Report(msgspec.Struct, frozen=True, rename="camel"):
     options: Options
     singles: Load
     batches: Load
+    bulks: Load
     ceilings: Ceilings
     restart: Restart | None
 
@@ -46,8 +51,10 @@ class Report(msgspec.Struct, frozen=True, rename="camel"):
         return {
             "single events": self.singles,
             f"batches of {self.options.events_per_batch}": self.batches,
+            f"bulks of {self.options.events_per_bulk:,}": self.bulks,
             "raw handler, single events": self.ceilings.handler_singles,
             "raw handler, batches": self.ceilings.handler_batches,
+            "raw handler, bulks": self.ceilings.handler_bulks,
         }
 
     @property
@@ -58,20 +65,32 @@ class Report(msgspec.Struct, frozen=True, rename="camel"):
     def ratios(self) -> dict[str, dict[str, float]]:
         """Ours divided by each ceiling it can be compared with, in events per second."""
         ceilings = self.ceilings
-        singles = {"handler": ceilings.handler_singles.events_per_s} | _rates(
-            insert=ceilings.insert_singles, copy=ceilings.copy
-        )
-        batches = {"handler": ceilings.handler_batches.events_per_s} | _rates(
-            insert=ceilings.insert_batch, insertGathered=ceilings.insert_gathered, copy=ceilings.copy
-        )
+        found = {
+            "singles": _rates(ceilings.handler_singles, insert=ceilings.insert_singles, copy=ceilings.copy),
+            "batches": _rates(
+                ceilings.handler_batches,
+                insert=ceilings.insert_batch,
+                insertGathered=ceilings.insert_gathered,
+                copy=ceilings.copy,
+            ),
+            "bulks": _rates(
+                ceilings.handler_bulks,
+                insert=ceilings.insert_bulk,
+                insertGathered=ceilings.insert_gathered,
+                copy=ceilings.copy,
+            ),
+        }
+        ours = {"singles": self.singles, "batches": self.batches, "bulks": self.bulks}
         return {
-            "singles": {name: self.singles.events_per_s / rate for name, rate in singles.items() if rate},
-            "batches": {name: self.batches.events_per_s / rate for name, rate in batches.items() if rate},
+            kind: {name: ours[kind].events_per_s / rate for name, rate in rates.items() if rate}
+            for kind, rates in found.items()
         }
 
 
-def _rates(**written: Written | None) -> dict[str, float]:
-    return {name: one.rows_per_s for name, one in written.items() if one is not None}
+def _rates(handler: Load, **written: Written | None) -> dict[str, float]:
+    return {"handler": handler.events_per_s} | {
+        name: one.rows_per_s for name, one in written.items() if one is not None
+    }
 
 
 def as_json(report: Report) -> bytes:
@@ -127,7 +146,7 @@ def _measured(report: Report) -> Table:
         "errors",
     ):
         table.add_column(heading, justify="right")
-    for name, load in list(report.loads.items())[:2]:
+    for name, load in list(report.loads.items())[:3]:
         rates = [f"{rate:,.0f}" for rate in (load.requests_per_s, load.events_per_s, load.stored_per_s)]
         times = [f"{load.p50_ms:.1f}", f"{load.p99_ms:.1f}", f"{load.generator_cpu:.0%}"]
         table.add_row(name, str(load.connections), *rates, *times, str(load.errors))
@@ -136,34 +155,47 @@ def _measured(report: Report) -> Table:
 
 def _compared(report: Report) -> Table:
     table = Table("ceiling", title="beside this machine's ceilings", title_justify="left")
-    for heading in ("events/s", "p50 ms", "p99 ms", "client CPU", "singles ÷ it", "batches ÷ it"):
+    for heading in (
+        "events/s",
+        "p50 ms",
+        "p99 ms",
+        "client CPU",
+        *(f"{kind} ÷ it" for kind in report.ratios),
+    ):
         table.add_column(heading, justify="right")
-    ceilings, singles, batches = report.ceilings, report.ratios["singles"], report.ratios["batches"]
+    ceilings, options = report.ceilings, report.options
 
-    def row(name: str, rate: float, one: Load | Written, single: str | None, batch: str | None) -> None:
+    def row(name: str, one: Load | Written | None, **compared: str) -> None:
+        """`compared`: which ratio of each kind of ours stands beside it."""
+        if one is None:
+            return
+        rate, cpu = (
+            (one.events_per_s, f"{one.generator_cpu:.0%}") if isinstance(one, Load) else (one.rows_per_s, "")
+        )
         shares = [
-            "" if key is None or key not in of else f"{of[key]:.0%}"
-            for key, of in ((single, singles), (batch, batches))
+            f"{ratios[compared[kind]]:.0%}" if compared.get(kind) in ratios else ""
+            for kind, ratios in report.ratios.items()
         ]
-        cpu = f"{one.generator_cpu:.0%}" if isinstance(one, Load) else ""
         table.add_row(name, f"{rate:,.0f}", f"{one.p50_ms:.1f}", f"{one.p99_ms:.1f}", cpu, *shares)
 
-    handler, many = ceilings.handler_singles, ceilings.handler_batches
-    row("raw handler, single events", handler.events_per_s, handler, "handler", None)
+    def rows(one: Written | None) -> str:
+        return "" if one is None else f"{one.rows_per_commit:,}"
+
+    row("raw handler, single events", ceilings.handler_singles, singles="handler")
+    row(f"raw handler, batches of {options.events_per_batch}", ceilings.handler_batches, batches="handler")
+    row(f"raw handler, bulks of {options.events_per_bulk:,}", ceilings.handler_bulks, bulks="handler")
+    for one, compared in (
+        (ceilings.insert_singles, {"singles": "insert"}),
+        (ceilings.insert_batch, {"batches": "insert"}),
+        (ceilings.insert_bulk, {"bulks": "insert"}),
+        (ceilings.insert_gathered, {"batches": "insertGathered", "bulks": "insertGathered"}),
+    ):
+        row(f"durable insert, {rows(one)} rows a commit", one, **compared)
     row(
-        f"raw handler, batches of {report.options.events_per_batch}", many.events_per_s, many, None, "handler"
+        f"COPY without an index, {rows(ceilings.copy)} rows a commit",
+        ceilings.copy,
+        singles="copy",
+        batches="copy",
+        bulks="copy",
     )
-    inserts = {
-        "insert": ceilings.insert_singles,
-        "batch": ceilings.insert_batch,
-        "many": ceilings.insert_gathered,
-    }
-    keys = {"insert": ("insert", None), "batch": (None, "insert"), "many": (None, "insertGathered")}
-    for kind, written in inserts.items():
-        if written is not None:
-            name = f"durable insert, {written.rows_per_commit:,} rows a commit"
-            row(name, written.rows_per_s, written, *keys[kind])
-    if ceilings.copy is not None:
-        name = f"COPY without an index, {ceilings.copy.rows_per_commit:,} rows a commit"
-        row(name, ceilings.copy.rows_per_s, ceilings.copy, "copy", "copy")
     return table

@@ -105,6 +105,7 @@ CORRECTED: dict[str, Any] = {
     "events": [{"timestamp": "2026-03-21T00:00:00Z", "value": 1}],
 }
 PRICED = {"inputPerMillion": "1", "outputPerMillion": "2"}
+THEIR_EVENT = {"customerId": "{customer}", "featureCode": "api_calls"}
 CASES: dict[str, Case] = {
     "customers.create": Case("/customers", body={"id": "ada", "email": "b@example.com"}),
     "customers.createBatch": Case("/customers/batch", body={"customers": [{"id": "eve", "email": "b@example.com"}]}),
@@ -229,14 +230,15 @@ CASES: dict[str, Case] = {
     "usage.track": Case(
         "/usage/events", "customer_not_found", body={"customerId": "{customer}", "featureCode": "api_calls"}
     ),
-    "usage.trackBatch": Case(
-        "/usage/events/batch", body={"events": [{"customerId": "{customer}", "featureCode": "api_calls"}]}
-    ),
+    "usage.trackBatch": Case("/usage/events/batch", body={"events": [THEIR_EVENT]}),
+    "usage.trackBulk": Case("/usage/events/bulk", body={"events": [THEIR_EVENT]}),
 }  # fmt: skip
 METHODS = {operation.name: operation.method for operation in OPERATIONS} | {
     "usage.track": "POST",
     "usage.trackBatch": "POST",
+    "usage.trackBulk": "POST",
 }
+SEVERAL = ("usage.trackBatch", "usage.trackBulk")
 
 
 def filled(value: Any, ids: dict[str, str]) -> Any:
@@ -273,7 +275,7 @@ def test_another_organizations_key_reaches_nothing(two: Two, name: str) -> None:
     else:
         assert answer.status_code in (200, 201, 202), answer.text
         json_of(answer)
-        echoed = {two.ids["customer"]} if name == "usage.trackBatch" else set()  # what was sent comes back
+        echoed = {two.ids["customer"]} if name in SEVERAL else set()  # what was sent comes back
         assert not [each for each in two.ids.values() if each in answer.text and each not in echoed]
     assert everything(two.a) == before
 
@@ -297,8 +299,9 @@ def test_what_is_anothers_is_told_from_what_never_was_by_nothing(two: Two, name:
     assert theirs.status_code == nobodys.status_code
 
 
-def test_a_batch_for_anothers_customer_stores_nothing(two: Two) -> None:
-    answer = json_of(reach(two.b.http, "usage.trackBatch", CASES["usage.trackBatch"], two.ids))
+@pytest.mark.parametrize("name", SEVERAL)
+def test_a_batch_for_anothers_customer_stores_nothing(two: Two, name: str) -> None:
+    answer = json_of(reach(two.b.http, name, CASES[name], two.ids))
     assert answer["successful"] == []
     assert [each["code"] for each in answer["failed"]] == ["customer_not_found"]
 

@@ -4,7 +4,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 from functools import lru_cache
-from typing import Final
+from typing import Final, NamedTuple
 
 from prometheus_client import CONTENT_TYPE_LATEST, Counter, Histogram
 from starlette.applications import Starlette
@@ -20,7 +20,7 @@ from tallystick.api.check_routes import CheckRoute
 from tallystick.api.ingest_routes import IngestRoutes
 from tallystick.api.operations import Incoming, Operation, Outgoing, Services, carry_out
 from tallystick.api.rate_limits import Headers
-from tallystick.api.routes import CHECK, OPERATIONS, PREFIXES, TRACK, TRACK_BATCH
+from tallystick.api.routes import CHECK, OPERATIONS, PREFIXES, TRACK, TRACK_BATCH, TRACK_BULK
 from tallystick.core import ids, limits
 from tallystick.errors import Problem
 from tallystick.store.db import new_id
@@ -49,7 +49,13 @@ def _count(operation: str, status: int, started: float) -> None:
     _seconds(operation).observe(time.perf_counter() - started)
 
 
-Hot = Callable[..., Awaitable[tuple[int, bytes]]]
+class _Hot(NamedTuple):
+    """A route that is answered before the table is asked."""
+
+    handler: Callable[..., Awaitable[tuple[int, bytes]]]
+    operation: str
+    legacy: bool
+    body_bytes_max: int = limits.BODY_BYTES_MAX
 
 
 class Api:
@@ -64,12 +70,15 @@ class Api:
         pages: list[BaseRoute],
     ) -> None:
         self._callers = callers
-        self._hot: dict[str, tuple[Hot, str, bool]] = {}
+        self._hot: dict[str, _Hot] = {}
         for prefix in PREFIXES:
             legacy = prefix != PREFIXES[0]
-            self._hot[prefix + TRACK] = (ingest.track, "usage.track", legacy)
-            self._hot[prefix + TRACK_BATCH] = (ingest.track_batch, "usage.trackBatch", legacy)
-            self._hot[prefix + CHECK] = (check.check, "usage.check", legacy)
+            self._hot[prefix + TRACK] = _Hot(ingest.track, "usage.track", legacy)
+            self._hot[prefix + TRACK_BATCH] = _Hot(ingest.track_batch, "usage.trackBatch", legacy)
+            self._hot[prefix + TRACK_BULK] = _Hot(
+                ingest.track_bulk, "usage.trackBulk", legacy, limits.BULK_BODY_BYTES_MAX
+            )
+            self._hot[prefix + CHECK] = _Hot(check.check, "usage.check", legacy)
         self._rest = Starlette(
             routes=[*pages, *_routes(services)],
             exception_handlers={HTTPException: _no_route, Exception: _unexpected},
@@ -93,43 +102,42 @@ class Api:
 
         await self._rest(scope, receive, tagged)
 
-    async def _answer(self, hot: tuple[Hot, str, bool], scope: Scope, receive: Receive, send: Send) -> None:
-        handler, operation, legacy = hot
+    async def _answer(self, hot: _Hot, scope: Scope, receive: Receive, send: Send) -> None:
         started = time.perf_counter()
         request_id = ids.show(ids.REQUEST, new_id()).encode()
         headers: Headers = [
             (b"content-type", b"application/json"),
             (b"x-request-id", request_id),
         ]
-        if legacy:
+        if hot.legacy:
             headers += _legacy_headers(scope["path"])
         try:
-            body = await read_body(scope, receive)
-            status, answer = await handler(scope["headers"], body, headers, legacy=legacy)
+            body = await read_body(receive, hot.body_bytes_max)
+            status, answer = await hot.handler(scope["headers"], body, headers, legacy=hot.legacy)
         except ClientGone:
             return
         except Exception as error:
             problem = problems.problem_of(error, request_id.decode())
-            version = _asked_for(scope, legacy) or self._callers.pin_of(scope["headers"])
+            version = _asked_for(scope, hot.legacy) or self._callers.pin_of(scope["headers"])
             status, answer = problem.kind.status, problems.render(problem, version=version)
             headers += problems.headers(problem)
         headers.append((b"content-length", str(len(answer)).encode()))
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": answer})
-        _count(operation, status, started)
+        _count(hot.operation, status, started)
 
 
 class ClientGone(Exception):
     """The caller hung up before its request was complete; nobody is left to answer."""
 
 
-async def read_body(scope: Scope, receive: Receive) -> bytes:
+async def read_body(receive: Receive, most: int = limits.BODY_BYTES_MAX) -> bytes:
     """The body, or 413. What is too large is read and dropped, so that the connection stays usable."""
     message = await receive()
     if not message.get("more_body", False) and message["type"] == "http.request":
         body: bytes = message.get("body", b"")
-        if len(body) > limits.BODY_BYTES_MAX:
-            raise _too_large()
+        if len(body) > most:
+            raise _too_large(most)
         return body
     chunks: list[bytes] = []
     size = 0
@@ -138,20 +146,20 @@ async def read_body(scope: Scope, receive: Receive) -> bytes:
             raise ClientGone
         chunk = message.get("body", b"")
         size += len(chunk)
-        if size <= limits.BODY_BYTES_MAX:
+        if size <= most:
             chunks.append(chunk)
         elif size > _DRAINED_BYTES_MAX:
             break
         if not message.get("more_body", False):
             break
         message = await receive()
-    if size > limits.BODY_BYTES_MAX:
-        raise _too_large()
+    if size > most:
+        raise _too_large(most)
     return b"".join(chunks)
 
 
-def _too_large() -> Problem:
-    return Problem("payload_too_large", f"The body is larger than {limits.BODY_BYTES_MAX} bytes.")
+def _too_large(most: int) -> Problem:
+    return Problem("payload_too_large", f"The body is larger than {most} bytes.")
 
 
 def _asked_for(scope: Scope, legacy: bool) -> str | None:
@@ -194,7 +202,7 @@ def _endpoint(
             _legacy_headers(request.url.path) if legacy else [],
         )
         try:
-            body = await read_body(request.scope, request.receive)
+            body = await read_body(request.receive)
             done = await carry_out(
                 operation,
                 Incoming(
@@ -233,7 +241,7 @@ async def _no_route(request: Request, error: Exception) -> Response:
     if isinstance(error, HTTPException) and error.status_code == 405:
         problem = Problem("method_not_allowed", f"{request.method} is not known here.")
         known = {method for method in (error.headers or {}).get("Allow", "").split(", ") if method}
-        if request.url.path.endswith((TRACK, TRACK_BATCH)):
+        if request.url.path.endswith((TRACK, TRACK_BATCH, TRACK_BULK)):
             known.add("POST")
         headers = {"Allow": ", ".join(sorted(known))}
     else:

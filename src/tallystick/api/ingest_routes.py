@@ -1,9 +1,10 @@
-"""The hot routes, `POST /usage/events` and `…/batch`, as plain ASGI: little Python, one wait for the commit."""
+"""The hot routes, `POST /usage/events`, `…/batch` and `…/bulk`, as plain ASGI: little Python, one wait for the commit."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from tallystick.api import events, problems, versions, wire
-from tallystick.api.callers import Callers, encode, fields_of
+from tallystick.api.callers import Caller, Callers, encode, fields_of
 from tallystick.api.rate_limits import Headers
 from tallystick.core import ids, limits
 from tallystick.core.events import UsageEvent, decode
@@ -44,26 +45,28 @@ class IngestRoutes:
         self, headers: Any, body: bytes, answer_headers: Headers, *, legacy: bool
     ) -> tuple[int, bytes]:
         """Up to 100 events, each judged alone: 200 with what was stored and what was not, and why."""
+        return await self._track_many(headers, body, answer_headers, limits.EVENTS_PER_BATCH_MAX, legacy)
+
+    async def track_bulk(
+        self, headers: Any, body: bytes, answer_headers: Headers, *, legacy: bool
+    ) -> tuple[int, bytes]:
+        """The same for up to 10,000, a slice after the other; those of a slice are committed together."""
+        return await self._track_many(headers, body, answer_headers, limits.EVENTS_PER_BULK_MAX, legacy)
+
+    async def _track_many(
+        self, headers: Any, body: bytes, answer_headers: Headers, most: int, legacy: bool
+    ) -> tuple[int, bytes]:
         caller = await self._callers.find(headers, answer_headers, legacy=legacy, writes=True)
-        items = _items(wire.parse(body))
-        outcomes: list[Outcome | None] = [None] * len(items)
-        drafts: list[Draft] = []
-        places: list[int] = []
-        for index, item in enumerate(items):
+        items = _items(wire.parse(body), most)
+        outcomes: list[Outcome] = []
+        for start in range(0, len(items), limits.EVENTS_PER_SLICE):
             try:
-                event: UsageEvent = decode(item)
+                outcomes += await self._store(caller, items[start : start + limits.EVENTS_PER_SLICE], start)
             except Problem as problem:
-                outcomes[index] = problem
-                continue
-            drafts.append(Draft(event, api_key_id=caller.key.id, header=caller.header, index=index))
-            places.append(index)
-        if drafts:
-            for index, outcome in zip(
-                places, await self._batcher.submit(caller.key.organization_id, drafts), strict=True
-            ):
-                outcomes[index] = outcome
-        else:
-            await self._callers.catch_up(caller)
+                if not outcomes:
+                    raise
+                outcomes += [problem] * (len(items) - len(outcomes))  # what is stored must be answered so
+                break
         self._all_or_nothing(outcomes, headers)
         organization, version = self._callers.answered(caller)
         answer = _BatchAnswer(
@@ -88,7 +91,24 @@ class IngestRoutes:
         )
         return 200, _encode_batch(answer, version, organization)
 
-    def _all_or_nothing(self, outcomes: list[Outcome | None], headers: Any) -> None:
+    async def _store(self, caller: Caller, items: Sequence[Any], start: int) -> list[Outcome]:
+        outcomes: dict[int, Outcome] = {}
+        drafts: dict[int, Draft] = {}
+        for index, item in enumerate(items, start):
+            try:
+                event: UsageEvent = decode(item)
+            except Problem as problem:
+                outcomes[index] = problem
+                continue
+            drafts[index] = Draft(event, api_key_id=caller.key.id, header=caller.header, index=index)
+        if drafts:
+            stored = await self._batcher.submit(caller.key.organization_id, list(drafts.values()))
+            outcomes.update(zip(drafts, stored, strict=True))
+        else:
+            await self._callers.catch_up(caller)
+        return [outcomes[index] for index in range(start, start + len(items))]
+
+    def _all_or_nothing(self, outcomes: Sequence[Outcome], headers: Any) -> None:
         """A revoked key, or a database that is away, is not the events' fault: it is the request that failed."""
         refused = [each for each in outcomes if isinstance(each, Problem)]
         for problem in refused:
@@ -99,14 +119,12 @@ class IngestRoutes:
             raise refused[0]
 
 
-def _items(raw: Any) -> list[Any]:
+def _items(raw: Any, most: int) -> list[Any]:
     items = raw.get("events") if isinstance(raw, dict) else None
     if not isinstance(items, list):
         raise InvalidRequest(FieldError("events", "must be a list of events"))
-    if not 1 <= len(items) <= limits.EVENTS_PER_BATCH_MAX:
-        raise InvalidRequest(
-            FieldError("events", f"must hold 1 to {limits.EVENTS_PER_BATCH_MAX} events, not {len(items)}")
-        )
+    if not 1 <= len(items) <= most:
+        raise InvalidRequest(FieldError("events", f"must hold 1 to {most} events, not {len(items)}"))
     return items
 
 

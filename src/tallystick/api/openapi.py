@@ -11,7 +11,7 @@ import msgspec
 from tallystick import __version__
 from tallystick.api import events, versions
 from tallystick.api.operations import Operation
-from tallystick.api.routes import OPERATIONS, PREFIXES
+from tallystick.api.routes import OPERATIONS, PREFIXES, TRACK_BATCH, TRACK_BULK
 from tallystick.core import limits
 from tallystick.core.windows import Window
 from tallystick.errors import CODES
@@ -47,7 +47,8 @@ def document() -> dict[str, Any]:
         )
     event = by_kind[str(events.UsageEventOut)]
     paths.setdefault(f"{PREFIXES[0]}/usage/events", {})["post"] = _track(event)
-    paths[f"{PREFIXES[0]}/usage/events/batch"] = {"post": _track_batch()}
+    paths[f"{PREFIXES[0]}{TRACK_BATCH}"] = {"post": _track_many("usage.trackBatch", "TrackUsageBatch", "100")}
+    paths[f"{PREFIXES[0]}{TRACK_BULK}"] = {"post": _track_many("usage.trackBulk", "TrackUsageBulk", "10,000")}
     components.update(_usage_schemas(event))
     return {
         "openapi": "3.1.0",
@@ -232,18 +233,8 @@ def _usage_schemas(event: Any) -> dict[str, Any]:
     }
     return {
         "TrackUsage": track,
-        "TrackUsageBatch": {
-            "type": "object",
-            "required": ["events"],
-            "properties": {
-                "events": {
-                    "type": "array",
-                    "minItems": 1,
-                    "maxItems": limits.EVENTS_PER_BATCH_MAX,
-                    "items": {"$ref": "#/components/schemas/TrackUsage"},
-                }
-            },
-        },
+        "TrackUsageBatch": _many(limits.EVENTS_PER_BATCH_MAX),
+        "TrackUsageBulk": _many(limits.EVENTS_PER_BULK_MAX),
         "UsageEventBatch": {
             "type": "object",
             "required": ["successful", "failed", "object", "livemode"],
@@ -253,6 +244,21 @@ def _usage_schemas(event: Any) -> dict[str, Any]:
                 "object": {"const": "usage_event_batch"},
                 "livemode": {"type": "boolean"},
             },
+        },
+    }
+
+
+def _many(most: int) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "required": ["events"],
+        "properties": {
+            "events": {
+                "type": "array",
+                "minItems": 1,
+                "maxItems": most,
+                "items": {"$ref": "#/components/schemas/TrackUsage"},
+            }
         },
     }
 
@@ -287,11 +293,11 @@ def _track(event: Any) -> dict[str, Any]:
     )
 
 
-def _track_batch() -> dict[str, Any]:
+def _track_many(name: str, request: str, most: str) -> dict[str, Any]:
     return _ingest(
-        "usage.trackBatch",
-        "Report up to 100 events; each is judged alone",
-        "TrackUsageBatch",
+        name,
+        f"Report up to {most} events; each is judged alone",
+        request,
         {"$ref": "#/components/schemas/UsageEventBatch"},
         "200",
         (),

@@ -68,5 +68,6 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
 CHECK: Final = "/usage/check"
 TRACK: Final = "/usage/events"
 TRACK_BATCH: Final = "/usage/events/batch"
+TRACK_BULK: Final = "/usage/events/bulk"
 PREFIXES: Final = ("/api/v1", "/api")
 """The current prefix, and the one from before there were versions."""

@@ -5,6 +5,10 @@ from typing import Final
 
 BODY_BYTES_MAX: Final = 1024 * 1024
 EVENTS_PER_BATCH_MAX: Final = 100
+BULK_BODY_BYTES_MAX: Final = 16 * 1024 * 1024
+EVENTS_PER_BULK_MAX: Final = 10_000
+EVENTS_PER_SLICE: Final = 1_000
+"""Of a bulk: so many are decoded and stored together, and others may come in between."""
 CUSTOMERS_PER_BATCH_MAX: Final = 100
 
 CODE_CHARS_MAX: Final = 100
