@@ -25,6 +25,7 @@ from tallystick.api.http import METRICS_TYPE, Api, json_route
 from tallystick.api.ingest_routes import IngestRoutes
 from tallystick.api.operations import Services
 from tallystick.api.rate_limits import RateLimits
+from tallystick.api.stream_route import StreamRoute
 from tallystick.api.wire import encode
 from tallystick.core.throttle import Throttle
 from tallystick.flows.batcher import Batcher
@@ -88,10 +89,12 @@ class Application:
             self.database, self.books, self.payments, wall, chosen.public_url, used_keys, rates
         )
         callers = Callers(self.database, self.books, Keyring(self.database, used_keys), wall, rates)
+        ingest = IngestRoutes(self.batcher, callers)
         self._api: ASGIApp = Api(
             services,
             callers,
-            IngestRoutes(self.batcher, callers),
+            ingest,
+            StreamRoute(ingest, callers),
             CheckRoute(self.checker, callers),
             self._pages(),
         )

@@ -36,8 +36,7 @@ class Keyring:
             if len(self._keys) >= _REMEMBERED_MAX:
                 self._keys.clear()
             self._keys[digest] = key
-        if key.expires_at is not None and key.expires_at <= wall:
-            raise Problem("unauthorized", "This API key has expired.")
+        refuse_expired(key, wall=wall)
         self._used.add(key.id)
         return key
 
@@ -55,9 +54,13 @@ async def look_up(conn: Conn, secret: str | None, *, wall: datetime) -> ApiKey:
     key = await organizations.key_by_hash(conn, secret_hash=hash_secret(secret))
     if key is None or key.revoked_at is not None:
         raise Problem("unauthorized", "This API key is not valid.")
+    refuse_expired(key, wall=wall)
+    return key
+
+
+def refuse_expired(key: ApiKey, *, wall: datetime) -> None:
     if key.expires_at is not None and key.expires_at <= wall:
         raise Problem("unauthorized", "This API key has expired.")
-    return key
 
 
 def permit(key: ApiKey, resource: str, *, writes: bool) -> None:

@@ -64,6 +64,10 @@ class Callers:
             )
         return Caller(key, version, header.decode("latin-1") if header is not None else None)
 
+    def refuse_expired(self, caller: Caller) -> None:
+        """A request may go on for longer than its key is good."""
+        auth.refuse_expired(caller.key, wall=self._wall())
+
     def unauthorized(self, headers: Any) -> None:
         """The key was revoked: look it up next time."""
         self._keyring.forget(auth.secret_in(headers) or "")

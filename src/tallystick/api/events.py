@@ -105,7 +105,9 @@ def show_cost(feature_code: str, charge: TokenCharge) -> AiCost:
     )
 
 
-def _consumption(draw: Draw) -> Consumption:
+def show_consumption(draw: Draw | None) -> Consumption | Maybe:
+    if draw is None:
+        return MISSING
     return Consumption(
         model=draw.model.value,
         deducted=int(draw.deducted),
@@ -128,7 +130,7 @@ def show(event: StoredEvent, reference: str, *, live: bool) -> UsageEventOut:
         created_at=show_instant(event.received_at),
         # In one order, whatever the caller's was: a replay is rendered from the database, which keeps its own.
         properties=[Property(property=name, value=value) for name, value in sorted(event.properties.items())],
-        consumption=MISSING if event.draw is None else _consumption(event.draw),
+        consumption=show_consumption(event.draw),
         kind=_kind(event),
         reason=MISSING if event.adjusts is None and event.voids is None else event.reason,
         voids=ids.show(ids.EVENT, event.voids) if event.voids else MISSING,

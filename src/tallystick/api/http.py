@@ -15,18 +15,19 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import Message, Receive, Scope, Send
 
 from tallystick.api import problems, versions
+from tallystick.api.bodies import ClientGone, read_body
 from tallystick.api.callers import Callers
 from tallystick.api.check_routes import CheckRoute
 from tallystick.api.ingest_routes import IngestRoutes
 from tallystick.api.operations import Incoming, Operation, Outgoing, Services, carry_out
 from tallystick.api.rate_limits import Headers
-from tallystick.api.routes import CHECK, OPERATIONS, PREFIXES, TRACK, TRACK_BATCH, TRACK_BULK
+from tallystick.api.routes import CHECK, OPERATIONS, PREFIXES, TRACK, TRACK_BATCH, TRACK_BULK, TRACK_STREAM
+from tallystick.api.stream_route import StreamRoute
 from tallystick.core import ids, limits
 from tallystick.errors import Problem
 from tallystick.store.db import new_id
 
 log = logging.getLogger("tallystick.api")
-_DRAINED_BYTES_MAX: Final = 32 * 1024 * 1024
 _LEGACY_SUNSET: Final = "Thu, 31 Dec 2026 23:59:59 GMT"
 
 REQUESTS: Final = Counter(
@@ -66,11 +67,14 @@ class Api:
         services: Services,
         callers: Callers,
         ingest: IngestRoutes,
+        stream: StreamRoute,
         check: CheckRoute,
         pages: list[BaseRoute],
     ) -> None:
         self._callers = callers
+        self._stream = stream
         self._hot: dict[str, _Hot] = {}
+        self._streams = {prefix + TRACK_STREAM: prefix != PREFIXES[0] for prefix in PREFIXES}
         for prefix in PREFIXES:
             legacy = prefix != PREFIXES[0]
             self._hot[prefix + TRACK] = _Hot(ingest.track, "usage.track", legacy)
@@ -92,6 +96,9 @@ class Api:
         if hot is not None:
             await self._answer(hot, scope, receive, send)
             return
+        if scope["method"] == "POST" and scope["path"] in self._streams:
+            await self._answer_stream(scope, receive, send, legacy=self._streams[scope["path"]])
+            return
         request_id = ids.show(ids.REQUEST, new_id())
         scope["request_id"] = request_id
 
@@ -104,62 +111,50 @@ class Api:
 
     async def _answer(self, hot: _Hot, scope: Scope, receive: Receive, send: Send) -> None:
         started = time.perf_counter()
-        request_id = ids.show(ids.REQUEST, new_id()).encode()
-        headers: Headers = [
-            (b"content-type", b"application/json"),
-            (b"x-request-id", request_id),
-        ]
-        if hot.legacy:
-            headers += _legacy_headers(scope["path"])
+        request_id, headers = _head(scope, legacy=hot.legacy)
         try:
             body = await read_body(receive, hot.body_bytes_max)
             status, answer = await hot.handler(scope["headers"], body, headers, legacy=hot.legacy)
         except ClientGone:
             return
         except Exception as error:
-            problem = problems.problem_of(error, request_id.decode())
-            version = _asked_for(scope, hot.legacy) or self._callers.pin_of(scope["headers"])
-            status, answer = problem.kind.status, problems.render(problem, version=version)
-            headers += problems.headers(problem)
-        headers.append((b"content-length", str(len(answer)).encode()))
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": answer})
+            status, answer = self._refusal(error, scope, request_id, headers, legacy=hot.legacy)
+        await _send_json(send, status, headers, answer)
         _count(hot.operation, status, started)
 
+    async def _answer_stream(self, scope: Scope, receive: Receive, send: Send, *, legacy: bool) -> None:
+        started = time.perf_counter()
+        request_id, headers = _head(scope, legacy=legacy)
+        status = 200
+        try:
+            await self._stream.answer(scope, receive, send, headers, legacy=legacy, request_id=request_id)
+        except ClientGone:
+            return
+        except Exception as error:
+            status, answer = self._refusal(error, scope, request_id, headers, legacy=legacy)
+            await _send_json(send, status, headers, answer)
+        _count("usage.trackStream", status, started)
 
-class ClientGone(Exception):
-    """The caller hung up before its request was complete; nobody is left to answer."""
-
-
-async def read_body(receive: Receive, most: int = limits.BODY_BYTES_MAX) -> bytes:
-    """The body, or 413. What is too large is read and dropped, so that the connection stays usable."""
-    message = await receive()
-    if not message.get("more_body", False) and message["type"] == "http.request":
-        body: bytes = message.get("body", b"")
-        if len(body) > most:
-            raise _too_large(most)
-        return body
-    chunks: list[bytes] = []
-    size = 0
-    while True:
-        if message["type"] == "http.disconnect":
-            raise ClientGone
-        chunk = message.get("body", b"")
-        size += len(chunk)
-        if size <= most:
-            chunks.append(chunk)
-        elif size > _DRAINED_BYTES_MAX:
-            break
-        if not message.get("more_body", False):
-            break
-        message = await receive()
-    if size > most:
-        raise _too_large(most)
-    return b"".join(chunks)
+    def _refusal(
+        self, error: Exception, scope: Scope, request_id: str, headers: Headers, *, legacy: bool
+    ) -> tuple[int, bytes]:
+        problem = problems.problem_of(error, request_id)
+        version = _asked_for(scope, legacy) or self._callers.pin_of(scope["headers"])
+        headers += problems.headers(problem)
+        return problem.kind.status, problems.render(problem, version=version)
 
 
-def _too_large(most: int) -> Problem:
-    return Problem("payload_too_large", f"The body is larger than {most} bytes.")
+def _head(scope: Scope, *, legacy: bool) -> tuple[str, Headers]:
+    """An id for the request, and what its answer's headers begin with."""
+    request_id = ids.show(ids.REQUEST, new_id())
+    headers: Headers = [(b"x-request-id", request_id.encode())]
+    return request_id, headers + _legacy_headers(scope["path"]) if legacy else headers
+
+
+async def _send_json(send: Send, status: int, headers: Headers, body: bytes) -> None:
+    said = [(b"content-type", b"application/json"), *headers, (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": status, "headers": said})
+    await send({"type": "http.response.body", "body": body})
 
 
 def _asked_for(scope: Scope, legacy: bool) -> str | None:
@@ -241,7 +236,7 @@ async def _no_route(request: Request, error: Exception) -> Response:
     if isinstance(error, HTTPException) and error.status_code == 405:
         problem = Problem("method_not_allowed", f"{request.method} is not known here.")
         known = {method for method in (error.headers or {}).get("Allow", "").split(", ") if method}
-        if request.url.path.endswith((TRACK, TRACK_BATCH, TRACK_BULK)):
+        if request.url.path.endswith((TRACK, TRACK_BATCH, TRACK_BULK, TRACK_STREAM)):
             known.add("POST")
         headers = {"Allow": ", ".join(sorted(known))}
     else:

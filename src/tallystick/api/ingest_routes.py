@@ -1,6 +1,6 @@
 """The hot routes, `POST /usage/events`, `…/batch` and `…/bulk`, as plain ASGI: little Python, one wait for the commit."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from tallystick.api import events, problems, versions, wire
@@ -61,7 +61,8 @@ class IngestRoutes:
         outcomes: list[Outcome] = []
         for start in range(0, len(items), limits.EVENTS_PER_SLICE):
             try:
-                outcomes += await self._store(caller, items[start : start + limits.EVENTS_PER_SLICE], start)
+                taken = enumerate(items[start : start + limits.EVENTS_PER_SLICE], start)
+                outcomes += (await self.store(caller, dict(taken))).values()
             except Problem as problem:
                 if not outcomes:
                     raise
@@ -91,11 +92,17 @@ class IngestRoutes:
         )
         return 200, _encode_batch(answer, version, organization)
 
-    async def _store(self, caller: Caller, items: Sequence[Any], start: int) -> list[Outcome]:
+    async def store(self, caller: Caller, items: Mapping[int, Any]) -> dict[int, Outcome]:
+        """What became of each, by its place among all that came with it; a Problem stays what it is.
+
+        Raises Problem when there is no room: nothing is stored then.
+        """
         outcomes: dict[int, Outcome] = {}
         drafts: dict[int, Draft] = {}
-        for index, item in enumerate(items, start):
+        for index, item in items.items():
             try:
+                if isinstance(item, Problem):
+                    raise item
                 event: UsageEvent = decode(item)
             except Problem as problem:
                 outcomes[index] = problem
@@ -106,15 +113,19 @@ class IngestRoutes:
             outcomes.update(zip(drafts, stored, strict=True))
         else:
             await self._callers.catch_up(caller)
-        return [outcomes[index] for index in range(start, start + len(items))]
+        return {index: outcomes[index] for index in items}
+
+    def refuse_revoked(self, outcomes: Iterable[Outcome], headers: Any) -> None:
+        """A revoked key is not the events' fault: it is the request that failed."""
+        for each in outcomes:
+            if isinstance(each, Problem) and each.code == "unauthorized":
+                self._callers.unauthorized(headers)
+                raise each
 
     def _all_or_nothing(self, outcomes: Sequence[Outcome], headers: Any) -> None:
-        """A revoked key, or a database that is away, is not the events' fault: it is the request that failed."""
+        """A database that is away is not the events' fault either."""
+        self.refuse_revoked(outcomes, headers)
         refused = [each for each in outcomes if isinstance(each, Problem)]
-        for problem in refused:
-            if problem.code == "unauthorized":
-                self._callers.unauthorized(headers)
-                raise problem
         if len(refused) == len(outcomes) and all(each.code == "unavailable" for each in refused):
             raise refused[0]
 

@@ -11,7 +11,8 @@ import msgspec
 from tallystick import __version__
 from tallystick.api import events, versions
 from tallystick.api.operations import Operation
-from tallystick.api.routes import OPERATIONS, PREFIXES, TRACK_BATCH, TRACK_BULK
+from tallystick.api.routes import OPERATIONS, PREFIXES, TRACK_BATCH, TRACK_BULK, TRACK_STREAM
+from tallystick.api.stream_route import NDJSON
 from tallystick.core import limits
 from tallystick.core.windows import Window
 from tallystick.errors import CODES
@@ -49,6 +50,7 @@ def document() -> dict[str, Any]:
     paths.setdefault(f"{PREFIXES[0]}/usage/events", {})["post"] = _track(event)
     paths[f"{PREFIXES[0]}{TRACK_BATCH}"] = {"post": _track_many("usage.trackBatch", "TrackUsageBatch", "100")}
     paths[f"{PREFIXES[0]}{TRACK_BULK}"] = {"post": _track_many("usage.trackBulk", "TrackUsageBulk", "10,000")}
+    paths[f"{PREFIXES[0]}{TRACK_STREAM}"] = {"post": _track_stream()}
     components.update(_usage_schemas(event))
     return {
         "openapi": "3.1.0",
@@ -245,6 +247,31 @@ def _usage_schemas(event: Any) -> dict[str, Any]:
                 "livemode": {"type": "boolean"},
             },
         },
+        "UsageStreamLine": _stream_line(),
+    }
+
+
+def _stream_line() -> dict[str, Any]:
+    return {
+        "type": "object",
+        "description": "What became of a line; without `line`: why the stream was not read to its end",
+        "properties": {
+            "line": {"type": "integer", "minimum": 1, "description": "From 1; blank lines count"},
+            "status": {"type": "integer", "description": "As if the event had come alone"},
+            "id": {"type": "string"},
+            "eventId": {"type": ["string", "null"]},
+            "consumption": {"$ref": "#/components/schemas/Consumption"},
+            "error": {
+                "type": "object",
+                "required": ["code", "message", "param", "details"],
+                "properties": {
+                    "code": {"type": "string", "enum": sorted(CODES)},
+                    "message": {"type": "string"},
+                    "param": {"type": ["string", "null"]},
+                    "details": {},
+                },
+            },
+        },
     }
 
 
@@ -302,6 +329,28 @@ def _track_many(name: str, request: str, most: str) -> dict[str, Any]:
         "200",
         (),
     )
+
+
+def _track_stream() -> dict[str, Any]:
+    described = _ingest(
+        "usage.trackStream",
+        "Report any number of events, one a line; each is answered by a line as it is committed",
+        "TrackUsage",
+        {"$ref": "#/components/schemas/UsageStreamLine"},
+        "200",
+        (),
+    )
+    described["parameters"].append(
+        {
+            "name": "Content-Encoding",
+            "in": "header",
+            "required": False,
+            "schema": {"type": "string", "enum": ["gzip", "identity"]},
+        }
+    )
+    for spoken in (described["requestBody"], described["responses"]["200"]):
+        spoken["content"] = {NDJSON: spoken["content"]["application/json"]}
+    return described
 
 
 def rendered() -> bytes:

@@ -69,5 +69,6 @@ CHECK: Final = "/usage/check"
 TRACK: Final = "/usage/events"
 TRACK_BATCH: Final = "/usage/events/batch"
 TRACK_BULK: Final = "/usage/events/bulk"
+TRACK_STREAM: Final = "/usage/events/stream"
 PREFIXES: Final = ("/api/v1", "/api")
 """The current prefix, and the one from before there were versions."""

@@ -40,16 +40,17 @@ _decoder: Final = msgspec.json.Decoder(float_hook=_exact)
 _encoder: Final = msgspec.json.Encoder(decimal_format="number")
 _canonical: Final = msgspec.json.Encoder(decimal_format="number", order="sorted")
 encode = _encoder.encode
+encode_lines = _encoder.encode_lines
 
 
-def parse(body: bytes) -> Any:
+def parse(body: bytes, what: str = "body") -> Any:
     """Any JSON value; no body at all is an empty object, as the official Python client sends it."""
     if not body:
         return {}
     try:
         return _decoder.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise Problem("invalid_json", f"The body is not valid JSON: {error}") from None
+        raise Problem("invalid_json", f"The {what} is not valid JSON: {error}") from None
 
 
 def canonical(value: Any) -> bytes:

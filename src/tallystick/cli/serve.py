@@ -162,7 +162,7 @@ def server_options(found: Settings) -> dict[str, Any]:
         "host": found.host,
         "port": found.port,
         "loop": "uvloop",
-        "http": "httptools",
+        "http": "tallystick.cli.connection:Connection",
         "ws": "none",
         "lifespan": "on",
         "access_log": False,

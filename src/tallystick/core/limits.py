@@ -8,7 +8,13 @@ EVENTS_PER_BATCH_MAX: Final = 100
 BULK_BODY_BYTES_MAX: Final = 16 * 1024 * 1024
 EVENTS_PER_BULK_MAX: Final = 10_000
 EVENTS_PER_SLICE: Final = 1_000
-"""Of a bulk: so many are decoded and stored together, and others may come in between."""
+"""Of a bulk or a stream: so many are decoded and stored together, and others may come in between."""
+STREAM_LINE_BYTES_MAX: Final = 64 * 1024
+STREAM_QUEUES_S_MAX: Final = 30
+"""How long a slice of a stream waits for room in the queue before its lines are refused."""
+STREAM_UNREAD_S_MAX: Final = 30
+"""How long an answer may wait for its reader before the connection is dropped."""
+INFLATED_BYTES_AT_ONCE: Final = 64 * 1024
 CUSTOMERS_PER_BATCH_MAX: Final = 100
 
 CODE_CHARS_MAX: Final = 100
