@@ -1,15 +1,22 @@
 """Any number of events as lines: each is answered alone, in order, as soon as it is on disk."""
 
+import asyncio
 import gzip
 import json
+import re
 import socket
+import time
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
 import httpx
+import psycopg
 import pytest
 
+from tallystick.api.bodies import ClientGone
+from tallystick.api.stream_route import Answer
 from tallystick.core import ids, limits
 from tests.audit import audit, count_events
 from tests.conftest import MakeOrganization, Organization, Server, serving
@@ -150,15 +157,15 @@ def test_a_refused_line_says_what_a_batch_says(shop: Organization) -> None:
 
 
 def test_slices_are_no_borders(shop: Organization, database_url: str) -> None:
-    """Some thousands of lines, with a bad one and a repeat far apart, and pieces that end anywhere."""
-    count = 2 * limits.EVENTS_PER_SLICE + 500
+    """As many lines as may be sent before any answer is read, with a bad one and a repeat, in pieces that end anywhere."""
+    count = 10_000
     sent = [event(f"k{number}") for number in range(count)]
-    sent[1_234] = {}
-    sent[2_222] = sent[3]
+    sent[4_321] = {}
+    sent[8_765] = sent[3]
     body = spelled(*sent)
     answers = send(shop, (body[at : at + 99_991] for at in range(0, len(body), 99_991)))
     expected = ["stored"] * count
-    expected[1_234], expected[2_222] = "validation_error", "duplicate"
+    expected[4_321], expected[8_765] = "validation_error", "duplicate"
     assert told(answers) == list(enumerate(expected, 1))
     assert count_events(database_url, shop) == count - 2
 
@@ -290,6 +297,33 @@ def test_a_key_that_is_revoked_midway_ends_the_stream(shop: Organization, databa
     assert count_events(database_url, shop) == 1
 
 
+def test_a_slice_waits_for_room_in_the_queue(shop: Organization, database_url: str) -> None:
+    full = limits.ROWS_QUEUED_MAX // limits.EVENTS_PER_SLICE
+    nothing = [event(customer="nobody")] * limits.EVENTS_PER_SLICE
+    with psycopg.connect(database_url) as blocker, ThreadPoolExecutor(full + 1) as clients:
+        blocker.execute("LOCK TABLE customers IN ACCESS EXCLUSIVE MODE")
+        filling = [
+            clients.submit(shop.http.post, f"{API}/usage/events/bulk", json={"events": nothing})
+            for _ in range(full)
+        ]
+        while rows_waiting(shop) < limits.ROWS_QUEUED_MAX:
+            time.sleep(0.02)
+        refused(post_event(shop, event("a")), 503, "unavailable")
+        stream = clients.submit(send, shop, spelled(event("a"), b"{", event("b")))
+        time.sleep(0.3)
+        assert not stream.done()
+        blocker.rollback()
+        assert told(stream.result()) == [(1, "stored"), (2, "invalid_json"), (3, "stored")]
+        assert [len(done(each.result())["failed"]) for each in filling] == [len(nothing)] * full
+
+
+def rows_waiting(shop: Organization) -> float:
+    (found,) = re.findall(
+        r"^tallystick_ingest_rows_waiting(?:{.*})? (.+)$", shop.http.get("/metrics").text, re.M
+    )
+    return float(found)
+
+
 def test_a_hard_limit_is_reached_in_the_order_of_the_lines(
     make_organization: MakeOrganization, database_url: str
 ) -> None:
@@ -318,6 +352,19 @@ def test_a_prepaid_event_tells_what_it_took(make_organization: MakeOrganization,
         "blocked": False,
     }
     audit(database_url, shop)
+
+
+def test_an_answer_that_nobody_reads_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "STREAM_UNREAD_S_MAX", 0)
+    dropped: list[bool] = []
+
+    async def nobody_reads(_: object) -> None:
+        await asyncio.Event().wait()
+
+    scope = {"type": "http", "state": {"abort": lambda: dropped.append(True)}}
+    with pytest.raises(ClientGone):
+        asyncio.run(Answer(scope, nobody_reads, []).end())
+    assert dropped == [True]
 
 
 def test_both_prefixes_and_an_empty_stream(shop: Organization) -> None:

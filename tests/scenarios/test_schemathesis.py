@@ -1,5 +1,6 @@
 """Requests made up from the server's own OpenAPI document: none breaks it, and every answer is as described."""
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,6 +10,7 @@ from hypothesis import HealthCheck, Phase, settings
 from schemathesis.checks import CHECKS
 
 from tallystick.api import openapi
+from tallystick.api.stream_route import NDJSON
 from tests.conftest import Organization, Server, open_one
 from tests.shop import add_customer, open_shop
 
@@ -27,6 +29,14 @@ def shop(server: Server, database_url: str) -> Iterator[Organization]:
 
 # The very document the server answers with: `test_wire` holds the two together.
 document = schemathesis.openapi.from_dict(openapi.document())
+schemathesis.serializer.alias(NDJSON, "application/json")  # a stream of one line, or of none
+
+
+@schemathesis.deserializer(NDJSON)
+def _line(_: object, answer: Any) -> Any:
+    return json.loads(answer.content or b"{}")
+
+
 ASKED: Any = CHECKS.get_by_names(
     [
         "not_a_server_error",

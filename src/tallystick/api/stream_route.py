@@ -44,7 +44,7 @@ class StreamRoute:
         """Raises what goes wrong before anything is answered; afterwards the last line tells it."""
         headers = scope["headers"]
         caller = await self._callers.find(headers, answer_headers, legacy=legacy, writes=True)
-        answer = _Answer(scope, send, answer_headers)
+        answer = Answer(scope, send, answer_headers)
         try:
             async for lines in _slices(_body(headers, receive)):
                 await answer.write(await self._store(caller, lines, headers))
@@ -184,7 +184,7 @@ def _told(problem: Problem, version: str) -> _Error:
     )
 
 
-class _Answer:
+class Answer:
     """The answer on its way: begun with its first line, given up where nobody reads it."""
 
     def __init__(self, scope: Scope, send: Send, headers: Headers) -> None:
@@ -216,4 +216,5 @@ class _Answer:
                 await self._send(message)
         except TimeoutError:
             self._scope["state"]["abort"]()  # closing would wait for who does not read
+            await asyncio.sleep(0)
             raise ClientGone from None
