@@ -28,6 +28,7 @@ from tests.shop import (
     done,
     hard_limit,
     open_shop,
+    own_id,
     post_event,
     refused,
     subscribe,
@@ -184,6 +185,13 @@ def test_a_repeated_stream_gets_the_same_answers(shop: Organization, database_ur
     ]
 
 
+def test_a_line_has_the_place_that_an_event_has_in_a_batch(shop: Organization) -> None:
+    sent = [event(), event("b"), event()]
+    batched = track_batch(shop, sent, "h")["successful"]
+    streamed = send(shop, spelled(*sent), idempotency_key="h")
+    assert [each["id"] for each in streamed] == [each["id"] for each in batched]
+
+
 def test_what_is_complete_is_answered_while_the_stream_is_open(shop: Organization) -> None:
     with wire(shop) as open_:
         for number in range(1, 4):
@@ -283,13 +291,21 @@ def test_a_refusal_before_the_first_answer_is_an_ordinary_one(shop: Organization
     assert refused(shop.http.put(STREAM), 405, "method_not_allowed")
 
 
-def test_a_key_that_is_revoked_midway_ends_the_stream(shop: Organization, database_url: str) -> None:
+@pytest.mark.parametrize("end", ["revoked", "expired"])
+def test_a_key_that_ends_midway_ends_the_stream(shop: Organization, database_url: str, end: str) -> None:
     made = done(shop.http.post(f"{API}/api-keys", json={"name": "soon gone"}))
     other = Organization(shop.id, made["apiKey"], shop.http, shop.base_url)
+    if end == "expired":
+        with psycopg.connect(database_url) as conn:
+            soon = "UPDATE api_keys SET expires_at = now() + interval '1 second' WHERE id = %s"
+            conn.execute(soon, [own_id(ids.API_KEY, made["id"])])
     with wire(other) as open_:
         open_.say(spelled(event("a")))
         assert told(open_.lines()) == [(1, "stored")]
-        done(shop.http.delete(f"{API}/api-keys/{made['id']}"))
+        if end == "expired":
+            time.sleep(1.1)
+        else:
+            done(shop.http.delete(f"{API}/api-keys/{made['id']}"))
         open_.say(spelled(event("b")))
         (last,) = open_.lines()
         assert (set(last), last["error"]["code"]) == ({"error"}, "unauthorized")

@@ -74,6 +74,10 @@ def test_the_pages_can_be_typed_from_top_to_bottom(told: str) -> None:
     assert shown("docs/usage.md", "usage_summary") in [
         json.loads(line) for line in told.splitlines() if line.startswith('{"object":"usage_summary"')
     ]
+    (refused_line,) = (block for block in blocks("docs/usage.md", "json") if block.startswith('{"line"'))
+    assert json.loads(refused_line) in [
+        json.loads(line) for line in told.splitlines() if line.startswith('{"line"')
+    ]
 
 
 def shown(page: str, kind: str) -> object:
