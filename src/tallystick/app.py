@@ -14,10 +14,10 @@ from psycopg_pool import PoolTimeout
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import BaseRoute, Route
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from tallystick import __version__, settings
-from tallystick.api import openapi, reference
+from tallystick.api import openapi, reference, short_cut
 from tallystick.api.auth import Keyring
 from tallystick.api.callers import Callers
 from tallystick.api.check_routes import CheckRoute
@@ -88,7 +88,7 @@ class Application:
             self.database, self.books, self.payments, wall, chosen.public_url, used_keys, rates
         )
         callers = Callers(self.database, self.books, Keyring(self.database, used_keys), wall, rates)
-        self._api: ASGIApp = Api(
+        self._api = Api(
             services,
             callers,
             IngestRoutes(self.batcher, callers),
@@ -108,6 +108,7 @@ class Application:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
+            scope["state"][short_cut.STATE] = short_cut.routes(self._api)
             await self._lifespan(receive, send)
         else:
             await self._api(scope, receive, send)

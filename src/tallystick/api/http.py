@@ -49,7 +49,7 @@ def _count(operation: str, status: int, started: float) -> None:
     _seconds(operation).observe(time.perf_counter() - started)
 
 
-class _Hot(NamedTuple):
+class Hot(NamedTuple):
     """A route that is answered before the table is asked."""
 
     handler: Callable[..., Awaitable[tuple[int, bytes]]]
@@ -70,15 +70,15 @@ class Api:
         pages: list[BaseRoute],
     ) -> None:
         self._callers = callers
-        self._hot: dict[str, _Hot] = {}
+        self.hot: dict[str, Hot] = {}
         for prefix in PREFIXES:
             legacy = prefix != PREFIXES[0]
-            self._hot[prefix + TRACK] = _Hot(ingest.track, "usage.track", legacy)
-            self._hot[prefix + TRACK_BATCH] = _Hot(ingest.track_batch, "usage.trackBatch", legacy)
-            self._hot[prefix + TRACK_BULK] = _Hot(
+            self.hot[prefix + TRACK] = Hot(ingest.track, "usage.track", legacy)
+            self.hot[prefix + TRACK_BATCH] = Hot(ingest.track_batch, "usage.trackBatch", legacy)
+            self.hot[prefix + TRACK_BULK] = Hot(
                 ingest.track_bulk, "usage.trackBulk", legacy, limits.BULK_BODY_BYTES_MAX
             )
-            self._hot[prefix + CHECK] = _Hot(check.check, "usage.check", legacy)
+            self.hot[prefix + CHECK] = Hot(check.check, "usage.check", legacy)
         self._rest = Starlette(
             routes=[*pages, *_routes(services)],
             exception_handlers={HTTPException: _no_route, Exception: _unexpected},
@@ -88,7 +88,7 @@ class Api:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
-        hot = self._hot.get(scope["path"]) if scope["method"] == "POST" else None
+        hot = self.hot.get(scope["path"]) if scope["method"] == "POST" else None
         if hot is not None:
             await self._answer(hot, scope, receive, send)
             return
@@ -102,29 +102,41 @@ class Api:
 
         await self._rest(scope, receive, tagged)
 
-    async def _answer(self, hot: _Hot, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _answer(self, hot: Hot, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            body: bytes | Problem = await read_body(receive, hot.body_bytes_max)
+        except ClientGone:
+            return
+        except Problem as problem:
+            body = problem
+        status, headers, answer = await self.answer(hot, scope["path"], scope["headers"], body)
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": answer})
+
+    async def answer(
+        self, hot: Hot, path: str, headers: Headers, body: bytes | Problem
+    ) -> tuple[int, Headers, bytes]:
+        """What a hot route says to a request with these headers, in bytes; a body that could not be read is refused."""
         started = time.perf_counter()
         request_id = ids.show(ids.REQUEST, new_id()).encode()
-        headers: Headers = [
+        told: Headers = [
             (b"content-type", b"application/json"),
             (b"x-request-id", request_id),
         ]
         if hot.legacy:
-            headers += _legacy_headers(scope["path"])
+            told += _legacy_headers(path)
         try:
-            body = await read_body(receive, hot.body_bytes_max)
-            status, answer = await hot.handler(scope["headers"], body, headers, legacy=hot.legacy)
-        except ClientGone:
-            return
+            if isinstance(body, Problem):
+                raise body
+            status, answer = await hot.handler(headers, body, told, legacy=hot.legacy)
         except Exception as error:
             problem = problems.problem_of(error, request_id.decode())
-            version = _asked_for(scope, hot.legacy) or self._callers.pin_of(scope["headers"])
+            version = _asked_for(headers, hot.legacy) or self._callers.pin_of(headers)
             status, answer = problem.kind.status, problems.render(problem, version=version)
-            headers += problems.headers(problem)
-        headers.append((b"content-length", str(len(answer)).encode()))
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": answer})
+            told += problems.headers(problem)
+        told.append((b"content-length", str(len(answer)).encode()))
         _count(hot.operation, status, started)
+        return status, told, answer
 
 
 class ClientGone(Exception):
@@ -162,9 +174,9 @@ def _too_large(most: int) -> Problem:
     return Problem("payload_too_large", f"The body is larger than {most} bytes.")
 
 
-def _asked_for(scope: Scope, legacy: bool) -> str | None:
+def _asked_for(headers: Headers, legacy: bool) -> str | None:
     """The version a refusal is phrased for before anybody is authenticated; None: the request names none."""
-    named = next((value for name, value in scope["headers"] if name == b"commet-version"), None)
+    named = next((value for name, value in headers if name == b"commet-version"), None)
     try:
         return versions.asked_for(None if named is None else named.decode("latin-1"), legacy=legacy)
     except Problem:
@@ -198,7 +210,7 @@ def _endpoint(
     async def answer(request: Request) -> Response:
         started = time.perf_counter()
         outgoing = Outgoing(
-            _asked_for(request.scope, legacy) or versions.CURRENT,
+            _asked_for(request.scope["headers"], legacy) or versions.CURRENT,
             _legacy_headers(request.url.path) if legacy else [],
         )
         try:

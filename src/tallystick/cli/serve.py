@@ -15,6 +15,7 @@ import typer
 import uvicorn
 
 from tallystick import settings
+from tallystick.api.short_cut import ShortCutProtocol
 from tallystick.app import wall
 from tallystick.cli import logs, terminal
 from tallystick.cli.terminal import DatabaseUrl, DataDir
@@ -162,7 +163,7 @@ def server_options(found: Settings) -> dict[str, Any]:
         "host": found.host,
         "port": found.port,
         "loop": "uvloop",
-        "http": "httptools",
+        "http": ShortCutProtocol,
         "ws": "none",
         "lifespan": "on",
         "access_log": False,
