@@ -236,6 +236,12 @@ async def forget_changes(conn: Conn, *, keep: int) -> int:
     return cursor.rowcount
 
 
+async def has_written(conn: Conn) -> bool:
+    """Whether the transaction has changed or locked a row, so that what it sees may be seen by nobody else."""
+    cursor = await conn.execute("SELECT pg_current_xact_id_if_assigned() IS NOT NULL")
+    return bool((await the(cursor))[0])
+
+
 async def try_lock(conn: Conn, *, name: bytes) -> bool:
     """An advisory lock until the transaction ends; False when somebody else holds it."""
     cursor = await conn.execute(
