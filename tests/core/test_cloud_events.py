@@ -1,6 +1,7 @@
 """CloudEvents: one is one usage event, exactly; whatever is wrong is named as CloudEvents names it."""
 
 import json
+from hashlib import sha256
 from typing import Any
 
 import pytest
@@ -190,6 +191,14 @@ def test_an_event_is_an_object(raw: object) -> None:
 def test_two_events_never_share_a_key(one: tuple[str, str], other: tuple[str, str]) -> None:
     assert key_of(*one) != key_of(*other)
     assert key_of(*one) == key_of(*one)
+
+
+def test_a_key_is_written_the_same_for_ever() -> None:
+    """Else an event that is sent again after an upgrade would count twice."""
+    assert key_of("service-0", "00001") == "9:service-0:00001"
+    assert key_of("s" * 100, "i" * 95) == f"100:{'s' * 100}:{'i' * 95}"
+    digest = sha256(f"100:{'s' * 100}:{'i' * 96}".encode()).hexdigest()
+    assert key_of("s" * 100, "i" * 96) == f"sha256:{digest}"
 
 
 @given(a=st.text("a:1", min_size=1), b=st.text("a:1", min_size=1), c=st.text("a:1", min_size=1))

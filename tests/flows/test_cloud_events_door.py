@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
@@ -105,6 +106,14 @@ def test_a_repeat_is_dropped_and_a_conflict_is_told(shop: Organization, database
     assert (count_events(database_url, shop), used(shop)) == (1, "3")
     stored(send(shop, event(source="service-1", data={"value": 4})))
     assert used(shop) == "7", "an id belongs to its source"
+
+
+def test_the_same_batch_from_many_at_once_counts_once(shop: Organization, database_url: str) -> None:
+    sent = [event(number, data={"value": 2}) for number in range(50)]
+    with ThreadPoolExecutor(8) as threads:
+        for answer in threads.map(lambda _: send(shop, sent), range(24)):
+            stored(answer)
+    assert (count_events(database_url, shop), used(shop)) == (50, "100")
 
 
 def test_a_key_that_track_has_taken_is_the_same_key(shop: Organization) -> None:
