@@ -21,6 +21,7 @@ from tallystick.api import openapi, reference, short_cut
 from tallystick.api.auth import Keyring
 from tallystick.api.callers import Callers
 from tallystick.api.check_routes import CheckRoute
+from tallystick.api.cloud_events import CloudEventsRoute
 from tallystick.api.http import METRICS_TYPE, Api, json_route
 from tallystick.api.ingest_routes import IngestRoutes
 from tallystick.api.operations import Services
@@ -88,11 +89,13 @@ class Application:
             self.database, self.books, self.payments, wall, chosen.public_url, used_keys, rates
         )
         callers = Callers(self.database, self.books, Keyring(self.database, used_keys), wall, rates)
+        ingest = IngestRoutes(self.batcher, callers)
         self._api = Api(
             services,
             callers,
-            IngestRoutes(self.batcher, callers),
+            ingest,
             CheckRoute(self.checker, callers),
+            CloudEventsRoute(ingest, callers),
             self._pages(),
         )
 

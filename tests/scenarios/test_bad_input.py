@@ -1069,6 +1069,7 @@ def test_a_version_is_a_date(shop: Organization, version: str) -> None:
         ("POST", "usage/events"),
         ("POST", "usage/events/batch"),
         ("POST", "usage/events/bulk"),
+        ("POST", "events"),
     ):
         answer = shop.http.request(method, f"{API}/{path}", content=spelled().encode(), headers=headers)
         refusal(answer, 400, "validation_error", "commet-version")

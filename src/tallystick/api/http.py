@@ -17,10 +17,11 @@ from starlette.types import Message, Receive, Scope, Send
 from tallystick.api import problems, versions
 from tallystick.api.callers import Callers
 from tallystick.api.check_routes import CheckRoute
+from tallystick.api.cloud_events import CloudEventsRoute
 from tallystick.api.ingest_routes import IngestRoutes
 from tallystick.api.operations import Incoming, Operation, Outgoing, Services, carry_out
 from tallystick.api.rate_limits import Headers
-from tallystick.api.routes import CHECK, OPERATIONS, PREFIXES, TRACK, TRACK_BATCH, TRACK_BULK
+from tallystick.api.routes import CHECK, CLOUD_EVENTS, OPERATIONS, PREFIXES, TRACK, TRACK_BATCH, TRACK_BULK
 from tallystick.core import ids, limits
 from tallystick.errors import Problem
 from tallystick.store.db import new_id
@@ -67,6 +68,7 @@ class Api:
         callers: Callers,
         ingest: IngestRoutes,
         check: CheckRoute,
+        cloud_events: CloudEventsRoute,
         pages: list[BaseRoute],
     ) -> None:
         self._callers = callers
@@ -79,6 +81,9 @@ class Api:
                 ingest.track_bulk, "usage.trackBulk", legacy, limits.BULK_BODY_BYTES_MAX
             )
             self.hot[prefix + CHECK] = Hot(check.check, "usage.check", legacy)
+        self.hot[PREFIXES[0] + CLOUD_EVENTS] = Hot(
+            cloud_events.receive, "usage.trackCloudEvents", False, limits.BULK_BODY_BYTES_MAX
+        )
         self._rest = Starlette(
             routes=[*pages, *_routes(services)],
             exception_handlers={HTTPException: _no_route, Exception: _unexpected},
@@ -119,10 +124,7 @@ class Api:
         """What a hot route says to a request with these headers, in bytes; a body that could not be read is refused."""
         started = time.perf_counter()
         request_id = ids.show(ids.REQUEST, new_id()).encode()
-        told: Headers = [
-            (b"content-type", b"application/json"),
-            (b"x-request-id", request_id),
-        ]
+        told: Headers = [(b"x-request-id", request_id)]
         if hot.legacy:
             told += _legacy_headers(path)
         try:
@@ -134,7 +136,11 @@ class Api:
             version = _asked_for(headers, hot.legacy) or self._callers.pin_of(headers)
             status, answer = problem.kind.status, problems.render(problem, version=version)
             told += problems.headers(problem)
-        told.append((b"content-length", str(len(answer)).encode()))
+        if status != 204:
+            told += [
+                (b"content-type", b"application/json"),
+                (b"content-length", str(len(answer)).encode()),
+            ]
         _count(hot.operation, status, started)
         return status, told, answer
 
@@ -250,14 +256,18 @@ def _endpoint(
 
 
 async def _no_route(request: Request, error: Exception) -> Response:
-    if isinstance(error, HTTPException) and error.status_code == 405:
+    path = request.url.path
+    # The table knows nothing beside this hot route; it knows something beside the others, of other methods.
+    alone = path == PREFIXES[0] + CLOUD_EVENTS
+    if alone or (isinstance(error, HTTPException) and error.status_code == 405):
         problem = Problem("method_not_allowed", f"{request.method} is not known here.")
-        known = {method for method in (error.headers or {}).get("Allow", "").split(", ") if method}
-        if request.url.path.endswith((TRACK, TRACK_BATCH, TRACK_BULK)):
+        allow = (getattr(error, "headers", None) or {}).get("Allow", "")
+        known = {method for method in allow.split(", ") if method}
+        if alone or path.endswith((TRACK, TRACK_BATCH, TRACK_BULK)):
             known.add("POST")
         headers = {"Allow": ", ".join(sorted(known))}
     else:
-        problem, headers = Problem("not_found", f"There is no route {request.url.path}."), {}
+        problem, headers = Problem("not_found", f"There is no route {path}."), {}
     return Response(
         problems.render(problem),
         status_code=problem.kind.status,

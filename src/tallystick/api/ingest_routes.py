@@ -1,6 +1,6 @@
 """The hot routes, `POST /usage/events`, `…/batch` and `…/bulk`, as plain ASGI: little Python, one wait for the commit."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from tallystick.api import events, problems, versions, wire
@@ -12,6 +12,8 @@ from tallystick.errors import FieldError, InvalidRequest, Problem
 from tallystick.flows.batcher import Batcher
 from tallystick.flows.drafts import Accepted, Draft, Outcome
 from tallystick.store.organizations import Organization
+
+Read = Callable[[object], UsageEvent]
 
 
 class IngestRoutes:
@@ -58,16 +60,7 @@ class IngestRoutes:
     ) -> tuple[int, bytes]:
         caller = await self._callers.find(headers, answer_headers, legacy=legacy, writes=True)
         items = _items(wire.parse(body), most)
-        outcomes: list[Outcome] = []
-        for start in range(0, len(items), limits.EVENTS_PER_SLICE):
-            try:
-                outcomes += await self._store(caller, items[start : start + limits.EVENTS_PER_SLICE], start)
-            except Problem as problem:
-                if not outcomes:
-                    raise
-                outcomes += [problem] * (len(items) - len(outcomes))  # what is stored must be answered so
-                break
-        self._all_or_nothing(outcomes, headers)
+        outcomes = await self.store(caller, items, headers)
         organization, version = self._callers.answered(caller)
         answer = _BatchAnswer(
             successful=[
@@ -91,12 +84,31 @@ class IngestRoutes:
         )
         return 200, _encode_batch(answer, version, organization)
 
-    async def _store(self, caller: Caller, items: Sequence[Any], start: int) -> list[Outcome]:
+    async def store(
+        self, caller: Caller, items: Sequence[Any], headers: Any, read: Read = decode
+    ) -> list[Outcome]:
+        """What became of each item, in order, a slice after the other; `read` makes an event of one."""
+        outcomes: list[Outcome] = []
+        for start in range(0, len(items), limits.EVENTS_PER_SLICE):
+            part = items[start : start + limits.EVENTS_PER_SLICE]
+            try:
+                outcomes += await self._store_slice(caller, part, start, read)
+            except Problem as problem:
+                if not outcomes:
+                    raise
+                outcomes += [problem] * (len(items) - len(outcomes))  # what is stored must be answered so
+                break
+        self._all_or_nothing(outcomes, headers)
+        return outcomes
+
+    async def _store_slice(
+        self, caller: Caller, items: Sequence[Any], start: int, read: Read
+    ) -> list[Outcome]:
         outcomes: dict[int, Outcome] = {}
         drafts: dict[int, Draft] = {}
         for index, item in enumerate(items, start):
             try:
-                event: UsageEvent = decode(item)
+                event = read(item)
             except Problem as problem:
                 outcomes[index] = problem
                 continue
@@ -115,7 +127,7 @@ class IngestRoutes:
             if problem.code == "unauthorized":
                 self._callers.unauthorized(headers)
                 raise problem
-        if len(refused) == len(outcomes) and all(each.code == "unavailable" for each in refused):
+        if refused and len(refused) == len(outcomes) and all(each.code == "unavailable" for each in refused):
             raise refused[0]
 
 

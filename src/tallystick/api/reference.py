@@ -41,9 +41,8 @@ def _operation(path: str, method: str, operation: dict[str, Any], schemas: dict[
         )
         for each in operation.get("parameters", ())
     ]
-    body = operation.get("requestBody", {}).get("content", {}).get("application/json", {}).get("schema")
-    if body:
-        schema = _resolve(body, schemas)
+    for body in list(operation.get("requestBody", {}).get("content", {}).values())[:1]:
+        schema = _resolve(body["schema"], schemas)
         rows += [
             _row(name, "body", field, name in schema.get("required", ()), field.get("description", ""))
             for name, field in schema.get("properties", {}).items()

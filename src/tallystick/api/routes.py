@@ -69,5 +69,6 @@ CHECK: Final = "/usage/check"
 TRACK: Final = "/usage/events"
 TRACK_BATCH: Final = "/usage/events/batch"
 TRACK_BULK: Final = "/usage/events/bulk"
+CLOUD_EVENTS: Final = "/events"
 PREFIXES: Final = ("/api/v1", "/api")
 """The current prefix, and the one from before there were versions."""

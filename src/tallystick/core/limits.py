@@ -22,6 +22,8 @@ IDEMPOTENCY_KEY_CHARS_MAX: Final = 255
 PROPERTIES_PER_EVENT_MAX: Final = 50
 PROPERTY_NAME_CHARS_MAX: Final = 100
 PROPERTY_VALUE_CHARS_MAX: Final = 1_000
+PROPERTY_LEVELS_MAX: Final = 20
+"""Of objects and lists in what a CloudEvent's data says under one name."""
 FILTERS_PER_METER_MAX: Final = 20
 METADATA_BYTES_MAX: Final = 16 * 1024
 
