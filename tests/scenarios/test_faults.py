@@ -50,7 +50,7 @@ from tests.scenarios.witnesses import (
 from tests.shop import API, GOOD_CARD, Json, add_customer, done, pay
 
 SEED = 20_260_314
-PAUSED_S = 5.0  # nothing of ours gives up later and not already here: ten would only be longer
+PAUSED_S = 5.0  # ten only take longer
 HALF_OPEN_MAX = 10_000
 HEAD = b"POST /api/v1/usage/events HTTP/1.1\r\nHost: here\r\nContent-Type: appl"
 
