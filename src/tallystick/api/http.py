@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 from prometheus_client import CONTENT_TYPE_LATEST, Counter, Histogram
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import Message, Receive, Scope, Send
@@ -86,7 +86,11 @@ class Api:
         )
         self._rest = Starlette(
             routes=[*pages, *_routes(services)],
-            exception_handlers={HTTPException: _no_route, Exception: _unexpected},
+            exception_handlers={
+                HTTPException: _no_route,
+                ClientDisconnect: _hung_up,
+                Exception: _unexpected,
+            },
         )
         self._rest.router.redirect_slashes = False  # a redirect would be an answer without a body
 
@@ -274,6 +278,11 @@ async def _no_route(request: Request, error: Exception) -> Response:
         media_type="application/json",
         headers=headers,
     )
+
+
+async def _hung_up(request: Request, error: Exception) -> Response:
+    """In the middle of a page's form; nobody will read this."""
+    return Response(status_code=499)
 
 
 async def _unexpected(request: Request, error: Exception) -> Response:

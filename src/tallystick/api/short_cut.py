@@ -9,8 +9,9 @@ import logging
 from functools import partial
 from typing import Any, Final
 
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
+from tallystick.api.connections import Connection
 from tallystick.api.http import Api, Hot
 from tallystick.api.rate_limits import Headers
 
@@ -32,9 +33,10 @@ class ShortCut:
         self.answer = partial(api.answer, hot, path)
 
 
-class ShortCutProtocol(HttpToolsProtocol):
+class ShortCutProtocol(Connection):
     def on_message_begin(self) -> None:
         """What a request is described by is put together only for those that go uvicorn's way."""
+        self.head_begins()
         self.url = b""
         self.expect_100_continue = False
         self.headers = []
@@ -44,6 +46,7 @@ class ShortCutProtocol(HttpToolsProtocol):
         if route is None:
             self._go_uvicorns_way()
             return
+        self.head_ends()
         before = self.cycle
         exchange: Any = _Exchange(self, route, self.headers, keep_alive=self.parser.should_keep_alive())
         self.cycle = exchange

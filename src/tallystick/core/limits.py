@@ -3,6 +3,11 @@
 from datetime import timedelta
 from typing import Final
 
+HEAD_BYTES_MAX: Final = 64 * 1024
+HEAD_WITHIN_S: Final = 30
+"""From the opening of a connection, or the first byte of a request, to the end of its head."""
+BODY_SILENT_S: Final = 60
+"""Between two pieces of a body."""
 BODY_BYTES_MAX: Final = 1024 * 1024
 EVENTS_PER_BATCH_MAX: Final = 100
 BULK_BODY_BYTES_MAX: Final = 16 * 1024 * 1024
