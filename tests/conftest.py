@@ -57,7 +57,7 @@ class Server:
         command += ["--data-dir", str(self.data_dir)]
         if self.database_url:
             command += ["--database-url", self.database_url]
-        log = (self.data_dir.parent / f"{self.data_dir.name}.log").open("ab")
+        log = self.log_file.open("ab")
         self.process = subprocess.Popen(
             command, env=environment, stdout=log, stderr=log, cwd=self.data_dir.parent
         )
@@ -76,20 +76,31 @@ class Server:
             time.sleep(0.05)
         raise AssertionError(f"the server did not become ready:\n{self.log()}")
 
+    @property
+    def log_file(self) -> Path:
+        return self.data_dir.parent / f"{self.data_dir.name}.log"
+
     def log(self) -> str:
-        return (self.data_dir.parent / f"{self.data_dir.name}.log").read_text()[-4000:]
+        return self.log_file.read_text()[-4000:]
 
     def serving(self) -> list[int]:
         """The processes that answer, where there are several."""
         assert self.process is not None
         listed = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-        return [pid for pid in map(int, listed) if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        return [pid for pid in map(int, listed) if b"spawn_main" in _command_line(pid)]
 
     def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
         if self.process is not None:
             self.process.send_signal(how)
             self.process.wait(60)
             self.process = None
+
+
+def _command_line(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except FileNotFoundError:  # it ended while we looked
+        return b""
 
 
 @dataclass

@@ -4,6 +4,7 @@ import gc
 import logging
 import os
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -14,13 +15,14 @@ from psycopg_pool import PoolTimeout
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import BaseRoute, Route
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from tallystick import __version__, settings
-from tallystick.api import openapi, reference
+from tallystick.api import openapi, reference, short_cut
 from tallystick.api.auth import Keyring
 from tallystick.api.callers import Callers
 from tallystick.api.check_routes import CheckRoute
+from tallystick.api.cloud_events import CloudEventsRoute
 from tallystick.api.http import METRICS_TYPE, Api, json_route
 from tallystick.api.ingest_routes import IngestRoutes
 from tallystick.api.operations import Services
@@ -69,48 +71,53 @@ def _rate_limits(chosen: Settings) -> RateLimits | None:
 
 
 class Application:
-    """One server process as an ASGI application; its lifespan owns the pool, the batcher, the sweeper and the nightly job."""
+    """One server process as an ASGI application; its lifespan owns the pool, the batcher, the sweeper and the nightly job.
 
-    def __init__(self, chosen: Settings) -> None:
+    `clock` is what it takes for the wall clock.
+    """
+
+    def __init__(self, chosen: Settings, clock: Callable[[], datetime] = wall) -> None:
         if chosen.database_url is None:
             raise ValueError("a server process needs a database URL; `tallystick serve` provides it")
         self.database = Database(chosen.database_url)
         self.books = Books()
         self.payments = Sandbox()
-        self.batcher = Batcher(chosen.database_url, self.books, wall)
-        self.checker = Checker(chosen.database_url, self.books, wall)
+        self.batcher = Batcher(chosen.database_url, self.books, clock)
+        self.checker = Checker(chosen.database_url, self.books, clock)
         used_keys: set[UUID] = set()
         self.sweeper = Sweeper(
-            self.database, self.payments, wall, every_s=chosen.sweep_every_s, used_keys=used_keys
+            self.database, self.payments, clock, every_s=chosen.sweep_every_s, used_keys=used_keys
         )
         rates = _rate_limits(chosen)
-        self.nightly = Nightly(chosen.database_url, wall)
+        self.nightly = Nightly(chosen.database_url, clock)
         services = Services(
-            self.database, self.books, self.payments, wall, chosen.public_url, used_keys, rates
+            self.database, self.books, self.payments, clock, chosen.public_url, used_keys, rates
         )
-        callers = Callers(self.database, self.books, Keyring(self.database, used_keys), wall, rates)
+        callers = Callers(self.database, self.books, Keyring(self.database, used_keys), clock, rates)
         ingest = IngestRoutes(self.batcher, callers)
-        self._api: ASGIApp = Api(
+        self._api = Api(
             services,
             callers,
             ingest,
             StreamRoute(ingest, callers),
             CheckRoute(self.checker, callers),
-            self._pages(),
+            CloudEventsRoute(ingest, callers),
+            self._pages(clock),
         )
 
-    def _pages(self) -> list[BaseRoute]:
+    def _pages(self, clock: Callable[[], datetime]) -> list[BaseRoute]:
         return [
             json_route("/health/live", self._live),
             json_route("/health/ready", self._ready),
             json_route("/api/openapi.json", self._openapi),
             Route("/api/reference", self._reference, methods=["GET"]),
             Route("/metrics", self._metrics, methods=["GET"]),
-            *checkout.routes(self.database, self.payments, wall),
+            *checkout.routes(self.database, self.payments, clock),
         ]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
+            scope["state"][short_cut.STATE] = short_cut.routes(self._api)
             await self._lifespan(receive, send)
         else:
             await self._api(scope, receive, send)

@@ -1,6 +1,7 @@
 """What an event costs where usage is prepaid: which terms price it, which wallet pays, and what is refused."""
 
 from dataclasses import replace
+from datetime import timedelta
 from decimal import Decimal
 from typing import Any, Final
 
@@ -334,3 +335,9 @@ def test_a_call_is_an_event_whose_value_is_its_tokens() -> None:
 
 def test_a_unit_of_a_feature_without_credits_costs_none() -> None:
     assert unit_cost(credit_terms(None), Model.CREDITS) == 0
+
+
+def test_a_clock_behind_the_one_that_activated_the_customer_is_before_the_subscription() -> None:
+    """Hosts differ by milliseconds; what seems to come before the beginning touches no wallet, as all that does."""
+    early = prepaid_life().anchor.at - timedelta(milliseconds=200)
+    assert spend(event("3"), offer(credit_terms(2), model=Model.CREDITS), now=early) is None

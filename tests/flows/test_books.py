@@ -1,14 +1,15 @@
 """What a process remembers follows the database: never behind what another lane has read, never ahead of the truth."""
 
 import asyncio
+from typing import Any
 from uuid import UUID
 
 import pytest
+from psycopg import AsyncConnection
 
 from tallystick.flows.books import Books
 from tallystick.flows.open_organization import change_organization
-from tallystick.store import db
-from tallystick.store.db import Conn, Database
+from tallystick.store.db import CONNECTION, Conn, Database
 from tests.audit import organization_id
 from tests.conftest import MakeOrganization, beside_the_server
 
@@ -22,10 +23,17 @@ async def rename(conn: Conn, organization: UUID, name: str) -> None:
     await change_organization(conn, organization_id=organization, changes={"name": name})
 
 
-async def until_somebody_waits(conn: Conn, table: str) -> None:
-    query = "SELECT FROM pg_locks WHERE relation = %s::regclass AND NOT granted"
-    while not await db.rows(conn, query, (table,)):
-        await conn.execute("SELECT pg_sleep(0.01)")
+class Hesitant(AsyncConnection[Any]):
+    """It stops before it reads features, until it may go on."""
+
+    stopped: asyncio.Event
+    may_go_on: asyncio.Event
+
+    async def execute(self, query: Any, *args: Any, **named: Any) -> Any:
+        if "FROM features" in query:
+            self.stopped.set()
+            await self.may_go_on.wait()
+        return await super().execute(query, *args, **named)
 
 
 @pytest.mark.parametrize("known_before", [False, True])
@@ -34,16 +42,19 @@ def test_a_slow_reader_does_not_replace_what_a_quick_one_has_brought(
 ) -> None:
     async def act(database: Database) -> None:
         books = Books()
-        async with database.reading() as slow, database.reading() as watch:
+        async with (
+            database.reading() as quick,
+            await Hesitant.connect(database_url, **CONNECTION) as slow,
+        ):
+            slow.stopped, slow.may_go_on = asyncio.Event(), asyncio.Event()
             if known_before:
-                await books.known(slow, organization)
-                await rename(watch, organization, "Slow")
-            async with database.transaction() as quick:
-                await quick.execute("LOCK TABLE features IN ACCESS EXCLUSIVE MODE")
-                slowly = asyncio.create_task(books.refreshed(slow, organization))
-                await until_somebody_waits(watch, "features")
-                await rename(quick, organization, "Quick")
-                newest = await books.refreshed(quick, organization)
+                await books.known(quick, organization)
+                await rename(quick, organization, "Slow")
+            slowly = asyncio.create_task(books.refreshed(slow, organization))
+            await slow.stopped.wait()
+            await rename(quick, organization, "Quick")
+            newest = await books.refreshed(quick, organization)
+            slow.may_go_on.set()
             assert await slowly is newest
             assert books.seen(organization) is newest
             assert newest.organization.name == "Quick"
@@ -70,5 +81,25 @@ def test_what_was_read_in_a_transaction_that_was_undone_is_forgotten(
         async with database.reading() as conn:
             found = await books.current(conn, organization)
         assert (found.version, found.organization) == (before.version, before.organization)
+
+    beside_the_server(database_url, act)
+
+
+def test_a_version_that_was_undone_and_given_to_another_change_is_read_anew(
+    database_url: str, organization: UUID
+) -> None:
+    async def act(database: Database) -> None:
+        books = Books()
+        async with database.reading() as conn:
+            await books.known(conn, organization)
+        with pytest.raises(ChangedTheirMind):
+            async with database.transaction() as conn:
+                await rename(conn, organization, "Undone")
+                undone = await books.current(conn, organization)
+                raise ChangedTheirMind
+        async with database.reading() as conn:
+            await rename(conn, organization, "Done")
+            found = await books.current(conn, organization)
+        assert (found.version, found.organization.name) == (undone.version, "Done")
 
     beside_the_server(database_url, act)

@@ -1070,6 +1070,7 @@ def test_a_version_is_a_date(shop: Organization, version: str) -> None:
         ("POST", "usage/events/batch"),
         ("POST", "usage/events/bulk"),
         ("POST", "usage/events/stream"),
+        ("POST", "events"),
     ):
         answer = shop.http.request(method, f"{API}/{path}", content=spelled().encode(), headers=headers)
         refusal(answer, 400, "validation_error", "commet-version")
@@ -1163,6 +1164,34 @@ def test_a_body_in_chunks_is_the_body(busy: Organization, wire: Wire) -> None:
     wire.socket.sendall(b"0\r\n\r\n")
     status, _, body = wire.answer()
     assert (status, json.loads(body)["allowed"]) == (200, True)
+
+
+@pytest.mark.parametrize("path", [TRACK, f"{TRACK}?with=a_query", f"{API}/features"])
+def test_a_request_may_come_a_byte_at_a_time(busy: Organization, wire: Wire, path: str) -> None:
+    body = spelled(eventId=f'"bytes {path}"').encode() if path != f"{API}/features" else b""
+    for byte in head(busy, "POST" if body else "GET", path, f"content-length: {len(body)}") + body:
+        wire.socket.sendall(bytes([byte]))
+    assert wire.answer()[0] == (201 if body else 200)
+
+
+def test_who_wants_to_be_asked_to_go_on_is_asked(busy: Organization, wire: Wire) -> None:
+    body = spelled(eventId='"go on"').encode()
+    wire.socket.sendall(head(busy, "POST", TRACK, f"content-length: {len(body)}", "expect: 100-continue"))
+    assert [wire.reader.readline(), wire.reader.readline()] == [b"HTTP/1.1 100 Continue\r\n", b"\r\n"]
+    wire.socket.sendall(body)
+    assert wire.answer()[0] == 201
+
+
+@pytest.mark.parametrize(("version", "wish"), [("1.1", "connection: close"), ("1.0", "accept: */*")])
+def test_a_connection_ends_where_the_caller_says_so(
+    busy: Organization, wire: Wire, version: str, wish: str
+) -> None:
+    body = spelled(eventId=f'"last of {version}"').encode()
+    sent = head(busy, "POST", TRACK, f"content-length: {len(body)}", wish) + body
+    wire.socket.sendall(sent.replace(b"HTTP/1.1", f"HTTP/{version}".encode(), 1))
+    status, headers, _ = wire.answer()
+    assert (status, headers["connection"]) == (201, "close")
+    assert wire.reader.read() == b""
 
 
 def test_requests_sent_ahead_are_answered_in_their_order(busy: Organization, wire: Wire) -> None:

@@ -1,22 +1,23 @@
 """A full disk is answered with 503, loses nothing that was acknowledged, and is survived without a restart."""
 
 import os
-import secrets
+import random
 import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
-import psycopg
 import pytest
 
 from tallystick.store.embedded import embedded_postgres
+from tests.audit import audit, stored_keys
 from tests.conftest import Server, free_port, open_one, private_dir
-from tests.shop import open_shop
+from tests.shop import done, open_shop
 
 SMALL, LARGER = "130m", "600m"
 REQUESTS_MAX = 4_000
+EVENTS = 60  # in each
 
 pytestmark = pytest.mark.skipif(
     os.geteuid() != 0 or shutil.which("mount") is None, reason="only root can mount a small file system"
@@ -48,35 +49,42 @@ def test_a_full_disk_is_answered_and_survived(small_disk: Path) -> None:
         with embedded_postgres(server.data_dir) as embedded:
             shop = open_one(embedded.conninfo, server.base_url)
             open_shop(shop, "ada")
-            acknowledged = _fill(shop.http)
+            acknowledged, refused = _fill(shop.http)
             subprocess.run(["mount", "-o", f"remount,size={LARGER}", str(small_disk)], check=True)
             server.wait_until_ready()
-            after = _send(shop.http, "after")
-            assert after.status_code in (200, 201), after.text
+            for late in (refused, "after"):
+                acknowledged |= _keys(_send(shop.http, late))
             shop.http.close()
-            with psycopg.connect(embedded.conninfo) as conn:
-                kept = {key for (key,) in conn.execute("SELECT event_key FROM events").fetchall()}
-        assert acknowledged <= kept
+            assert stored_keys(embedded.conninfo, shop) == dict.fromkeys(acknowledged, 1)
+            assert audit(embedded.conninfo, shop) == len(acknowledged)
     finally:
         server.stop()
 
 
-def _fill(http: httpx.Client) -> set[str]:
-    """Send until there is no room; returns the keys that were acknowledged."""
+def _fill(http: httpx.Client) -> tuple[set[str], str]:
+    """Send until there is no room; returns the keys that were acknowledged, and the batch that was not."""
     acknowledged: set[str] = set()
     for number in range(REQUESTS_MAX):
         answer = _send(http, f"batch-{number}")
         if answer.status_code == 503:
             assert answer.json()["code"] == "unavailable"
             assert answer.headers["Retry-After"]
-            return acknowledged
-        assert answer.status_code == 200, answer.text
-        acknowledged |= {each["eventId"] for each in answer.json()["successful"]}
+            return acknowledged, f"batch-{number}"
+        acknowledged |= _keys(answer)
     raise AssertionError("the disk never filled")
 
 
+def _keys(answer: httpx.Response) -> set[str]:
+    """All that were sent."""
+    stored = {each["eventId"] for each in done(answer)["successful"]}
+    assert len(stored) == EVENTS, answer.text[:500]
+    return stored
+
+
 def _send(http: httpx.Client, prefix: str) -> httpx.Response:
-    padding = [{"property": f"p{index}", "value": secrets.token_hex(450)} for index in range(8)]
+    """The same again for the same prefix."""
+    dice = random.Random(prefix)
+    padding = [{"property": f"p{index}", "value": dice.randbytes(450).hex()} for index in range(8)]
     events = [
         {
             "customerId": "ada",
@@ -84,6 +92,8 @@ def _send(http: httpx.Client, prefix: str) -> httpx.Response:
             "eventId": f"{prefix}-{index}",
             "properties": padding,
         }
-        for index in range(60)
+        for index in range(EVENTS)
     ]
-    return http.post("/api/v1/usage/events/batch", json={"events": events})
+    return http.post(
+        "/api/v1/usage/events/batch", json={"events": events}, headers={"Idempotency-Key": prefix}
+    )

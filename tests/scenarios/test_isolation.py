@@ -234,12 +234,18 @@ CASES: dict[str, Case] = {
     "usage.trackBatch": Case("/usage/events/batch", body={"events": [THEIR_EVENT]}),
     "usage.trackBulk": Case("/usage/events/bulk", body={"events": [THEIR_EVENT]}),
     "usage.trackStream": Case("/usage/events/stream", body=THEIR_EVENT),
+    "usage.trackCloudEvents": Case(
+        "/events",
+        "customer_not_found",
+        body={"specversion": "1.0", "id": "1", "source": "b", "type": "api_calls", "subject": "{customer}"},
+    ),
 }  # fmt: skip
 METHODS = {operation.name: operation.method for operation in OPERATIONS} | {
     "usage.track": "POST",
     "usage.trackBatch": "POST",
     "usage.trackBulk": "POST",
     "usage.trackStream": "POST",
+    "usage.trackCloudEvents": "POST",
 }
 STREAMED = "usage.trackStream"
 SEVERAL = ("usage.trackBatch", "usage.trackBulk")

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.audit import let_time_pass
+from tests.audit import let_time_pass, organization_id, select
 from tests.conftest import Organization
 from tests.literals import D
 from tests.scenarios.purses import (
@@ -873,3 +873,52 @@ def test_what_events_took_adds_up_to_what_was_posted(open_at: OpenAt, database_u
     used = [amount for cause, _, amount in ledger_of(database_url, shop) if cause == "usage"]
     assert sum(used) == told == 3_000 - pools(database_url, shop)[0]
     assert told > 2_500
+
+
+def test_a_property_cannot_fill_a_wallet(open_at: OpenAt, database_url: str) -> None:
+    """Alone or with one that would pay for it in the same commit."""
+    shop = open_at(OPENED)
+    add_feature(shop, "traffic", aggregation="sum", aggregationProperty="mb")
+    add_plan(
+        shop,
+        model="credits",
+        grants={"includedCredits": 100},
+        promises={"traffic": {"creditsPerUnit": 1}},
+    )
+    subscribe(shop, "ada")
+    refund = {"customerId": "ada", "featureCode": "traffic", "properties": {"mb": "-1000"}}
+    spend = {**refund, "properties": {"mb": "1001"}}
+    for path in ("events", "check"):
+        error = refused(shop.http.post(f"{API}/usage/{path}", json=refund), 400, "validation_error")
+        assert error["details"][0]["field"] == "properties"
+    failed = track_batch(shop, [refund, spend])["failed"]
+    assert [each["code"] for each in failed] == ["validation_error", "insufficient_credits"]
+    assert took(track(shop, feature="traffic", properties={"mb": "0"})) == consumption("0", "100")
+    assert pools(database_url, shop) == (100, 0)
+
+
+def test_what_an_ended_life_paid_comes_back_to_it(open_at: OpenAt, database_url: str) -> None:
+    """Two balances have ended since; the event happened in the first of them."""
+    shop = open_at(OPENED)
+    balance_shop(shop, 10_000)
+    set_clock(shop, "2025-01-16T00:00:00Z")
+    cancel(shop, immediate=True)
+    again = shop.http.post(f"{API}/subscriptions", json={"customerId": "ada", "planCode": "pro"})
+    pay(done(again)["checkoutUrl"])
+    set_clock(shop, "2025-01-18T00:00:00Z")
+    cancel(shop, immediate=True)
+
+    def left() -> list[Any]:
+        return [
+            each[0]
+            for each in select(
+                database_url,
+                "SELECT plan FROM wallets WHERE organization_id = %s ORDER BY subscription_id",
+                organization_id(shop),
+            )
+        ]
+
+    event = done(track(shop, feature="call", value=10, timestamp="2025-01-15T12:00:00Z"))
+    assert left() == [9_000, 10_000]
+    done(shop.http.request("DELETE", f"{API}/usage/events/{event['id']}", json={}))
+    assert left() == [10_000, 10_000]

@@ -6,7 +6,13 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.conftest import Organization
+from tallystick.flows.reserve import release_due
+from tallystick.store import reservations
+from tallystick.store.db import Database
+from tests.audit import organization_id
+from tests.conftest import Organization, beside_the_server
+from tests.literals import at
+from tests.scenarios.purses import balance_shop, cancel, fill, wallet_of
 from tests.shop import API, Json, add_feature, add_plan, done, promise, refused, set_clock, subscribe, track
 
 OPENED = "2025-06-15T10:00:00Z"
@@ -178,3 +184,41 @@ def test_a_metered_plan_has_nothing_to_set_aside(shop: Organization) -> None:
     promise(shop, plan, "calls", overage={"enabled": True, "unitPrice": 100})
     subscribe(shop, "cyd", "metered")
     assert refused(ask(shop, "cyd", quantity=1), 400, "validation_error")["param"] == "customerId"
+
+
+def test_whose_pool_was_too_small_after_a_reset_gives_back_nothing_of_anothers(
+    open_at: Open, database_url: str
+) -> None:
+    """The older one holds less than it asked for, since the new period grants nothing; the newer one holds all."""
+    shop = open_at("2025-06-15T10:00:00Z")
+    plan = balance_shop(shop, 10_000, blocks=True)
+    set_clock(shop, "2025-07-14T23:59:00Z")
+    older = done(ask(shop, feature="call", quantity=80, expiresIn=600))
+    (price,) = done(shop.http.get(f"{API}/plans/{plan['id']}"))["prices"]
+    done(shop.http.put(f"{API}/plans/{plan['id']}/prices/{price['id']}", json={"includedBalance": 0}))
+    set_clock(shop, "2025-07-15T00:01:00Z")
+    fill(shop, 60)
+    newer = done(ask(shop, feature="call", quantity=60, expiresIn=3600))
+    set_clock(shop, "2025-07-15T00:20:00Z")
+    assert wallet_of(database_url, shop)["held"] == 6_000
+    refused(track(shop, feature="call", value=1), 402, "insufficient_balance")
+    assert done(shop.http.get(f"{API}/usage/reservations/{older['id']}"))["status"] == "expired"
+    assert done(settle(shop, newer, value=60))["status"] == "settled"
+    assert wallet_of(database_url, shop)["held"] == 0
+
+
+def test_what_nobody_settled_expires_although_its_subscription_has_ended(
+    shop: Organization, database_url: str
+) -> None:
+    held = done(ask(shop, quantity=10, expiresIn=60))
+    cancel(shop, immediate=True)
+    set_clock(shop, "2025-06-16T00:00:00Z")
+
+    async def act(database: Database) -> list[Any]:
+        await release_due(database, wall=at("2025-06-16"))
+        async with database.reading() as conn:
+            due = await reservations.expired(conn, wall=at("2025-06-16"), limit=100)
+        return [each for each in due if each[0] == organization_id(shop)]
+
+    assert beside_the_server(database_url, act) == []
+    assert done(shop.http.get(f"{API}/usage/reservations/{held['id']}"))["status"] == "expired"

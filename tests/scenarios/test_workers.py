@@ -3,8 +3,7 @@
 import os
 import shutil
 import signal
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import httpx
 import pytest
 
 from tests.conftest import Organization, Server, free_port, open_one, private_dir
+from tests.scenarios.witnesses import sockets, until
 from tests.shop import API, add_customer, add_feature, add_plan, done
 
 
@@ -24,23 +24,6 @@ def pair(database_url: str) -> Iterator[Server]:
     yield running
     running.stop()
     shutil.rmtree(folder, ignore_errors=True)
-
-
-def sockets(pid: int) -> int:
-    found = 0
-    for each in Path(f"/proc/{pid}/fd").iterdir():
-        try:
-            found += str(each.readlink()).startswith("socket:")
-        except FileNotFoundError:  # closed while we looked
-            continue
-    return found
-
-
-def until(true: Callable[[], bool], what: str) -> None:
-    limit = time.monotonic() + 30
-    while not true():
-        assert time.monotonic() < limit, what
-        time.sleep(0.05)
 
 
 def test_connections_are_dealt_to_every_process(pair: Server) -> None:

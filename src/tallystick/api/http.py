@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 from prometheus_client import CONTENT_TYPE_LATEST, Counter, Histogram
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import Message, Receive, Scope, Send
@@ -18,10 +18,20 @@ from tallystick.api import problems, versions
 from tallystick.api.bodies import ClientGone, read_body
 from tallystick.api.callers import Callers
 from tallystick.api.check_routes import CheckRoute
+from tallystick.api.cloud_events import CloudEventsRoute
 from tallystick.api.ingest_routes import IngestRoutes
 from tallystick.api.operations import Incoming, Operation, Outgoing, Services, carry_out
 from tallystick.api.rate_limits import Headers
-from tallystick.api.routes import CHECK, OPERATIONS, PREFIXES, TRACK, TRACK_BATCH, TRACK_BULK, TRACK_STREAM
+from tallystick.api.routes import (
+    CHECK,
+    CLOUD_EVENTS,
+    OPERATIONS,
+    PREFIXES,
+    TRACK,
+    TRACK_BATCH,
+    TRACK_BULK,
+    TRACK_STREAM,
+)
 from tallystick.api.stream_route import StreamRoute
 from tallystick.core import ids, limits
 from tallystick.errors import Problem
@@ -50,7 +60,7 @@ def _count(operation: str, status: int, started: float) -> None:
     _seconds(operation).observe(time.perf_counter() - started)
 
 
-class _Hot(NamedTuple):
+class Hot(NamedTuple):
     """A route that is answered before the table is asked."""
 
     handler: Callable[..., Awaitable[tuple[int, bytes]]]
@@ -69,30 +79,38 @@ class Api:
         ingest: IngestRoutes,
         stream: StreamRoute,
         check: CheckRoute,
+        cloud_events: CloudEventsRoute,
         pages: list[BaseRoute],
     ) -> None:
         self._callers = callers
         self._stream = stream
-        self._hot: dict[str, _Hot] = {}
         self._streams = {prefix + TRACK_STREAM: prefix != PREFIXES[0] for prefix in PREFIXES}
+        self.hot: dict[str, Hot] = {}
         for prefix in PREFIXES:
             legacy = prefix != PREFIXES[0]
-            self._hot[prefix + TRACK] = _Hot(ingest.track, "usage.track", legacy)
-            self._hot[prefix + TRACK_BATCH] = _Hot(ingest.track_batch, "usage.trackBatch", legacy)
-            self._hot[prefix + TRACK_BULK] = _Hot(
+            self.hot[prefix + TRACK] = Hot(ingest.track, "usage.track", legacy)
+            self.hot[prefix + TRACK_BATCH] = Hot(ingest.track_batch, "usage.trackBatch", legacy)
+            self.hot[prefix + TRACK_BULK] = Hot(
                 ingest.track_bulk, "usage.trackBulk", legacy, limits.BULK_BODY_BYTES_MAX
             )
-            self._hot[prefix + CHECK] = _Hot(check.check, "usage.check", legacy)
+            self.hot[prefix + CHECK] = Hot(check.check, "usage.check", legacy)
+        self.hot[PREFIXES[0] + CLOUD_EVENTS] = Hot(
+            cloud_events.receive, "usage.trackCloudEvents", False, limits.BULK_BODY_BYTES_MAX
+        )
         self._rest = Starlette(
             routes=[*pages, *_routes(services)],
-            exception_handlers={HTTPException: _no_route, Exception: _unexpected},
+            exception_handlers={
+                HTTPException: _no_route,
+                ClientDisconnect: _hung_up,
+                Exception: _unexpected,
+            },
         )
         self._rest.router.redirect_slashes = False  # a redirect would be an answer without a body
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
-        hot = self._hot.get(scope["path"]) if scope["method"] == "POST" else None
+        hot = self.hot.get(scope["path"]) if scope["method"] == "POST" else None
         if hot is not None:
             await self._answer(hot, scope, receive, send)
             return
@@ -109,57 +127,72 @@ class Api:
 
         await self._rest(scope, receive, tagged)
 
-    async def _answer(self, hot: _Hot, scope: Scope, receive: Receive, send: Send) -> None:
-        started = time.perf_counter()
-        request_id, headers = _head(scope, legacy=hot.legacy)
+    async def _answer(self, hot: Hot, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            body = await read_body(receive, hot.body_bytes_max)
-            status, answer = await hot.handler(scope["headers"], body, headers, legacy=hot.legacy)
+            body: bytes | Problem = await read_body(receive, hot.body_bytes_max)
         except ClientGone:
             return
+        except Problem as problem:
+            body = problem
+        status, headers, answer = await self.answer(hot, scope["path"], scope["headers"], body)
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": answer})
+
+    async def answer(
+        self, hot: Hot, path: str, headers: Headers, body: bytes | Problem
+    ) -> tuple[int, Headers, bytes]:
+        """What a hot route says to a request with these headers, in bytes; a body that could not be read is refused."""
+        started = time.perf_counter()
+        request_id, told = _head(path, legacy=hot.legacy)
+        try:
+            if isinstance(body, Problem):
+                raise body
+            status, answer = await hot.handler(headers, body, told, legacy=hot.legacy)
         except Exception as error:
-            status, answer = self._refusal(error, scope, request_id, headers, legacy=hot.legacy)
-        await _send_json(send, status, headers, answer)
+            status, answer = self._refusal(error, headers, request_id, told, legacy=hot.legacy)
+        if status != 204:
+            told += _of_json(answer)
         _count(hot.operation, status, started)
+        return status, told, answer
 
     async def _answer_stream(self, scope: Scope, receive: Receive, send: Send, *, legacy: bool) -> None:
         started = time.perf_counter()
-        request_id, headers = _head(scope, legacy=legacy)
+        request_id, told = _head(scope["path"], legacy=legacy)
         status = 200
         try:
-            await self._stream.answer(scope, receive, send, headers, legacy=legacy, request_id=request_id)
+            await self._stream.answer(scope, receive, send, told, legacy=legacy, request_id=request_id)
         except ClientGone:
             return
         except Exception as error:
-            status, answer = self._refusal(error, scope, request_id, headers, legacy=legacy)
-            await _send_json(send, status, headers, answer)
+            status, answer = self._refusal(error, scope["headers"], request_id, told, legacy=legacy)
+            told += _of_json(answer)
+            await send({"type": "http.response.start", "status": status, "headers": told})
+            await send({"type": "http.response.body", "body": answer})
         _count("usage.trackStream", status, started)
 
     def _refusal(
-        self, error: Exception, scope: Scope, request_id: str, headers: Headers, *, legacy: bool
+        self, error: Exception, headers: Headers, request_id: str, told: Headers, *, legacy: bool
     ) -> tuple[int, bytes]:
         problem = problems.problem_of(error, request_id)
-        version = _asked_for(scope, legacy) or self._callers.pin_of(scope["headers"])
-        headers += problems.headers(problem)
+        version = _asked_for(headers, legacy) or self._callers.pin_of(headers)
+        told += problems.headers(problem)
         return problem.kind.status, problems.render(problem, version=version)
 
 
-def _head(scope: Scope, *, legacy: bool) -> tuple[str, Headers]:
+def _head(path: str, *, legacy: bool) -> tuple[str, Headers]:
     """An id for the request, and what its answer's headers begin with."""
     request_id = ids.show(ids.REQUEST, new_id())
     headers: Headers = [(b"x-request-id", request_id.encode())]
-    return request_id, headers + _legacy_headers(scope["path"]) if legacy else headers
+    return request_id, headers + _legacy_headers(path) if legacy else headers
 
 
-async def _send_json(send: Send, status: int, headers: Headers, body: bytes) -> None:
-    said = [(b"content-type", b"application/json"), *headers, (b"content-length", str(len(body)).encode())]
-    await send({"type": "http.response.start", "status": status, "headers": said})
-    await send({"type": "http.response.body", "body": body})
+def _of_json(body: bytes) -> Headers:
+    return [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
 
 
-def _asked_for(scope: Scope, legacy: bool) -> str | None:
+def _asked_for(headers: Headers, legacy: bool) -> str | None:
     """The version a refusal is phrased for before anybody is authenticated; None: the request names none."""
-    named = next((value for name, value in scope["headers"] if name == b"commet-version"), None)
+    named = next((value for name, value in headers if name == b"commet-version"), None)
     try:
         return versions.asked_for(None if named is None else named.decode("latin-1"), legacy=legacy)
     except Problem:
@@ -193,7 +226,7 @@ def _endpoint(
     async def answer(request: Request) -> Response:
         started = time.perf_counter()
         outgoing = Outgoing(
-            _asked_for(request.scope, legacy) or versions.CURRENT,
+            _asked_for(request.scope["headers"], legacy) or versions.CURRENT,
             _legacy_headers(request.url.path) if legacy else [],
         )
         try:
@@ -233,20 +266,29 @@ def _endpoint(
 
 
 async def _no_route(request: Request, error: Exception) -> Response:
-    if isinstance(error, HTTPException) and error.status_code == 405:
+    path = request.url.path
+    # The table knows nothing beside this hot route; it knows something beside the others, of other methods.
+    alone = path == PREFIXES[0] + CLOUD_EVENTS
+    if alone or (isinstance(error, HTTPException) and error.status_code == 405):
         problem = Problem("method_not_allowed", f"{request.method} is not known here.")
-        known = {method for method in (error.headers or {}).get("Allow", "").split(", ") if method}
-        if request.url.path.endswith((TRACK, TRACK_BATCH, TRACK_BULK, TRACK_STREAM)):
+        allow = (getattr(error, "headers", None) or {}).get("Allow", "")
+        known = {method for method in allow.split(", ") if method}
+        if alone or path.endswith((TRACK, TRACK_BATCH, TRACK_BULK, TRACK_STREAM)):
             known.add("POST")
         headers = {"Allow": ", ".join(sorted(known))}
     else:
-        problem, headers = Problem("not_found", f"There is no route {request.url.path}."), {}
+        problem, headers = Problem("not_found", f"There is no route {path}."), {}
     return Response(
         problems.render(problem),
         status_code=problem.kind.status,
         media_type="application/json",
         headers=headers,
     )
+
+
+async def _hung_up(request: Request, error: Exception) -> Response:
+    """In the middle of a page's form; nobody will read this."""
+    return Response(status_code=499)
 
 
 async def _unexpected(request: Request, error: Exception) -> Response:

@@ -1,6 +1,6 @@
 """The hot routes, `POST /usage/events`, `…/batch` and `…/bulk`, as plain ASGI: little Python, one wait for the commit."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from tallystick.api import events, problems, versions, wire
@@ -12,6 +12,8 @@ from tallystick.errors import FieldError, InvalidRequest, Problem
 from tallystick.flows.batcher import Batcher
 from tallystick.flows.drafts import Accepted, Draft, Outcome
 from tallystick.store.organizations import Organization
+
+Read = Callable[[object], UsageEvent]
 
 
 class IngestRoutes:
@@ -58,17 +60,7 @@ class IngestRoutes:
     ) -> tuple[int, bytes]:
         caller = await self._callers.find(headers, answer_headers, legacy=legacy, writes=True)
         items = _items(wire.parse(body), most)
-        outcomes: list[Outcome] = []
-        for start in range(0, len(items), limits.EVENTS_PER_SLICE):
-            try:
-                taken = enumerate(items[start : start + limits.EVENTS_PER_SLICE], start)
-                outcomes += (await self.store(caller, dict(taken))).values()
-            except Problem as problem:
-                if not outcomes:
-                    raise
-                outcomes += [problem] * (len(items) - len(outcomes))  # what is stored must be answered so
-                break
-        self._all_or_nothing(outcomes, headers)
+        outcomes = await self.store_all(caller, items, headers)
         organization, version = self._callers.answered(caller)
         answer = _BatchAnswer(
             successful=[
@@ -92,7 +84,26 @@ class IngestRoutes:
         )
         return 200, _encode_batch(answer, version, organization)
 
-    async def store(self, caller: Caller, items: Mapping[int, Any]) -> dict[int, Outcome]:
+    async def store_all(
+        self, caller: Caller, items: Sequence[Any], headers: Any, read: Read = decode
+    ) -> list[Outcome]:
+        """What became of each item, in order, a slice after the other; `read` makes an event of one."""
+        outcomes: list[Outcome] = []
+        for start in range(0, len(items), limits.EVENTS_PER_SLICE):
+            part = dict(enumerate(items[start : start + limits.EVENTS_PER_SLICE], start))
+            try:
+                outcomes += (await self.store(caller, part, read)).values()
+            except Problem as problem:
+                if not outcomes:
+                    raise
+                outcomes += [problem] * (len(items) - len(outcomes))  # what is stored must be answered so
+                break
+        self._all_or_nothing(outcomes, headers)
+        return outcomes
+
+    async def store(
+        self, caller: Caller, items: Mapping[int, Any], read: Read = decode
+    ) -> dict[int, Outcome]:
         """What became of each, by its place among all that came with it; a Problem stays what it is.
 
         Raises Problem when there is no room: nothing is stored then.
@@ -103,7 +114,7 @@ class IngestRoutes:
             try:
                 if isinstance(item, Problem):
                     raise item
-                event: UsageEvent = decode(item)
+                event = read(item)
             except Problem as problem:
                 outcomes[index] = problem
                 continue
@@ -126,7 +137,7 @@ class IngestRoutes:
         """A database that is away is not the events' fault either."""
         self.refuse_revoked(outcomes, headers)
         refused = [each for each in outcomes if isinstance(each, Problem)]
-        if len(refused) == len(outcomes) and all(each.code == "unavailable" for each in refused):
+        if refused and len(refused) == len(outcomes) and all(each.code == "unavailable" for each in refused):
             raise refused[0]
 
 

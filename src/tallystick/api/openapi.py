@@ -9,11 +9,12 @@ from typing import Any
 import msgspec
 
 from tallystick import __version__
-from tallystick.api import events, versions
+from tallystick.api import cloud_events, events, versions
 from tallystick.api.operations import Operation
-from tallystick.api.routes import OPERATIONS, PREFIXES, TRACK_BATCH, TRACK_BULK, TRACK_STREAM
+from tallystick.api.routes import CLOUD_EVENTS, OPERATIONS, PREFIXES, TRACK_BATCH, TRACK_BULK, TRACK_STREAM
 from tallystick.api.stream_route import NDJSON
 from tallystick.core import limits
+from tallystick.core.cloud_events import SPEC_VERSION
 from tallystick.core.windows import Window
 from tallystick.errors import CODES
 
@@ -51,7 +52,8 @@ def document() -> dict[str, Any]:
     paths[f"{PREFIXES[0]}{TRACK_BATCH}"] = {"post": _track_many("usage.trackBatch", "TrackUsageBatch", "100")}
     paths[f"{PREFIXES[0]}{TRACK_BULK}"] = {"post": _track_many("usage.trackBulk", "TrackUsageBulk", "10,000")}
     paths[f"{PREFIXES[0]}{TRACK_STREAM}"] = {"post": _track_stream()}
-    components.update(_usage_schemas(event))
+    paths[f"{PREFIXES[0]}{CLOUD_EVENTS}"] = {"post": _track_cloud_events()}
+    components.update(_usage_schemas(event) | _cloud_event_schemas())
     return {
         "openapi": "3.1.0",
         "info": {
@@ -351,6 +353,64 @@ def _track_stream() -> dict[str, Any]:
     for spoken in (described["requestBody"], described["responses"]["200"]):
         spoken["content"] = {NDJSON: spoken["content"]["application/json"]}
     return described
+
+
+def _track_cloud_events() -> dict[str, Any]:
+    one, batch = ({"$ref": f"#/components/schemas/{name}"} for name in ("CloudEvent", "CloudEventBatch"))
+    sent = {cloud_events.ONE: one, cloud_events.BATCH: batch, cloud_events.JSON: {"oneOf": [one, batch]}}
+    return {
+        "operationId": "usage.trackCloudEvents",
+        "summary": "Report usage as CloudEvents 1.0: one, a batch of up to 10,000, or one in binary mode",
+        "tags": ["usage"],
+        "requestBody": {
+            "required": True,
+            "content": {kind: {"schema": schema} for kind, schema in sent.items()},
+        },
+        "responses": {
+            "204": {"description": "All of it is on disk and counted, now or before"},
+            **_error_responses([*_INGEST, *_ON_BODY, *_ALWAYS]),
+        },
+    }
+
+
+def _cloud_event_schemas() -> dict[str, Any]:
+    text = {"type": "string", "minLength": 1}
+    event = {
+        "type": "object",
+        "required": ["specversion", "id", "source", "type", "subject"],
+        "properties": {
+            "specversion": {"const": SPEC_VERSION},
+            "id": {**text, "description": "Unique with `source`: together they are the event's key"},
+            "source": text,
+            "type": {
+                "type": "string",
+                "pattern": "^[a-z0-9_]+$",
+                "maxLength": limits.CODE_CHARS_MAX,
+                "description": "The event code that meters listen to",
+            },
+            "subject": {
+                **text,
+                "maxLength": limits.CUSTOMER_REFERENCE_CHARS_MAX,
+                "description": "The customer: public id (cus_…) or your own",
+            },
+            "time": {
+                "type": ["string", "null"],
+                "format": "date-time",
+                "description": "When it happened; default now",
+            },
+            "data": {
+                "type": ["object", "null"],
+                "maxProperties": limits.PROPERTIES_PER_EVENT_MAX,
+                "description": "Properties; a number in `value` is the event's value, else that is 1",
+            },
+        },
+    }
+    batch = {
+        "type": "array",
+        "maxItems": limits.EVENTS_PER_BULK_MAX,
+        "items": {"$ref": "#/components/schemas/CloudEvent"},
+    }
+    return {"CloudEvent": event, "CloudEventBatch": batch}
 
 
 def rendered() -> bytes:

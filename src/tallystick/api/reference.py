@@ -41,8 +41,8 @@ def _operation(path: str, method: str, operation: dict[str, Any], schemas: dict[
         )
         for each in operation.get("parameters", ())
     ]
-    for spoken in operation.get("requestBody", {}).get("content", {}).values():
-        schema = _resolve(spoken["schema"], schemas)
+    for body in list(operation.get("requestBody", {}).get("content", {}).values())[:1]:
+        schema = _resolve(body["schema"], schemas)
         rows += [
             _row(name, "body", field, name in schema.get("required", ()), field.get("description", ""))
             for name, field in schema.get("properties", {}).items()

@@ -70,5 +70,6 @@ TRACK: Final = "/usage/events"
 TRACK_BATCH: Final = "/usage/events/batch"
 TRACK_BULK: Final = "/usage/events/bulk"
 TRACK_STREAM: Final = "/usage/events/stream"
+CLOUD_EVENTS: Final = "/events"
 PREFIXES: Final = ("/api/v1", "/api")
 """The current prefix, and the one from before there were versions."""

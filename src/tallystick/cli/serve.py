@@ -1,12 +1,13 @@
 """`tallystick serve`: the database, the migrations, the first organization, and the server processes."""
 
 import os
+import resource
 import signal
 import socket
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from typing import Annotated, Any
 
@@ -15,6 +16,7 @@ import typer
 import uvicorn
 
 from tallystick import settings
+from tallystick.api.short_cut import ShortCutProtocol
 from tallystick.app import wall
 from tallystick.cli import logs, terminal
 from tallystick.cli.terminal import DatabaseUrl, DataDir
@@ -60,6 +62,7 @@ def serve(
 def prepared(found: Settings) -> Iterator[Settings]:
     """All that a server process needs: a free port, and a migrated database, in the settings handed back."""
     _free_port(found)
+    _open_files()
     # A server process that is asked to end raises the same signal again when it is done. Left alone, that
     # would end this process before the embedded PostgreSQL is stopped.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -75,6 +78,13 @@ def prepared(found: Settings) -> Iterator[Settings]:
         terminal.fail(f"the database cannot be reached: {str(error).strip()}")
     except RuntimeError as error:
         terminal.fail(str(error))
+
+
+def _open_files() -> None:
+    """Each connection is an open file: as many as we may have, where shells and service managers allow 1,024 at first."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(OSError, ValueError):  # "no limit" is more than some systems take at their word
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _free_port(found: Settings) -> None:
@@ -162,7 +172,7 @@ def server_options(found: Settings) -> dict[str, Any]:
         "host": found.host,
         "port": found.port,
         "loop": "uvloop",
-        "http": "tallystick.cli.connection:Connection",
+        "http": ShortCutProtocol,
         "ws": "none",
         "lifespan": "on",
         "access_log": False,

@@ -3,6 +3,11 @@
 from datetime import timedelta
 from typing import Final
 
+HEAD_BYTES_MAX: Final = 64 * 1024
+HEAD_WITHIN_S: Final = 30
+"""From the opening of a connection, or the first byte of a request, to the end of its head."""
+BODY_SILENT_S: Final = 60
+"""Between two pieces of a body."""
 BODY_BYTES_MAX: Final = 1024 * 1024
 EVENTS_PER_BATCH_MAX: Final = 100
 BULK_BODY_BYTES_MAX: Final = 16 * 1024 * 1024
@@ -28,6 +33,8 @@ IDEMPOTENCY_KEY_CHARS_MAX: Final = 255
 PROPERTIES_PER_EVENT_MAX: Final = 50
 PROPERTY_NAME_CHARS_MAX: Final = 100
 PROPERTY_VALUE_CHARS_MAX: Final = 1_000
+PROPERTY_LEVELS_MAX: Final = 20
+"""Of objects and lists in what a CloudEvent's data says under one name."""
 FILTERS_PER_METER_MAX: Final = 20
 METADATA_BYTES_MAX: Final = 16 * 1024
 

@@ -11,11 +11,11 @@ from uuid import UUID
 
 from tallystick.core.catalog import Terms
 from tallystick.core.events import AiCall, UsageEvent
-from tallystick.core.money import RATE_SCALE, ZERO
+from tallystick.core.money import RATE_SCALE, ZERO, text
 from tallystick.core.pricing import PerUnit
 from tallystick.core.tokens import TokenCharge
 from tallystick.core.wallets import Model
-from tallystick.errors import Problem
+from tallystick.errors import FieldError, InvalidRequest, Problem
 
 
 class Share(NamedTuple):
@@ -61,13 +61,18 @@ def share_of(
     occurred_at: datetime,
     price_tokens: PriceTokens,
 ) -> Share:
-    """What the event costs of one feature; refuses tokens where units are priced, and units where tokens are."""
+    """What the event costs of one feature; refuses tokens where units are priced, units where tokens are, and units that
+    a property makes negative: a wallet is not filled by usage."""
     if terms.margin_bps is None:
         if event.call is not None:
             raise Problem(
                 "pricing_mode_mismatch",
                 f"{event.feature!r} is priced by value; send `value`, not tokens.",
                 param="model",
+            )
+        if quantity < 0:
+            raise InvalidRequest(
+                FieldError("properties", f"count {text(quantity)} units: prepaid usage cannot be negative")
             )
         return Share(feature_id, quantity * unit_cost(terms, model))
     if event.call is None:

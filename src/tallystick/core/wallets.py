@@ -184,9 +184,13 @@ def hold(wallet: Wallet, amount: Decimal) -> Changed:
     )
 
 
-def released(wallet: Wallet, amount: Decimal) -> Changed:
-    """Give back what was set aside: purchased credits first, for those would not expire."""
-    amount = min(amount, wallet.held)
+def released(wallet: Wallet, amount: Decimal, *, newer: Decimal = ZERO) -> Changed:
+    """Give back what was set aside: purchased credits first, for those would not expire.
+
+    `newer`: what was set aside since by others. Where a new period's pool did not reach for all, the oldest hold less
+    than they asked for, and nobody gives back what is another's (ruling 27).
+    """
+    amount = min(amount, max(wallet.held - newer, ZERO))
     purchased = min(amount, wallet.held_purchased)
     back = ((Account.PURCHASED_CREDITS, purchased), (wallet.pool, amount - purchased))
     after = wallet._replace(
@@ -200,6 +204,22 @@ def released(wallet: Wallet, amount: Decimal) -> Changed:
         for pool, moved in back
         if moved
     ]
+
+
+class Lapse(NamedTuple):
+    """A reservation that was not settled in time: what it set aside, and what was set aside since by others."""
+
+    amount: Decimal
+    newer: Decimal
+
+
+def lapsed(wallet: Wallet, lapses: Iterable[Lapse]) -> Changed:
+    """The wallet without those, the oldest first."""
+    movements: list[Movement] = []
+    for each in lapses:
+        wallet, back = released(wallet, each.amount, newer=each.newer)
+        movements += back
+    return wallet, movements
 
 
 def _filled(wallet: Wallet, included: Decimal, cause: Cause) -> Changed:

@@ -97,7 +97,7 @@ class Books:
                     old.prices,
                     standings,
                 )
-                return self._kept(book, old)
+                return await self._kept(conn, book, old)
         organization = await organizations.get(conn, organization_id=organization_id)
         if organization is None:
             raise Problem("unauthorized")
@@ -108,10 +108,16 @@ class Books:
             await organizations.revoked_keys(conn, organization_id=organization_id),
             await load_prices(conn, organization_id),
         )
-        return self._kept(book, old)
+        return await self._kept(conn, book, old)
 
-    def _kept(self, book: Book, old: Book | None) -> Book:
-        """This book in place of `old`, or the newer one that somebody else has brought while we read."""
+    async def _kept(self, conn: Conn, book: Book, old: Book | None) -> Book:
+        """This book in place of `old`, or the newer one that somebody else has brought while we read.
+
+        What a transaction sees of its own changes may be undone, and its version given to other changes: such a book
+        serves the transaction, and is remembered by nobody.
+        """
+        if await db.has_written(conn):
+            return book
         there = self._books.get(book.organization.id)
         if there is None or there is old or there.version <= book.version:
             self._books[book.organization.id] = there = book

@@ -13,7 +13,7 @@ from tallystick.core.money import ZERO
 from tallystick.core.spending import unit_cost
 from tallystick.core.subscriptions import Life, Standing
 from tallystick.core.times import Period
-from tallystick.core.wallets import Model, Prepaid, Wallet, released, turned
+from tallystick.core.wallets import Model, Prepaid, Wallet, lapsed, turned
 from tallystick.errors import Problem, must
 from tallystick.flows.books import Books
 from tallystick.flows.measure_usage import measure_usage
@@ -148,8 +148,9 @@ async def wallets_read(conn: Conn, keys: Sequence[WalletKey], *, now: datetime) 
     """Stored wallets, and in them again what was set aside and not settled in time."""
     found = await wallets.read(conn, keys)
     holding = [key for key, wallet in found.items() if wallet.held]
-    for key, amount in await reservations.lapsed(conn, holding, now=now) if holding else ():
-        found[key], _ = released(found[key], amount)
+    if holding:
+        for key, lapses in (await reservations.lapsed(conn, holding, now=now)).items():
+            found[key], _ = lapsed(found[key], lapses)
     return found
 
 

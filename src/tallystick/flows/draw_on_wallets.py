@@ -6,7 +6,7 @@ from datetime import datetime
 from uuid import UUID
 
 from tallystick.core.admission import insufficient
-from tallystick.core.wallets import Draw, Movement, Wallet, crossings, released, turned, usage
+from tallystick.core.wallets import Draw, Movement, Wallet, crossings, lapsed, turned, usage
 from tallystick.errors import Problem, must
 from tallystick.flows.books import Book
 from tallystick.flows.drafts import Work
@@ -25,7 +25,7 @@ class _Purse:
     found: Wallet
     opened: Wallet
     stands: Wallet
-    moved: list[Movement]  # as its period opened
+    moved: list[Movement]  # until it was opened: what was not settled in time, and a new period
 
 
 class Wallets:
@@ -59,14 +59,11 @@ class Wallets:
                 return cls(book, {}, None)
             found, number = await locked()
             holding = [key for key, wallet in found.items() if wallet.held]
-            expired = await reservations.expire(conn, holding, now=now) if holding else []
+            expired = await reservations.expire(conn, holding, now=now) if holding else {}
             purses: dict[UUID, _Purse] = {}
             for key, (standing, spend) in zip(keys, spends.values(), strict=True):
                 must(key in found, "a prepaid subscription has a wallet", subscription=key.subscription_id)
-                wallet, moved = found[key], list[Movement]()
-                for _, amount in [each for each in expired if each[0] == key]:
-                    wallet, back = released(wallet, amount)
-                    moved += back
+                wallet, moved = lapsed(found[key], expired.get(key, ()))
                 if spend.period_index is not None:
                     wallet, opened = turned(wallet, spend.period_index, spend.included)
                     moved += opened

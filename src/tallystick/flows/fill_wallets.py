@@ -15,6 +15,7 @@ from tallystick.core.wallets import (
     Prepaid,
     Wallet,
     carried_over,
+    lapsed,
     opened,
     released,
     settled,
@@ -152,11 +153,10 @@ async def release_expired(
 ) -> None:
     """Give back what was set aside and nobody settled in time."""
     found = await wallets.lock(conn, keys)
-    if not any(each.held for each in found.values()):
-        return
-    for key, amount in await reservations.expire(conn, keys, now=now):
-        found[key], moved = released(found[key], amount)
-        await post_and_tell(conn, organization, [Posting(key, found[key], moved)], now=now)
+    for key, lapses in (await reservations.expire(conn, list(found), now=now)).items():
+        after, moved = lapsed(found[key], lapses)
+        if moved:
+            await post_and_tell(conn, organization, [Posting(key, after, moved)], now=now)
 
 
 async def post_and_tell(

@@ -43,14 +43,20 @@ async def refund_voided(
 def _payer(
     event: StoredEvent, held: Sequence[Subscription], stand: Mapping[WalletKey, Wallet]
 ) -> Subscription:
-    """The subscription whose wallet the event drew on: the last that had begun, of that model, when it arrived."""
+    """The subscription whose wallet the event drew on, as `core.subscriptions.Standing.life_for` chose it: the last that
+    had begun when it arrived, if it could be used then, else the one that the event happened in."""
+    assert event.draw is not None
     payers = [
-        each
-        for each in held
-        if key_of(each) in stand
-        and event.draw is not None
-        and stand[key_of(each)].model is event.draw.model
-        and each.anchor_at is not None
-        and each.anchor_at <= event.received_at
+        each for each in held if key_of(each) in stand and stand[key_of(each)].model is event.draw.model
     ]
-    return max(payers, key=lambda each: (each.anchor_at, each.id))
+    payers.sort(key=lambda each: (each.anchor_at or each.created_at, each.id))
+    begun = [each for each in payers if each.anchor_at is not None and each.anchor_at <= event.received_at]
+    last = (begun or payers[:1])[-1]
+    if _contains(last, event.received_at):
+        return last
+    return next((each for each in reversed(begun) if _contains(each, event.occurred_at)), last)
+
+
+def _contains(subscription: Subscription, at: datetime) -> bool:
+    start, end = subscription.anchor_at, subscription.ended_at or subscription.cancel_at
+    return start is not None and start <= at and (end is None or at < end)

@@ -4,9 +4,13 @@ What is set aside is neither there to be spent nor gone; what usage costs in the
 settling writes, whose key is the reservation's id, so it is charged once (ruling 27).
 """
 
+import logging
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from uuid import UUID
+
+import psycopg
+from psycopg_pool import PoolTimeout
 
 from tallystick.core import ids
 from tallystick.core.admission import admit, insufficient
@@ -26,6 +30,7 @@ from tallystick.store.organizations import Organization
 from tallystick.store.reservations import Reservation
 from tallystick.store.wallets import Posting
 
+log = logging.getLogger("tallystick.worker")
 _ATTEMPTS_MAX = 10
 
 
@@ -51,7 +56,7 @@ async def reserve(
         assert wallet is not None
         if book.version != await db.version(conn, organization_id=organization.id):
             continue  # what it was priced by has moved while we waited for the wallet
-        if not spend.overdraft and not wallet.covers(spend.cost):
+        if not wallet.pays(spend.cost, overdraft=spend.overdraft):
             raise insufficient(wallet, spend.cost)
         made = Reservation(
             id=new_id(),
@@ -167,7 +172,7 @@ async def _give_back(conn: Conn, organization: Organization, held: Reservation, 
     assert subscription is not None
     wallet = await lock_wallet(conn, organization=organization, subscription=subscription, now=now)
     assert wallet is not None
-    after, moved = released(wallet, held.amount)
+    after, moved = released(wallet, held.amount, newer=await reservations.newer(conn, held))
     await post_and_tell(conn, organization, [Posting(held.key, after, moved, reference=held.id)], now=now)
 
 
@@ -176,7 +181,12 @@ async def release_due(database: Database, *, wall: datetime) -> None:
     async with database.reading() as conn:
         due = await reservations.expired(conn, wall=wall, limit=RESERVATIONS_PER_SWEEP)
     for organization_id, key in due:
-        async with database.transaction() as conn:
-            organization = await organizations.get(conn, organization_id=organization_id)
-            assert organization is not None
-            await release_expired(conn, organization, [key], now=organization.simulated_time or wall)
+        try:
+            async with database.transaction() as conn:
+                organization = await organizations.get(conn, organization_id=organization_id)
+                assert organization is not None
+                await release_expired(conn, organization, [key], now=organization.simulated_time or wall)
+        except (psycopg.OperationalError, PoolTimeout):
+            raise
+        except Exception as error:  # the others are given back all the same
+            log.error("what was set aside by %s is not given back", key.subscription_id, exc_info=error)

@@ -145,30 +145,36 @@ async def the(cursor: AsyncCursor[Any]) -> Any:
 
 
 _NOISE_BYTES: Final = 8 * 1024
-_last_stamp = 0
-_noise, _noise_at = b"", 0
 
 
-def new_ids(count: int) -> list[UUID]:
-    """Time-ordered ids (UUIDv7), each greater than every one this process made before."""
-    global _last_stamp
-    milliseconds, rest = divmod(time.time_ns(), 1_000_000)
-    stamp = max(milliseconds << 12 | rest * 4096 // 1_000_000, _last_stamp + 1)
-    _last_stamp = stamp + count - 1
-    ids = []
-    for each, noise in enumerate(_noise_for(count), start=stamp):
-        low = int.from_bytes(noise) >> 2
-        ids.append(UUID(int=(each >> 12) << 80 | 7 << 76 | (each & 4095) << 64 | 2 << 62 | low))
-    return ids
+class Ids:
+    """Time-ordered ids (UUIDv7), each greater than every one made before, whatever the clock does meanwhile."""
+
+    def __init__(self, clock_ns: Callable[[], int]) -> None:
+        self._clock_ns = clock_ns
+        self._last_stamp = 0
+        self._noise, self._noise_at = b"", 0
+
+    def __call__(self, count: int) -> list[UUID]:
+        milliseconds, rest = divmod(self._clock_ns(), 1_000_000)
+        stamp = max(milliseconds << 12 | rest * 4096 // 1_000_000, self._last_stamp + 1)
+        self._last_stamp = stamp + count - 1
+        ids = []
+        for each, noise in enumerate(self._noise_for(count), start=stamp):
+            low = int.from_bytes(noise) >> 2
+            ids.append(UUID(int=(each >> 12) << 80 | 7 << 76 | (each & 4095) << 64 | 2 << 62 | low))
+        return ids
+
+    def _noise_for(self, count: int) -> list[bytes]:
+        """Eight random bytes each, asked of the kernel a block at a time."""
+        if self._noise_at + 8 * count > len(self._noise):
+            self._noise, self._noise_at = os.urandom(max(_NOISE_BYTES, 8 * count)), 0
+        start, self._noise_at = self._noise_at, self._noise_at + 8 * count
+        return [self._noise[place : place + 8] for place in range(start, self._noise_at, 8)]
 
 
-def _noise_for(count: int) -> list[bytes]:
-    """Eight random bytes each, asked of the kernel a block at a time."""
-    global _noise, _noise_at
-    if _noise_at + 8 * count > len(_noise):
-        _noise, _noise_at = os.urandom(max(_NOISE_BYTES, 8 * count)), 0
-    start, _noise_at = _noise_at, _noise_at + 8 * count
-    return [_noise[place : place + 8] for place in range(start, _noise_at, 8)]
+new_ids: Final = Ids(time.time_ns)
+"""The ids of this process."""
 
 
 def new_id() -> UUID:
@@ -234,6 +240,12 @@ async def forget_changes(conn: Conn, *, keep: int) -> int:
         (keep,),
     )
     return cursor.rowcount
+
+
+async def has_written(conn: Conn) -> bool:
+    """Whether the transaction has changed or locked a row, so that what it sees may be seen by nobody else."""
+    cursor = await conn.execute("SELECT pg_current_xact_id_if_assigned() IS NOT NULL")
+    return bool((await the(cursor))[0])
 
 
 async def try_lock(conn: Conn, *, name: bytes) -> bool:

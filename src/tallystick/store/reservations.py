@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 from psycopg.rows import class_row
 
+from tallystick.core.wallets import Lapse
 from tallystick.store.db import Conn, rows
 from tallystick.store.wallets import WalletKey
 
@@ -85,44 +86,76 @@ async def conclude(conn: Conn, done: Reservation) -> None:
     )
 
 
-async def expire(conn: Conn, keys: Sequence[WalletKey], *, now: datetime) -> list[tuple[WalletKey, Decimal]]:
-    """End what has expired in wallets that are held; returns what each had set aside."""
-    found = await rows(
-        conn,
-        """UPDATE reservations r SET status = 'expired', updated_at = %(now)s
-             FROM unnest(%(customers)s::uuid[], %(subscriptions)s::uuid[]) AS t (customer_id, subscription_id)
-            WHERE r.customer_id = t.customer_id AND r.subscription_id = t.subscription_id AND r.status = 'held'
-              AND r.expires_at <= %(now)s
-            RETURNING r.customer_id, r.subscription_id, r.amount""",
-        {
-            "now": now,
-            "customers": [each.customer_id for each in keys],
-            "subscriptions": [each.subscription_id for each in keys],
-        },
-    )
-    return [(WalletKey(each[0], each[1]), each[2]) for each in found]
+_OPEN: Final = """
+    SELECT customer_id, subscription_id, id, amount, expires_at,
+           coalesce(sum(amount) OVER (PARTITION BY customer_id, subscription_id ORDER BY id DESC
+                                      ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS newer
+      FROM unnest(%(customers)s::uuid[], %(subscriptions)s::uuid[]) AS t (customer_id, subscription_id)
+      JOIN reservations USING (customer_id, subscription_id)
+     WHERE status = 'held'"""
 
 
-async def lapsed(conn: Conn, keys: Sequence[WalletKey], *, now: datetime) -> list[tuple[WalletKey, Decimal]]:
-    """What `expire` would give back of wallets, held by nobody."""
+async def expire(conn: Conn, keys: Sequence[WalletKey], *, now: datetime) -> dict[WalletKey, list[Lapse]]:
+    """End what has expired in wallets that are held; the oldest first."""
+    return _lapses(
+        await rows(
+            conn,
+            f"""WITH expired AS MATERIALIZED (SELECT * FROM ({_OPEN}) AS open WHERE expires_at <= %(now)s
+                ), ended AS (
+                     UPDATE reservations r SET status = 'expired', updated_at = %(now)s
+                       FROM expired e WHERE r.customer_id = e.customer_id AND r.id = e.id)
+                SELECT customer_id, subscription_id, amount, newer FROM expired ORDER BY id""",
+            {"now": now, **_named(keys)},
+        )
+    )
+
+
+async def lapsed(conn: Conn, keys: Sequence[WalletKey], *, now: datetime) -> dict[WalletKey, list[Lapse]]:
+    """What `expire` would end, of wallets held by nobody."""
+    return _lapses(
+        await rows(
+            conn,
+            f"""SELECT customer_id, subscription_id, amount, newer FROM ({_OPEN}) AS open
+                 WHERE expires_at <= %(now)s ORDER BY id""",
+            {"now": now, **_named(keys)},
+        )
+    )
+
+
+def _named(keys: Sequence[WalletKey]) -> dict[str, list[UUID]]:
+    return {
+        "customers": [each.customer_id for each in keys],
+        "subscriptions": [each.subscription_id for each in keys],
+    }
+
+
+def _lapses(found: Sequence[Any]) -> dict[WalletKey, list[Lapse]]:
+    lapses: dict[WalletKey, list[Lapse]] = {}
+    for customer, subscription, amount, newer in found:
+        lapses.setdefault(WalletKey(customer, subscription), []).append(Lapse(amount, newer))
+    return lapses
+
+
+async def newer(conn: Conn, than: Reservation) -> Decimal:
+    """What was set aside in its wallet since, and still is."""
     found = await rows(
         conn,
-        """SELECT r.customer_id, r.subscription_id, r.amount
-             FROM unnest(%s::uuid[], %s::uuid[]) AS t (customer_id, subscription_id)
-             JOIN reservations r ON r.customer_id = t.customer_id AND r.subscription_id = t.subscription_id
-            WHERE r.status = 'held' AND r.expires_at <= %s""",
-        ([each.customer_id for each in keys], [each.subscription_id for each in keys], now),
+        """SELECT coalesce(sum(amount), 0) FROM reservations
+            WHERE customer_id = %s AND subscription_id = %s AND id > %s AND status = 'held'""",
+        (than.customer_id, than.subscription_id, than.id),
     )
-    return [(WalletKey(each[0], each[1]), each[2]) for each in found]
+    total: Decimal = found[0][0]
+    return total
 
 
 async def expired(conn: Conn, *, wall: datetime, limit: int) -> list[tuple[UUID, WalletKey]]:
-    """(organization, wallet) where something has expired by its organization's clock."""
+    """(organization, wallet) where something has expired by its organization's clock, the longest ago first."""
     found = await rows(
         conn,
-        """SELECT DISTINCT r.organization_id, r.customer_id, r.subscription_id
+        """SELECT r.organization_id, r.customer_id, r.subscription_id
              FROM reservations r JOIN organizations o ON o.id = r.organization_id
-            WHERE r.status = 'held' AND r.expires_at <= coalesce(o.simulated_time, %s) LIMIT %s""",
+            WHERE r.status = 'held' AND r.expires_at <= coalesce(o.simulated_time, %s)
+            GROUP BY 1, 2, 3 ORDER BY min(r.expires_at) LIMIT %s""",
         (wall, limit),
     )
     return [(each[0], WalletKey(each[1], each[2])) for each in found]

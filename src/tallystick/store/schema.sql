@@ -751,6 +751,7 @@ CREATE INDEX subscriptions_due ON subscriptions USING btree (closes_at) WHERE (c
 CREATE INDEX subscriptions_of_customer ON subscriptions USING btree (customer_id, id);
 CREATE INDEX subscriptions_of_organization ON subscriptions USING btree (organization_id, id);
 CREATE UNIQUE INDEX subscriptions_one_live ON subscriptions USING btree (customer_id) WHERE (status <> 'canceled'::text);
+CREATE INDEX transactions_of_invoice ON transactions USING btree (invoice_id) WHERE (invoice_id IS NOT NULL);
 CREATE INDEX transactions_of_organization ON transactions USING btree (organization_id, id);
 ALTER INDEX events_arrival ATTACH PARTITION events_any_id_batch_idx;
 ALTER INDEX events_pkey ATTACH PARTITION events_any_pkey;
