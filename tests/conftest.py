@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -94,6 +94,18 @@ class Server:
             self.process.send_signal(how)
             self.process.wait(60)
             self.process = None
+            self._wait_until_let_go()
+
+    def _wait_until_let_go(self, timeout_s: float = 60) -> None:
+        """The workers of a server that was killed end by themselves, a moment after it."""
+        limit = time.monotonic() + timeout_s
+        while time.monotonic() < limit:
+            with socket.socket() as probe, suppress(OSError):
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind(("127.0.0.1", self.port))
+                return
+            time.sleep(0.02)
+        raise AssertionError(f"port {self.port} is still taken:\n{self.log()}")
 
 
 def _command_line(pid: int) -> bytes:
