@@ -39,7 +39,7 @@ def circles(database_url: str) -> int:
 
 
 def test_voids_lock_what_events_lock_in_their_order(shop: Organization, database_url: str) -> None:
-    """One event feeds limited meters of every kind; three report and take back at once."""
+    """One event feeds limited meters of every kind; four report and take back at once."""
     add_feature(shop, "jobs")
     add_feature(shop, "people", aggregation="unique", aggregationProperty="user", eventCode="jobs")
     for kind in ("max", "latest"):

@@ -1,11 +1,12 @@
-"""What scenarios that live through months have in common."""
+"""What scenarios have in common: lives through months, and connections by hand."""
 
 from collections.abc import Callable, Iterator
 
 import pytest
 
 from tests.audit import audit, organization_id, select
-from tests.conftest import MakeOrganization, Organization
+from tests.conftest import MakeOrganization, Organization, Server
+from tests.scenarios.wire import Wire
 
 
 @pytest.fixture
@@ -28,3 +29,10 @@ def open_at(
             organization_id(shop),
         )
         assert [each[0] for each in numbers] == list(range(1, len(numbers) + 1))
+
+
+@pytest.fixture
+def wire(server: Server) -> Iterator[Wire]:
+    opened = Wire(server)
+    yield opened
+    opened.close()

@@ -1,7 +1,6 @@
 """Bad requests: each is refused by name, stores nothing, and leaves the connection as it was."""
 
 import json
-import socket
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,7 +11,18 @@ from tallystick.api.routes import OPERATIONS
 from tallystick.core import limits
 from tests.conftest import Organization, Server, open_one
 from tests.scenarios.prepaid import add_pack, open_prepaid
-from tests.scenarios.wire import Json, everything, json_of, line, refusal, still_works
+from tests.scenarios.wire import (
+    CHUNKED,
+    Json,
+    Wire,
+    chunked,
+    everything,
+    head,
+    json_of,
+    line,
+    refusal,
+    still_works,
+)
 from tests.shop import API, add_customer, add_feature, add_plan, done, hard_limit, open_shop, subscribe
 
 JSON = {"content-type": "application/json"}
@@ -1102,45 +1112,6 @@ def test_one_connection_lives_through_all_of_it(shop: Organization) -> None:
         assert line(caller.get(f"{API}/features")) == first
 
 
-class Wire:
-    """A plain socket that speaks HTTP/1.1 by hand."""
-
-    def __init__(self, server: Server) -> None:
-        self.socket = socket.create_connection(("127.0.0.1", server.port), timeout=10)
-        self.reader = self.socket.makefile("rb")
-
-    def answer(self) -> tuple[int, dict[str, str], bytes]:
-        status = int(self.reader.readline().split()[1])
-        headers = {}
-        while (text := self.reader.readline().decode().strip()) != "":
-            name, _, value = text.partition(": ")
-            headers[name.lower()] = value
-        return status, headers, self.reader.read(int(headers["content-length"]))
-
-    def close(self) -> None:
-        self.reader.close()
-        self.socket.close()
-
-
-@pytest.fixture
-def wire(server: Server) -> Iterator[Wire]:
-    opened = Wire(server)
-    yield opened
-    opened.close()
-
-
-def head(shop: Organization, method: str, path: str, *lines: str) -> bytes:
-    fields = [f"{method} {path} HTTP/1.1", "host: tallystick", f"x-api-key: {shop.api_key}", *lines]
-    return "\r\n".join([*fields, "", ""]).encode()
-
-
-def chunked(*chunks: bytes) -> bytes:
-    return b"".join(b"%x\r\n%s\r\n" % (len(chunk), chunk) for chunk in chunks) + b"0\r\n\r\n"
-
-
-CHUNKED = ("transfer-encoding: chunked", "content-type: application/json")
-
-
 def test_a_connection_survives_413_with_a_length_and_in_chunks(shop: Organization, wire: Wire) -> None:
     for path in (TRACK, f"{API}/customers"):
         wire.socket.sendall(head(shop, "POST", path, "content-length: 3000000") + b"x" * 3_000_000)
@@ -1151,62 +1122,6 @@ def test_a_connection_survives_413_with_a_length_and_in_chunks(shop: Organizatio
         status, headers, body = wire.answer()
         assert (status, headers["content-type"]) == (200, "application/json")
         assert json.loads(body)["object"] == "list"
-
-
-def test_a_body_in_chunks_is_the_body(busy: Organization, wire: Wire) -> None:
-    sent = spelled(eventId='"in chunks"').encode()
-    wire.socket.sendall(head(busy, "POST", TRACK, *CHUNKED) + chunked(*(bytes([each]) for each in sent)))
-    status, _, body = wire.answer()
-    assert (status, json.loads(body)["eventId"]) == (201, "in chunks")
-    wire.socket.sendall(head(busy, "POST", f"{API}/usage/check", *CHUNKED))
-    for part in (b'{"customerId": "ada", ', b'"featureCode": "api_calls"}'):
-        wire.socket.sendall(b"%x\r\n%s\r\n" % (len(part), part))
-    wire.socket.sendall(b"0\r\n\r\n")
-    status, _, body = wire.answer()
-    assert (status, json.loads(body)["allowed"]) == (200, True)
-
-
-@pytest.mark.parametrize("path", [TRACK, f"{TRACK}?with=a_query", f"{API}/features"])
-def test_a_request_may_come_a_byte_at_a_time(busy: Organization, wire: Wire, path: str) -> None:
-    body = spelled(eventId=f'"bytes {path}"').encode() if path != f"{API}/features" else b""
-    for byte in head(busy, "POST" if body else "GET", path, f"content-length: {len(body)}") + body:
-        wire.socket.sendall(bytes([byte]))
-    assert wire.answer()[0] == (201 if body else 200)
-
-
-def test_who_wants_to_be_asked_to_go_on_is_asked(busy: Organization, wire: Wire) -> None:
-    body = spelled(eventId='"go on"').encode()
-    wire.socket.sendall(head(busy, "POST", TRACK, f"content-length: {len(body)}", "expect: 100-continue"))
-    assert [wire.reader.readline(), wire.reader.readline()] == [b"HTTP/1.1 100 Continue\r\n", b"\r\n"]
-    wire.socket.sendall(body)
-    assert wire.answer()[0] == 201
-
-
-@pytest.mark.parametrize(("version", "wish"), [("1.1", "connection: close"), ("1.0", "accept: */*")])
-def test_a_connection_ends_where_the_caller_says_so(
-    busy: Organization, wire: Wire, version: str, wish: str
-) -> None:
-    body = spelled(eventId=f'"last of {version}"').encode()
-    sent = head(busy, "POST", TRACK, f"content-length: {len(body)}", wish) + body
-    wire.socket.sendall(sent.replace(b"HTTP/1.1", f"HTTP/{version}".encode(), 1))
-    status, headers, _ = wire.answer()
-    assert (status, headers["connection"]) == (201, "close")
-    assert wire.reader.read() == b""
-
-
-def test_requests_sent_ahead_are_answered_in_their_order(busy: Organization, wire: Wire) -> None:
-    sent = b""
-    for number in range(5):
-        body = spelled(eventId=f'"ahead {number}"').encode()
-        sent += head(busy, "POST", TRACK, f"content-length: {len(body)}") + body
-        sent += head(busy, "GET", f"{API}/nothing/{number}")
-    wire.socket.sendall(sent)
-    for number in range(5):
-        status, _, answer = wire.answer()
-        assert (status, json.loads(answer)["eventId"]) == (201, f"ahead {number}")
-        status, _, answer = wire.answer()
-        assert status == 404
-        assert f"/nothing/{number}" in json.loads(answer)["message"]
 
 
 def test_whoever_hangs_up_half_way_disturbs_nobody(shop: Organization, server: Server) -> None:

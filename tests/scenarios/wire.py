@@ -1,13 +1,14 @@
 """What every answer has to look like, and which connection it came over."""
 
 import json
+import socket
 from typing import Any
 
 import httpx
 
 from tallystick.core import ids
 from tallystick.errors import CODES
-from tests.conftest import Organization
+from tests.conftest import Organization, Server
 from tests.shop import API, done
 
 Json = dict[str, Any]
@@ -85,3 +86,35 @@ def everything(shop: Organization) -> Json:
         lists[f"ledger of {held['id']}"] = done(entries)["data"]
     clock = shop.http.get(f"{API}/test-clock")
     return lists | ({"clock": clock.json()} if clock.is_success else {})
+
+
+class Wire:
+    """A plain socket that speaks HTTP/1.1 by hand."""
+
+    def __init__(self, server: Server) -> None:
+        self.socket = socket.create_connection(("127.0.0.1", server.port), timeout=10)
+        self.reader = self.socket.makefile("rb")
+
+    def answer(self) -> tuple[int, dict[str, str], bytes]:
+        status = int(self.reader.readline().split()[1])
+        headers = {}
+        while (text := self.reader.readline().decode().strip()) != "":
+            name, _, value = text.partition(": ")
+            headers[name.lower()] = value
+        return status, headers, self.reader.read(int(headers["content-length"]))
+
+    def close(self) -> None:
+        self.reader.close()
+        self.socket.close()
+
+
+def head(shop: Organization, method: str, path: str, *lines: str) -> bytes:
+    fields = [f"{method} {path} HTTP/1.1", "host: tallystick", f"x-api-key: {shop.api_key}", *lines]
+    return "\r\n".join([*fields, "", ""]).encode()
+
+
+def chunked(*chunks: bytes) -> bytes:
+    return b"".join(b"%x\r\n%s\r\n" % (len(chunk), chunk) for chunk in chunks) + b"0\r\n\r\n"
+
+
+CHUNKED = ("transfer-encoding: chunked", "content-type: application/json")

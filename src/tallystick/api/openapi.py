@@ -15,6 +15,7 @@ from tallystick.api.routes import CLOUD_EVENTS, OPERATIONS, PREFIXES, TRACK_BATC
 from tallystick.api.stream_route import NDJSON
 from tallystick.core import limits
 from tallystick.core.cloud_events import SPEC_VERSION
+from tallystick.core.tokens import COUNT_FIELDS
 from tallystick.core.windows import Window
 from tallystick.errors import CODES
 
@@ -30,6 +31,8 @@ _INGEST = (
     "feature_disabled",
     "duplicate",
     "included_limit_reached",
+    "insufficient_credits",
+    "insufficient_balance",
     "pricing_mode_mismatch",
 )
 
@@ -192,6 +195,11 @@ def _error_schema() -> dict[str, Any]:
     }
 
 
+def _tokens(name: str) -> dict[str, Any]:
+    found: dict[str, Any] = {"type": "integer", "minimum": 0, "maximum": limits.TOKENS_PER_EVENT_MAX}
+    return found | {"description": "Part of the input"} if name.startswith("cache") else found
+
+
 def _usage_schemas(event: Any) -> dict[str, Any]:
     text = {"type": "string", "minLength": 1, "maxLength": limits.CUSTOMER_REFERENCE_CHARS_MAX}
     track = {
@@ -212,6 +220,13 @@ def _usage_schemas(event: Any) -> dict[str, Any]:
                 "format": "date-time",
                 "description": "When it happened; default now",
             },
+            "model": {
+                "type": "string",
+                "minLength": 1,
+                "maxLength": limits.MODEL_CHARS_MAX,
+                "description": "Of an AI call, with its tokens in place of a value",
+            },
+            **{name: _tokens(name) for name in COUNT_FIELDS},
             "properties": {
                 "type": "array",
                 "maxItems": limits.PROPERTIES_PER_EVENT_MAX,
@@ -318,7 +333,7 @@ def _track(event: Any) -> dict[str, Any]:
         "TrackUsage",
         event,
         "201",
-        (*_INGEST, "idempotency_key_mismatch"),
+        (*_INGEST, "model_not_found", "idempotency_key_mismatch"),
     )
 
 

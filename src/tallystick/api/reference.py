@@ -66,15 +66,20 @@ def _resolve(schema: dict[str, Any], schemas: dict[str, Any]) -> dict[str, Any]:
 
 
 def _row(name: str, place: str, schema: dict[str, Any], required: bool, description: str) -> str:
-    kind = schema.get("type") or " or ".join(
-        sorted(
-            {
-                str(each.get("type", each.get("$ref", "any"))).rpartition("/")[2]
-                for each in schema.get("anyOf", ())
-            }
-        )
-    )
     return (
         f"<tr><td><code>{escape(name)}</code>{' *' if required else ''}</td><td>{place}</td>"
-        f"<td>{escape(str(kind or 'any'))}</td><td>{escape(description)}</td></tr>"
+        f"<td>{escape(_kind(schema))}</td><td>{escape(description)}</td></tr>"
     )
+
+
+def _kind(schema: dict[str, Any]) -> str:
+    """What a field may be, in words."""
+    if "const" in schema:
+        return repr(schema["const"])
+    named = schema.get("type")
+    kinds = named if isinstance(named, list) else [named] if named else schema.get("anyOf", ())
+    found = {
+        each if isinstance(each, str) else str(each.get("type", each.get("$ref", "any"))).rpartition("/")[2]
+        for each in kinds
+    }
+    return " or ".join(sorted(found)) or "any"

@@ -238,9 +238,8 @@ def _spend(
     """What the event costs by what the plan promises now; of an ended subscription, by what it promised last."""
     ended = life.ends_at is not None and life.ends_at <= now
     at = life.ends_at - _INSTANT if ended and life.ends_at is not None else now
-    at = max(
-        at, life.anchor.at
-    )  # another host's clock, which it was activated by, may be a little ahead of ours
+    # The clock of the host that activated it may be a little ahead of ours.
+    at = max(at, life.anchor.at)
     where = life.period_at(at)
     assert where is not None  # a subscription that may be used has begun
     index, period = where

@@ -5,6 +5,7 @@ frees it with everything it did. Only success is kept: a refused request changed
 """
 
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
@@ -44,49 +45,33 @@ async def answer_once(
     An answer that holds a secret is not kept: its repeat does nothing and is told so. What PostgreSQL undid to let
     somebody else pass is done again.
     """
-    attempts = 1
-    while True:
-        try:
-            return await _answer(
-                database, organization_id, key, request_hash, wall, act, secret=secret, snapshot=snapshot
+
+    async def attempt() -> Answer:
+        async with database.transaction(snapshot=snapshot) as conn:
+            if key is None:
+                return await act(conn)
+            key_hash = hash_key(key)
+            kept = await _kept(conn, organization_id, key_hash, request_hash, wall)
+            if kept is not None:
+                if secret:
+                    raise Problem("duplicate", "This was done already, and its secret is shown only once.")
+                return kept
+            answer = await act(conn)
+            await organizations.remember(
+                conn,
+                organization_id=organization_id,
+                key_hash=key_hash,
+                request_hash=request_hash,
+                status=answer.status,
+                body=b"" if secret else answer.body,
+                now=wall,
             )
-        except psycopg.errors.DeadlockDetected:
-            if attempts == _ATTEMPTS_MAX:
-                raise
-            attempts += 1
+            return answer
 
-
-async def _answer(
-    database: Database,
-    organization_id: UUID,
-    key: str | None,
-    request_hash: bytes,
-    wall: datetime,
-    act: Callable[[Conn], Awaitable[Answer]],
-    *,
-    secret: bool,
-    snapshot: bool,
-) -> Answer:
-    async with database.transaction(snapshot=snapshot) as conn:
-        if key is None:
-            return await act(conn)
-        key_hash = hash_key(key)
-        kept = await _kept(conn, organization_id, key_hash, request_hash, wall)
-        if kept is not None:
-            if secret:
-                raise Problem("duplicate", "This was done already, and its secret is shown only once.")
-            return kept
-        answer = await act(conn)
-        await organizations.remember(
-            conn,
-            organization_id=organization_id,
-            key_hash=key_hash,
-            request_hash=request_hash,
-            status=answer.status,
-            body=b"" if secret else answer.body,
-            now=wall,
-        )
-        return answer
+    for _ in range(_ATTEMPTS_MAX - 1):
+        with suppress(psycopg.errors.DeadlockDetected):
+            return await attempt()
+    return await attempt()
 
 
 async def answer_apart(

@@ -36,7 +36,6 @@ KEY_PREFIX: Final = "import:"
 _AT_ONCE: Final = 3
 """Customers made side by side: while one waits for its commit, the next one's statements run."""
 _LOCAL_PART_CHARS_MAX: Final = 64
-_RETRIES: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,19 +133,14 @@ class Import:
         """In one transaction; what the database cannot take is halved out, so that it is refused alone."""
         if not drafts:
             return []
-        for attempt in range(_RETRIES):
-            try:
-                return await ingest(self._conn, self._books, self._organization.id, drafts, wall=wall)
-            except (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure):
-                if attempt == _RETRIES - 1:
-                    raise
-            except psycopg.DataError as error:
-                if len(drafts) == 1:
-                    return [InvalidRequest(FieldError("", f"cannot be stored: {str(error).strip()}"))]
-                half = len(drafts) // 2
-                first = await self._ingest(drafts[:half], wall)
-                return first + await self._ingest(drafts[half:], wall)
-        raise AssertionError("every attempt returns or raises")
+        try:
+            return await ingest(self._conn, self._books, self._organization.id, drafts, wall=wall)
+        except psycopg.DataError as error:
+            if len(drafts) == 1:
+                return [InvalidRequest(FieldError("", f"cannot be stored: {str(error).strip()}"))]
+            half = len(drafts) // 2
+            first = await self._ingest(drafts[:half], wall)
+            return first + await self._ingest(drafts[half:], wall)
 
     async def _welcome(self, found: Iterable[UsageEvent], newcomers: Newcomers, wall: datetime) -> None:
         """Make the customers that are missing, and subscribe those who never were."""

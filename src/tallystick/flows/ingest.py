@@ -1,9 +1,9 @@
 """Take usage events: decide, store, count, draw on limits, and notch the chain, all or nothing.
 
-Order inside (ruling 10): lock the wallets and counters of limited customers; look up their keys under that lock; core
-decides in arrival order; then one statement inserts keys, events and rollups and advances the chain's head.
-Where nothing is limited that statement is all there is, and commits by itself: one round trip. What lost a race is told apart by a statement of its own afterwards.
-A refused event leaves nothing, and its key stays free.
+Order inside (ruling 10, docs/decisions/0019): lock the wallets and counters of limited customers; look up their keys
+under that lock; core decides in arrival order; then one statement inserts keys, events and rollups and advances the
+chain's head. Where nothing is limited that statement is all there is, and commits by itself: one round trip. What lost
+a race is told apart by a statement of its own afterwards. A refused event leaves nothing, and its key stays free.
 """
 
 import logging
