@@ -1,14 +1,18 @@
 """Admission: may this event count, for what, and which refusal comes first."""
 
+from copy import deepcopy
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from tallystick.core.admission import Admitted, admit, admit_adjustment, limit_reached
+from tallystick.core.admission import Admitted, admit, admit_adjustment, limit_reached, plainly
 from tallystick.core.catalog import Catalogue
 from tallystick.core.events import UsageEvent
+from tallystick.core.limits import FUTURE_MAX
 from tallystick.core.meters import Measured
 from tallystick.core.subscriptions import Standing, Status
 from tallystick.core.tokens import TokenCharge
@@ -207,3 +211,68 @@ def test_what_was_judged_before_changes_no_later_judgement(offer: Catalogue, whe
             latest=at("2026-03-25T00:00Z"),
             price_tokens=unpriced,
         )
+
+
+# In short ------------------------------------------------------------------------------------------------
+
+MOMENTS = st.sampled_from(
+    [
+        at(f"2026-{edge}") + timedelta(microseconds=beside)
+        for edge in ("01-15T10:00Z", "02-15T00:00Z", "03-15T00:00Z", "03-20T12:00Z", "04-15T00:00Z")
+        for beside in (-1, 0, 1)
+    ]
+)
+OFFERS = {
+    "overage": OFFER,
+    "a limit": LIMITED,
+    "a later limit": catalogue(
+        [terms("100", overage=True), terms("100", valid_from=at("2026-03-16T00:00Z"))]
+    ),
+    "switched off": catalogue([terms("100", enabled=False)]),
+    "not promised": catalogue(),
+    "counted": catalogue([terms("0", overage=True)], measured=meter("count")),
+    "distinct": catalogue([terms("0", overage=True)], measured=meter("unique")),
+}
+
+
+@given(
+    offer=st.sampled_from(sorted(OFFERS)),
+    lives=st.sampled_from(
+        [
+            standing(life()),
+            standing(life(end="2026-03-20T12:00Z")),
+            standing(life("2026-03-15T00:00Z"), life("2026-01-15T10:00Z", "2026-03-15T00:00Z")),
+            standing(None, life(end="2026-03-15T00:00Z")),
+        ]
+    ),
+    seen=st.lists(st.tuples(MOMENTS, st.none() | MOMENTS), min_size=1, max_size=5),
+)
+def test_what_is_judged_in_short_is_judged_as_at_length(
+    offer: str, lives: Standing, seen: list[tuple[datetime, datetime | None]]
+) -> None:
+    """Events of one customer as they come: what was found of the first must be true of all it is used for."""
+    offered, held = OFFERS[offer], deepcopy(lives)
+    for now, when in seen:
+        sent = UsageEvent("api_calls", "ada", D("7"), occurred_at=when)
+        occurred_at = when or now
+        plain = plainly("api_calls", offered, held, now)
+        try:
+            found: Admitted | Problem = admit(sent, offered, held, now=now, latest=now, price_tokens=unpriced)
+        except Problem as problem:
+            found = problem
+        if plain is None or not plain.since <= occurred_at < plain.until or occurred_at > now + FUTURE_MAX:
+            continue
+        ((listens,),) = offered.meters.values()
+        measured = Measured(D(1) if plain.meters == ((listens.id, True),) else D("7"))
+        assert found == Admitted(occurred_at, ((listens, measured),), ())
+
+
+def test_what_is_usual_is_judged_in_short() -> None:
+    held = standing(life())
+    assert plainly("api_calls", OFFER, held, NOW) is None  # nobody has looked yet
+    judged(event(), held=held)
+    plain = plainly("api_calls", OFFER, held, NOW)
+    assert plain is not None
+    assert (plain.since, plain.until) == (at("2026-03-15T00:00Z"), at("2026-04-15T00:00Z"))
+    judged(event(), LIMITED, other := standing(life()))
+    assert plainly("api_calls", LIMITED, other, NOW) is None

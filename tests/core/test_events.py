@@ -299,3 +299,29 @@ def test_numbers_and_instants_arrive_exactly(digits: int, instant: datetime) -> 
 def test_what_is_storable_is_text_that_utf_8_can_write_without_nul(text: str) -> None:
     expected = "\0" not in text and not any("\ud800" <= each <= "\udfff" for each in text)
     assert storable(text) is expected
+
+
+ODD = st.sampled_from(
+    [None, "", "ada", "api_calls", "Ada", "a" * 101, "a" * 600, "nul\0", "half \ud800", "ü", True, 0, 1, -1, 5, 999_999, 10**6,
+     10**30, D("0.5"), D("NaN"), [], {}, {"region": "eu"}, [{"property": "a", "value": "b"}], [{"property": "a"}],
+     "2026-01-31T23:59:00Z", "2026-01-31", "yesterday"]
+)  # fmt: skip
+TODAY = ("featureCode", "customerId", "eventId", "timestamp", "value", "properties")
+
+
+@given(
+    st.builds(
+        lambda odd: {**FULL, "value": 5, **odd}, st.dictionaries(st.sampled_from(TODAY), ODD, max_size=2)
+    )
+    | st.dictionaries(st.sampled_from(TODAY), ODD)
+)
+def test_the_usual_spelling_is_read_as_any_other(raw: dict[str, Any]) -> None:
+    """A field of another spelling that says nothing changes nothing, but is no longer usual."""
+    assert _outcome(raw) == _outcome({**raw, "metricKey": None})
+
+
+def _outcome(raw: object) -> UsageEvent | object:
+    try:
+        return decode(raw)
+    except InvalidRequest as refusal:
+        return refusal.details

@@ -1,6 +1,6 @@
 """Who calls: an API key in `x-api-key` or as a Bearer token, hashed before anything looks for it."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import Final
 from uuid import UUID
@@ -24,7 +24,7 @@ class Keyring:
         self._used = used
         self._keys: dict[bytes, ApiKey] = {}
 
-    async def find(self, secret: str | None, *, wall: datetime) -> ApiKey:
+    async def find(self, secret: str | None, *, wall: Callable[[], datetime]) -> ApiKey:
         """The key, from memory if possible: for routes that check revocation in their own transaction."""
         if secret is None or not secret.startswith(_PREFIXES):
             raise Problem("unauthorized", "Send an API key in the x-api-key header.")
@@ -48,7 +48,7 @@ class Keyring:
         self._keys.pop(hash_secret(secret), None)
 
 
-async def look_up(conn: Conn, secret: str | None, *, wall: datetime) -> ApiKey:
+async def look_up(conn: Conn, secret: str | None, *, wall: Callable[[], datetime]) -> ApiKey:
     if secret is None or not secret.startswith(_PREFIXES):
         raise Problem("unauthorized", "Send an API key in the x-api-key header.")
     key = await organizations.key_by_hash(conn, secret_hash=hash_secret(secret))
@@ -58,8 +58,8 @@ async def look_up(conn: Conn, secret: str | None, *, wall: datetime) -> ApiKey:
     return key
 
 
-def refuse_expired(key: ApiKey, *, wall: datetime) -> None:
-    if key.expires_at is not None and key.expires_at <= wall:
+def refuse_expired(key: ApiKey, *, wall: Callable[[], datetime]) -> None:
+    if key.expires_at is not None and key.expires_at <= wall():
         raise Problem("unauthorized", "This API key has expired.")
 
 

@@ -47,8 +47,7 @@ class Callers:
     async def find(self, headers: Any, answer_headers: Headers, *, legacy: bool, writes: bool) -> Caller:
         """Somebody who may use usage. Raises Problem."""
         found = {name: value for name, value in headers if name in _HEADERS}
-        wall = self._wall()
-        key = await self._keyring.find(auth.secret_in(found.items()), wall=wall)
+        key = await self._keyring.find(auth.secret_in(found.items()), wall=self._wall)
         if self._rate_limits is not None:
             self._rate_limits.admit(key.id, answer_headers)
         auth.permit(key, "usage", writes=writes)
@@ -66,7 +65,7 @@ class Callers:
 
     def refuse_expired(self, caller: Caller) -> None:
         """A request may go on for longer than its key is good."""
-        auth.refuse_expired(caller.key, wall=self._wall())
+        auth.refuse_expired(caller.key, wall=self._wall)
 
     def unauthorized(self, headers: Any) -> None:
         """The key was revoked: look it up next time."""

@@ -1,5 +1,6 @@
 """Usage events as answers show them, for the hot routes and the ordinary ones alike."""
 
+from collections.abc import Mapping
 from decimal import Decimal
 
 from tallystick.api.wire import MISSING, Maybe, Out
@@ -118,6 +119,11 @@ def show_consumption(draw: Draw | None) -> Consumption | Maybe:
     )
 
 
+def _properties(properties: Mapping[str, str]) -> list[Property]:
+    """In one order, whatever the caller's was: a replay is rendered from the database, which keeps its own."""
+    return [Property(property=name, value=value) for name, value in sorted(properties.items())]
+
+
 def show(event: StoredEvent, reference: str, *, live: bool) -> UsageEventOut:
     return UsageEventOut(
         id=ids.show(ids.EVENT, event.id),
@@ -128,8 +134,7 @@ def show(event: StoredEvent, reference: str, *, live: bool) -> UsageEventOut:
         event_id=event.key,
         ts=show_instant(event.occurred_at),
         created_at=show_instant(event.received_at),
-        # In one order, whatever the caller's was: a replay is rendered from the database, which keeps its own.
-        properties=[Property(property=name, value=value) for name, value in sorted(event.properties.items())],
+        properties=_properties(event.properties) if event.properties else [],
         consumption=show_consumption(event.draw),
         kind=_kind(event),
         reason=MISSING if event.adjusts is None and event.voids is None else event.reason,

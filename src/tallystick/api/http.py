@@ -22,6 +22,7 @@ from tallystick.api.cloud_events import CloudEventsRoute
 from tallystick.api.ingest_routes import IngestRoutes
 from tallystick.api.operations import Incoming, Operation, Outgoing, Services, carry_out
 from tallystick.api.rate_limits import Headers
+from tallystick.api.request_ids import new_request_id
 from tallystick.api.routes import (
     CHECK,
     CLOUD_EVENTS,
@@ -33,9 +34,8 @@ from tallystick.api.routes import (
     TRACK_STREAM,
 )
 from tallystick.api.stream_route import StreamRoute
-from tallystick.core import ids, limits
+from tallystick.core import limits
 from tallystick.errors import Problem
-from tallystick.store.db import new_id
 
 log = logging.getLogger("tallystick.api")
 _LEGACY_SUNSET: Final = "Thu, 31 Dec 2026 23:59:59 GMT"
@@ -117,7 +117,7 @@ class Api:
         if scope["method"] == "POST" and scope["path"] in self._streams:
             await self._answer_stream(scope, receive, send, legacy=self._streams[scope["path"]])
             return
-        request_id = ids.show(ids.REQUEST, new_id())
+        request_id = new_request_id()
         scope["request_id"] = request_id
 
         async def tagged(message: Message) -> None:
@@ -181,7 +181,7 @@ class Api:
 
 def _head(path: str, *, legacy: bool) -> tuple[str, Headers]:
     """An id for the request, and what its answer's headers begin with."""
-    request_id = ids.show(ids.REQUEST, new_id())
+    request_id = new_request_id()
     headers: Headers = [(b"x-request-id", request_id.encode())]
     return request_id, headers + _legacy_headers(path) if legacy else headers
 

@@ -186,7 +186,7 @@ async def carry_out(
     wall, handler = services.wall(), operation.handler
     assert handler is not None  # what has none never comes here
     async with services.database.reading() as conn:
-        key = await auth.look_up(conn, auth.secret_in(incoming.headers), wall=wall)
+        key = await auth.look_up(conn, auth.secret_in(incoming.headers), wall=services.wall)
         services.used_keys.add(key.id)
         if services.rate_limits is not None:
             services.rate_limits.admit(key.id, outgoing.headers)

@@ -7,6 +7,7 @@ Answers are made in the current shape. `speak` turns them into what a caller of 
 import re
 from collections.abc import Callable
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any, Final
 
 import msgspec
@@ -41,6 +42,7 @@ def resolve(header: str | None, *, pinned: str | None, legacy: bool) -> str:
     return asked_for(header, legacy=legacy) or pin_of(pinned)
 
 
+@lru_cache(maxsize=256)
 def asked_for(header: str | None, *, legacy: bool) -> str | None:
     """The version that a request names itself, by header or prefix. None: its organization's pin decides."""
     if header is not None:

@@ -14,10 +14,10 @@ from uuid import UUID
 from tallystick.core.catalog import Catalogue, FeatureType, Terms, terms_at
 from tallystick.core.events import UsageEvent
 from tallystick.core.limits import FUTURE_MAX
-from tallystick.core.meters import Measured, Meter, in_force, measure
+from tallystick.core.meters import Aggregation, Measured, Meter, in_force, measure
 from tallystick.core.money import plain, text
 from tallystick.core.spending import PriceTokens, Spend, share_of
-from tallystick.core.subscriptions import Life, Standing, Status
+from tallystick.core.subscriptions import Life, Plain, Standing, Status
 from tallystick.core.times import Period
 from tallystick.core.wallets import Model, Prepaid, Wallet
 from tallystick.errors import FieldError, InvalidRequest, Problem
@@ -105,6 +105,34 @@ def admit(
         return Admitted(occurred_at, contributions, (), late)
     limits = _limits(event, catalogue, life, occurred_at, fed, contributions)
     return Admitted(occurred_at, contributions, limits, late)
+
+
+def plainly(code: str, catalogue: Catalogue, standing: Standing, now: datetime) -> Plain | None:
+    """How `admit` judges every event of a code that happens in the period that is open now; None: one by one.
+
+    Of the current subscription, which is not prepaid and has no limit in sight, by meters that take all there is.
+    """
+    known = standing.plain.get(code)
+    if known is not None and known.since <= now < known.until:
+        return known
+    life, fed = standing.usable(now), catalogue.meters.get(code, ())
+    if (
+        life is None
+        or code not in life.unlimited
+        or life.plan_id in catalogue.prepaid
+        or not all(meter.reads_all for meter in fed)
+    ):
+        return None
+    where = life.period_at(now)
+    if where is None:
+        return None
+    _, span = where
+    found = standing.plain[code] = Plain(
+        span.start,
+        span.end if life.ends_at is None else min(span.end, life.ends_at),
+        tuple((meter.id, meter.aggregation is Aggregation.COUNT) for meter in fed),
+    )
+    return found
 
 
 def admit_adjustment(

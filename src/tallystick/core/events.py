@@ -7,8 +7,9 @@ import re
 from collections.abc import Mapping
 from datetime import datetime
 from decimal import Decimal
+from functools import lru_cache
 from types import MappingProxyType
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeGuard
 from uuid import UUID
 
 from tallystick.core import limits
@@ -25,6 +26,9 @@ _KEY: Final = ("eventId", "idempotencyKey", "customerEventId")
 _TIME: Final = ("timestamp", "ts")
 _VALUE: Final = ("value", "quantity")
 _MODEL: Final = "model"
+_USUAL: Final = frozenset({"featureCode", "customerId", "eventId", "timestamp", "value", "properties"})
+_SMALL: Final = 1_000_000
+"""Below it a whole number fits, told at a glance."""
 _TOKENS: Final = frozenset((_MODEL, *COUNT_FIELDS))
 NO_PROPERTIES: Final[Mapping[str, str]] = MappingProxyType({})
 
@@ -85,6 +89,40 @@ def decode(raw: object) -> UsageEvent:
     """One event from one parsed JSON object. Raises InvalidRequest with every guilty field."""
     if not isinstance(raw, dict):
         raise InvalidRequest(FieldError("", "an event is a JSON object"))
+    return _usual(raw) or _any(raw)
+
+
+def _usual(raw: dict[str, object]) -> UsageEvent | None:
+    """An event in the spelling of today with nothing wrong in it, which `_any` would take the same; else None."""
+    if not raw.keys() <= _USUAL:
+        return None
+    feature, customer, key, time = (
+        raw.get("featureCode"),
+        raw.get("customerId"),
+        raw.get("eventId"),
+        raw.get("timestamp"),
+    )
+    value, given = raw.get("value", 1), raw.get("properties")
+    if not (
+        type(value) is int
+        and 0 <= value < _SMALL
+        and isinstance(feature, str)
+        and _is_code(feature)
+        and _is_text(customer, limits.CUSTOMER_REFERENCE_CHARS_MAX)
+        and (key is None or _is_text(key, limits.EVENT_KEY_CHARS_MAX))
+        and (time is None or isinstance(time, str))
+    ):
+        return None
+    occurred_at = None if time is None else parse_instant(time)
+    errors: list[FieldError] = []
+    properties = NO_PROPERTIES if not given else _properties(given, errors)
+    if errors or (occurred_at is None) != (time is None):
+        return None
+    return UsageEvent(feature, customer, Decimal(value), key, occurred_at, properties)
+
+
+def _any(raw: dict[str, object]) -> UsageEvent:
+    """The same of an event in any spelling, with a name for all that is wrong."""
     errors: list[FieldError] = []
     feature_field, feature = _one(raw, _FEATURE, errors)
     key_field, key = _one(raw, _KEY, errors)
@@ -93,7 +131,7 @@ def decode(raw: object) -> UsageEvent:
 
     if feature is None:
         errors.append(FieldError(feature_field, "is required"))
-    elif not isinstance(feature, str) or CODE.fullmatch(feature) is None:
+    elif not isinstance(feature, str) or not _is_code(feature):
         errors.append(FieldError(feature_field, "must be 1 to 100 of a-z, 0-9 and _"))
     customer, also = _customers(raw, errors)
     if key is not None and not _is_text(key, limits.EVENT_KEY_CHARS_MAX):
@@ -169,7 +207,12 @@ def _one(raw: Mapping[str, object], names: tuple[str, ...], errors: list[FieldEr
     return found, value
 
 
-def _is_text(value: object, chars_max: int) -> bool:
+@lru_cache(maxsize=4096)
+def _is_code(text: str) -> bool:
+    return CODE.fullmatch(text) is not None
+
+
+def _is_text(value: object, chars_max: int) -> TypeGuard[str]:
     return isinstance(value, str) and 0 < len(value) <= chars_max and storable(value)
 
 
@@ -205,17 +248,12 @@ def _customers(raw: Mapping[str, object], errors: list[FieldError]) -> tuple[str
     return first, rest[0] if rest and rest[0] != first else None
 
 
-def _small(value: int | Decimal) -> bool:
-    """The usual case, told at a glance: what `fits` would find out digit by digit."""
-    return isinstance(value, int) and 0 <= value < 1_000_000
-
-
 def _quantity(name: str, value: object, errors: list[FieldError]) -> Decimal:
     if isinstance(value, bool) or not isinstance(value, int | Decimal):  # True is an int to Python only
         errors.append(FieldError(name, "must be a number"))
         return ZERO
     number = Decimal(value)
-    if not (_small(value) or fits(number)):
+    if not fits(number):
         errors.append(
             FieldError(
                 name,

@@ -56,6 +56,11 @@ def show(prefix: str, identity: UUID) -> str:
     )
 
 
+def last_six(number: int) -> str:
+    """The last six characters of an id, which are the last thirty bits of its number."""
+    return f"{_PAIRS[number >> 20 & 1023]}{_PAIRS[number >> 10 & 1023]}{_PAIRS[number & 1023]}"
+
+
 def read(prefix: str, text: str) -> UUID | None:
     """The id a public text names, or None when it names none of this kind."""
     head, separator, tail = text.rpartition("_")

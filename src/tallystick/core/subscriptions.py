@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Final
+from typing import Final, NamedTuple
 from uuid import UUID
 
 from tallystick.core.catalog import Terms
@@ -97,6 +97,17 @@ class Life:
         return self.lately[0]
 
 
+class Plain(NamedTuple):
+    """What becomes of any event of one code, as long as both it and the clock are within a span: nothing is asked of it.
+
+    Each meter takes it, by its value or, where it `counts`, as one.
+    """
+
+    since: datetime
+    until: datetime  # excluded
+    meters: tuple[tuple[UUID, bool], ...]  # ids, and whether they count
+
+
 @dataclass(frozen=True, slots=True)
 class Standing:
     """Who a customer is and what they hold, for deciding on an event."""
@@ -105,6 +116,8 @@ class Standing:
     reference: str  # how answers name them: the caller's id if there is one, else the public id
     current: Life | None
     past: tuple[Life, ...] = ()
+    plain: dict[str, Plain] = field(default_factory=dict, compare=False, repr=False)
+    """By event code, how `admission` judges it as long as nothing must be asked: a memory, no fact."""
 
     def life_for(self, occurred_at: datetime, now: datetime) -> Life:
         """The life an event belongs to: the usable one now, else an ended one it happened in (ruling 7)."""

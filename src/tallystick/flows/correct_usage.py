@@ -32,7 +32,7 @@ from tallystick.flows.measure_usage import contribution
 from tallystick.flows.refund_voided import refund_voided
 from tallystick.flows.settle_late import look
 from tallystick.flows.subscribe import grace_of
-from tallystick.store import corrections, db, events, late, subscriptions, usage, wallets
+from tallystick.store import corrections, db, events, late, storing, subscriptions, usage, wallets
 from tallystick.store.corrections import Correction
 from tallystick.store.db import Conn, new_id, new_ids
 from tallystick.store.organizations import Organization
@@ -255,7 +255,7 @@ async def _void(
             async with conn.transaction():
                 await _void_once(conn, organization, old, reason=reason, now=now)
                 return
-        except events.StaleVersion:  # the catalogue moved while we read it
+        except storing.StaleVersion:  # the catalogue moved while we read it
             continue
     raise Problem("unavailable", "The catalogue keeps changing; try again.", retry_after_s=1)
 
@@ -274,21 +274,19 @@ async def _void_once(
         place for place, meter in hours.items() if meter.adds_up or meter.aggregation is Aggregation.UNIQUE
     ]
     await usage.lock_hours(conn, added_to)
-    batch = [
-        events.New(
-            each._replace(
-                id=identity, received_at=now, key=None, reason=reason, voids=each.id, voided=None, draw=None
-            ),
-            void_hash(each.id),
-            None,
+    voids = [
+        each._replace(
+            id=identity, received_at=now, key=None, reason=reason, voids=each.id, voided=None, draw=None
         )
         for each, identity in zip(old, new_ids(len(old)), strict=True)
     ]
-    done = await events.insert(
-        conn, batch, [], organization_id=organization.id, version=version, received_at=now
+    done = await storing.insert(
+        conn,
+        storing.Sheet(voids, [void_hash(each.id) for each in old], [None] * len(old), storing.Shares()),
+        organization_id=organization.id,
+        version=version,
+        received_at=now,
     )
-    if done.version != version:
-        raise events.StaleVersion
     if done.repeats:
         raise Problem("duplicate", "One of the events was taken back by somebody else meanwhile.")
     await events.mark_voided(conn, places=old, number=done.number)
@@ -297,9 +295,9 @@ async def _void_once(
     await late.mark(
         conn,
         organization_id=organization.id,
-        customers=[each.event.customer_id for each in batch],
-        events=[each.event.id for each in batch],
-        occurred=[each.event.occurred_at for each in batch],
+        customers=[each.customer_id for each in voids],
+        events=[each.id for each in voids],
+        occurred=[each.occurred_at for each in voids],
         received_at=now,
         due_at=now + grace_of(organization),
     )

@@ -26,10 +26,12 @@ from tallystick.flows.books import Book, Books
 from tallystick.flows.drafts import Accepted, Draft, Outcome, Work
 from tallystick.flows.draw_on_limits import Limits
 from tallystick.flows.draw_on_wallets import Wallets
+from tallystick.flows.plain_batch import plain_batch
 from tallystick.flows.subscribe import grace_of
-from tallystick.store import ai_costs, db, events, late, usage
+from tallystick.store import ai_costs, db, events, late, storing, usage
 from tallystick.store.ai_costs import EventCost
 from tallystick.store.db import Conn, new_ids
+from tallystick.store.storing import Shares, Sheet
 from tallystick.store.usage import Addition
 
 log = logging.getLogger("tallystick.ingest")
@@ -56,7 +58,7 @@ async def ingest(
             return [outcome for outcome in outcomes if outcome is not None]
         try:
             found = await _attempt(conn, books, book, [drafts[position] for position in pending], wall)
-        except events.StaleVersion:
+        except storing.StaleVersion:
             book = await books.refreshed(conn, organization_id)
             continue
         except _LostRace:
@@ -82,9 +84,14 @@ async def _attempt(
 
     Raises StaleVersion when the book is out of date; nothing is stored then.
     """
-    outcomes: list[Outcome | None] = [None] * len(drafts)
     now = book.now(wall)
     latest = max(now, wall)
+    in_transaction = conn.info.transaction_status is not TransactionStatus.IDLE
+    if not in_transaction:
+        sheet = plain_batch(book, drafts, now=now, latest=latest)
+        if sheet is not None:
+            return await _take_plain(conn, book, drafts, sheet, now)
+    outcomes: list[Outcome | None] = [None] * len(drafts)
     await books.learn(conn, book, {each for draft in drafts for each in draft.event.customers})
 
     work: dict[int, Work] = {}
@@ -101,19 +108,48 @@ async def _attempt(
             admitted = Admitted(now, (), ())
         work[position] = Work(draft, standing, admitted, draft.place, identity)
 
-    in_transaction = conn.info.transaction_status is not TransactionStatus.IDLE
     plain = all(each.is_plain for each in work.values())
     if plain and not in_transaction:  # one statement is all there is, and a transaction by itself
         await _take(conn, book, work, outcomes, now, plain=True)
     else:
         async with conn.transaction() if in_transaction else db.pipelined(conn):
             await _take(conn, book, work, outcomes, now, plain=plain)
+    if in_transaction:
+        await _tell_repeats(conn, work, outcomes)
+        return outcomes
+    return await _with_repeats_told(conn, work, outcomes)
+
+
+async def _take_plain(
+    conn: Conn, book: Book, drafts: Sequence[Draft], sheet: Sheet, now: datetime
+) -> list[Outcome | None]:
+    """One statement is all there is, and a transaction by itself."""
+    done = await storing.insert(
+        conn, sheet, organization_id=book.organization.id, version=book.version, received_at=now
+    )
+    outcomes: list[Outcome | None] = []
+    work: dict[int, Work] = {}
+    for position, (draft, event) in enumerate(zip(drafts, sheet.events, strict=True)):
+        standing = book.standings[draft.event.customer]
+        if event.id.int in done.repeats:
+            outcomes.append(None)
+            work[position] = Work(
+                draft, standing, Admitted(now, (), ()), sheet.key_hashes[position], event.id
+            )
+        else:
+            outcomes.append(Accepted(event, standing.reference))
+    return await _with_repeats_told(conn, work, outcomes) if work else outcomes
+
+
+async def _with_repeats_told(
+    conn: Conn, work: dict[int, Work], outcomes: list[Outcome | None]
+) -> list[Outcome | None]:
+    """After the commit: what was stored is on disk and must be answered so, whatever else can be told."""
     try:
         await _tell_repeats(conn, work, outcomes)
     except Exception as error:
-        if in_transaction or not any(isinstance(outcome, Accepted) for outcome in outcomes):
+        if not any(isinstance(outcome, Accepted) for outcome in outcomes):
             raise
-        # What was stored is on disk and must be answered so; only the repeats stay untold.
         log.warning("ingest: repeats could not be looked up", exc_info=error)
         untold = Problem(
             "unavailable", "The database is not available; try again with the same keys.", retry_after_s=1
@@ -140,7 +176,7 @@ async def _take(
     }
     if not to_store:  # no head was locked, but the refusals must be up to date all the same
         if await db.version(conn, organization_id=book.organization.id) != book.version:
-            raise events.StaleVersion
+            raise storing.StaleVersion
         return
     number, stored = await _store(conn, book, to_store, now, drawing.number)
     for position, event in stored.items():
@@ -178,51 +214,51 @@ async def _store(
     conn: Conn, book: Book, work: dict[int, Work], now: datetime, number: int | None
 ) -> tuple[int, dict[int, StoredEvent]]:
     """The batch's number and what of it was new, by position."""
-    batch: list[events.New] = []
-    shares: list[events.HourShare] = []
+    stored: list[StoredEvent] = []
+    shares = Shares()
     for each in work.values():
         draft, event, admitted = each.draft, each.draft.event, each.admitted
-        to_keep = StoredEvent(
-            each.id,
-            each.standing.customer_id,
-            event.feature,
-            event.value,
-            admitted.occurred_at,
-            now,
-            event.key,
-            event.occurred_at is not None,
-            event.properties,
-            draft.adjusts.feature_id if draft.adjusts else None,
-            draft.reason,
-            draw=each.draw,
-        )
-        batch.append(events.New(to_keep, each.place, draft.header_place))
         for meter, measured in admitted.contributions:
             if meter.adds_up or measured.distinct:
-                shares.append(
-                    events.HourShare(
-                        each.id,
-                        each.standing.customer_id,
-                        meter.id,
-                        hour_of(admitted.occurred_at),
-                        ZERO if measured.distinct else measured.quantity,
-                    )
+                shares.add(
+                    len(stored),
+                    meter.id,
+                    hour_of(admitted.occurred_at),
+                    ZERO if measured.distinct else measured.quantity,
                 )
-    done = await events.insert(
+        stored.append(
+            StoredEvent(
+                each.id,
+                each.standing.customer_id,
+                event.feature,
+                event.value,
+                admitted.occurred_at,
+                now,
+                event.key,
+                event.occurred_at is not None,
+                event.properties,
+                draft.adjusts.feature_id if draft.adjusts else None,
+                draft.reason,
+                draw=each.draw,
+            )
+        )
+    done = await storing.insert(
         conn,
-        batch,
-        shares,
+        Sheet(
+            stored,
+            [each.place for each in work.values()],
+            [each.draft.header_place for each in work.values()],
+            shares,
+        ),
         organization_id=book.organization.id,
         version=book.version,
         received_at=now,
         number=number,
     )
-    if done.version != book.version:
-        raise events.StaleVersion
     return done.number, {
-        position: new.event
-        for position, new in zip(work, batch, strict=True)
-        if new.event.id.int not in done.repeats
+        position: event
+        for position, event in zip(work, stored, strict=True)
+        if event.id.int not in done.repeats
     }
 
 

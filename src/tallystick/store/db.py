@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from decimal import Decimal
 from typing import Any, Final, LiteralString, TypeVar
-from uuid import UUID
+from uuid import UUID, SafeUUID
 
 import msgspec
 import psycopg
@@ -145,6 +145,15 @@ async def the(cursor: AsyncCursor[Any]) -> Any:
 
 
 _NOISE_BYTES: Final = 8 * 1024
+_set: Final = object.__setattr__
+
+
+def _uuid(number: int) -> UUID:
+    """`UUID(int=number)`, without looking for what else it could have been given."""
+    made = UUID.__new__(UUID)
+    _set(made, "int", number)
+    _set(made, "is_safe", SafeUUID.unknown)
+    return made
 
 
 class Ids:
@@ -159,11 +168,10 @@ class Ids:
         milliseconds, rest = divmod(self._clock_ns(), 1_000_000)
         stamp = max(milliseconds << 12 | rest * 4096 // 1_000_000, self._last_stamp + 1)
         self._last_stamp = stamp + count - 1
-        ids = []
-        for each, noise in enumerate(self._noise_for(count), start=stamp):
-            low = int.from_bytes(noise) >> 2
-            ids.append(UUID(int=(each >> 12) << 80 | 7 << 76 | (each & 4095) << 64 | 2 << 62 | low))
-        return ids
+        return [
+            _uuid((each >> 12) << 80 | 7 << 76 | (each & 4095) << 64 | 2 << 62 | int.from_bytes(noise) >> 2)
+            for each, noise in enumerate(self._noise_for(count), start=stamp)
+        ]
 
     def _noise_for(self, count: int) -> list[bytes]:
         """Eight random bytes each, asked of the kernel a block at a time."""
