@@ -1,4 +1,7 @@
-"""Group commit: everything that arrived while the last commit ran goes into the next. No timer.
+"""Group commit: everything that arrived while the last commit ran goes into the next.
+
+Where many ask at once, commits begin a few milliseconds apart: what a commit costs whatever is in it is then shared by
+more, and checks find a core that is free. Who asks alone waits for nobody.
 
 Two lanes per process, each with a connection of its own. The first takes whatever waits; the second helps only
 when much waits, so that this process decides about one batch while PostgreSQL stores another, and a trickle of
@@ -27,8 +30,15 @@ from tallystick.flows.lane import Lane
 
 log = logging.getLogger("tallystick.ingest")
 
-LANES_TAKE_FROM_ROWS: Final = (1, 300)
+MUCH: Final = 300
+LANES_TAKE_FROM_ROWS: Final = (1, MUCH)
 """How many rows must wait before each lane takes its share."""
+
+COMMIT_SIBLINGS: Final = 5
+"""How many must ask at once, those that were just answered among them, for the next commit to wait for more."""
+
+COMMIT_GAP_S: Final = 0.004
+"""How long after the one before it such a commit begins, unless much waits."""
 
 
 @dataclass(slots=True)
@@ -80,6 +90,7 @@ class Batcher:
         return await answer
 
     async def _run(self, lane: "Lane") -> None:
+        clock = asyncio.get_running_loop().time
         while True:
             if self._unclaimed < lane.from_rows:
                 if self._closing:
@@ -87,6 +98,7 @@ class Batcher:
                 lane.wanted.clear()
                 await lane.wanted.wait()
                 continue
+            began = clock()
             taken = self._take()
             drafts = [draft for submission in taken for draft in submission.drafts]
             self._unclaimed -= len(drafts)
@@ -98,6 +110,19 @@ class Batcher:
                 place += len(submission.drafts)
                 if not submission.answer.done():  # the caller may be gone
                     submission.answer.set_result(share)
+            if len(taken) + len(self._waiting) >= COMMIT_SIBLINGS and self._unclaimed < MUCH:
+                await self._gather(lane, began + COMMIT_GAP_S - clock())
+
+    async def _gather(self, lane: "Lane", seconds: float) -> None:
+        """Let more come before the next commit, until much waits or the time is over."""
+        if seconds <= 0 or self._closing:
+            return
+        usual, lane.from_rows = lane.from_rows, MUCH
+        lane.wanted.clear()
+        timer = asyncio.get_running_loop().call_later(seconds, lane.wanted.set)
+        await lane.wanted.wait()
+        timer.cancel()
+        lane.from_rows = usual
 
     def _take(self) -> list[_Submission]:
         """The next commit: what waits for the organization that has waited longest, up to the cap."""
