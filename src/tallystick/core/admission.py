@@ -15,9 +15,9 @@ from tallystick.core.catalog import Catalogue, FeatureType, Terms, terms_at
 from tallystick.core.events import UsageEvent
 from tallystick.core.limits import FUTURE_MAX
 from tallystick.core.meters import Aggregation, Measured, Meter, in_force, measure
-from tallystick.core.money import plain, text
-from tallystick.core.spending import PriceTokens, Spend, share_of
-from tallystick.core.subscriptions import Life, Plain, Standing, Status
+from tallystick.core.money import ZERO, plain, text
+from tallystick.core.spending import PriceTokens, Spend, share_of, unit_cost
+from tallystick.core.subscriptions import Life, Plain, Standing, Status, Tariff
 from tallystick.core.times import Period
 from tallystick.core.wallets import Model, Prepaid, Wallet
 from tallystick.errors import FieldError, InvalidRequest, Problem
@@ -110,29 +110,49 @@ def admit(
 def plainly(code: str, catalogue: Catalogue, standing: Standing, now: datetime) -> Plain | None:
     """How `admit` judges every event of a code that happens in the period that is open now; None: one by one.
 
-    Of the current subscription, which is not prepaid and has no limit in sight, by meters that take all there is.
+    Of the current subscription, which has no limit in sight, by meters that take all there is. A wallet has plenty.
     """
     known = standing.plain.get(code)
     if known is not None and known.since <= now < known.until:
-        return known
+        return known if known.tariff is None or not standing.scarce else None
     life, fed = standing.usable(now), catalogue.meters.get(code, ())
-    if (
-        life is None
-        or code not in life.unlimited
-        or life.plan_id in catalogue.prepaid
-        or not all(meter.reads_all for meter in fed)
-    ):
+    if life is None or not all(meter.reads_all for meter in fed):
         return None
     where = life.period_at(now)
     if where is None:
         return None
-    _, span = where
+    index, span = where
+    tariff = None
+    if prepaid := catalogue.prepaid.get(life.plan_id):
+        tariff = _tariff(code, life, index, prepaid)
+        if tariff is None:
+            return None
+    elif code not in life.unlimited:
+        return None
     found = standing.plain[code] = Plain(
         span.start,
         span.end if life.ends_at is None else min(span.end, life.ends_at),
         tuple((meter.id, meter.aggregation is Aggregation.COUNT) for meter in fed),
+        tariff,
     )
-    return found
+    return found if tariff is None or not standing.scarce else None
+
+
+def _tariff(code: str, life: Life, index: int, prepaid: Prepaid) -> Tariff | None:
+    """What `_spend` would make of every event, where it costs the same whenever it comes, and no tokens price it."""
+    paid = life.priced.get(code)
+    if paid is None or any(terms.margin_bps is not None for _, terms in paid):
+        return None
+    costs = [
+        (meter.aggregation is Aggregation.COUNT, unit_cost(terms, prepaid.model)) for meter, terms in paid
+    ]
+    return Tariff(
+        life.subscription_id,
+        index,
+        prepaid.model,
+        per_value=sum((each for counts, each in costs if not counts), ZERO),
+        per_event=sum((each for counts, each in costs if counts), ZERO),
+    )
 
 
 def admit_adjustment(

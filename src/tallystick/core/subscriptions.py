@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from datetime import datetime
+from decimal import Decimal
 from enum import StrEnum
 from typing import Final, NamedTuple
 from uuid import UUID
@@ -9,6 +10,7 @@ from uuid import UUID
 from tallystick.core.catalog import Terms
 from tallystick.core.meters import Meter
 from tallystick.core.times import MONTHS, Anchor, Period, index_at, period
+from tallystick.core.wallets import Model
 from tallystick.errors import Problem
 
 
@@ -97,6 +99,16 @@ class Life:
         return self.lately[0]
 
 
+class Tariff(NamedTuple):
+    """What events of one code take of a wallet, in its unit, as long as it stands in one period and has plenty."""
+
+    subscription_id: UUID
+    period_index: int
+    model: Model
+    per_value: Decimal
+    per_event: Decimal
+
+
 class Plain(NamedTuple):
     """What becomes of any event of one code, as long as both it and the clock are within a span: nothing is asked of it.
 
@@ -106,6 +118,7 @@ class Plain(NamedTuple):
     since: datetime
     until: datetime  # excluded
     meters: tuple[tuple[UUID, bool], ...]  # ids, and whether they count
+    tariff: Tariff | None = None  # where it is prepaid
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +131,9 @@ class Standing:
     past: tuple[Life, ...] = ()
     plain: dict[str, Plain] = field(default_factory=dict, compare=False, repr=False)
     """By event code, how `admission` judges it as long as nothing must be asked: a memory, no fact."""
+
+    scarce: set[UUID] = field(default_factory=set, compare=False, repr=False)
+    """Subscriptions whose wallet had no plenty when somebody last looked closely: a memory, no fact."""
 
     def life_for(self, occurred_at: datetime, now: datetime) -> Life:
         """The life an event belongs to: the usable one now, else an ended one it happened in (ruling 7)."""

@@ -306,6 +306,11 @@ def crossings(before: Wallet, after: Wallet) -> tuple[Wallet, list[Crossing]]:
     return after, found
 
 
+def ample(wallet: Wallet) -> bool:
+    """Whether usage is likely to be paid with no more than a subtraction: nothing is set aside, nothing soon to be told."""
+    return not wallet.held and wallet.plan > 2 * wallet.refill * LOW_SHARE
+
+
 def balances(movements: Iterable[Movement]) -> dict[Account, Decimal]:
     """What every account comes to by its movements; all together always zero."""
     found: dict[Account, Decimal] = {}

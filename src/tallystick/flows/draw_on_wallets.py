@@ -6,7 +6,8 @@ from datetime import datetime
 from uuid import UUID
 
 from tallystick.core.admission import insufficient
-from tallystick.core.wallets import Draw, Movement, Wallet, crossings, lapsed, turned, usage
+from tallystick.core.subscriptions import Standing
+from tallystick.core.wallets import Draw, Movement, Wallet, ample, crossings, lapsed, turned, usage
 from tallystick.errors import Problem, must
 from tallystick.flows.books import Book
 from tallystick.flows.drafts import Work
@@ -21,11 +22,19 @@ class _Purse:
     """A wallet as it was found, as its period opened, and as it stands."""
 
     key: WalletKey
-    reference: str  # of the customer
+    standing: Standing  # of the customer
     found: Wallet
     opened: Wallet
     stands: Wallet
     moved: list[Movement]  # until it was opened: what was not settled in time, and a new period
+    refused: bool = False
+
+    def remember(self) -> None:
+        """Whether the next events may be paid in short."""
+        if self.refused or not ample(self.stands):
+            self.standing.scarce.add(self.key.subscription_id)
+        else:
+            self.standing.scarce.discard(self.key.subscription_id)
 
 
 class Wallets:
@@ -67,9 +76,7 @@ class Wallets:
                 if spend.period_index is not None:
                     wallet, opened = turned(wallet, spend.period_index, spend.included)
                     moved += opened
-                purses[key.subscription_id] = _Purse(
-                    key, standing.reference, found[key], wallet, wallet, moved
-                )
+                purses[key.subscription_id] = _Purse(key, standing, found[key], wallet, wallet, moved)
             return cls(book, purses, number)
 
         return held
@@ -82,6 +89,7 @@ class Wallets:
         purse = self._purses[spend.subscription_id]
         before, cost = purse.stands, spend.cost
         if not before.pays(cost, overdraft=spend.overdraft):
+            purse.refused = True
             return insufficient(before, cost)
         purse.stands = after = before.spent(cost)
         each.draw = Draw(after.model, cost, after.remaining, not spend.overdraft and after.remaining <= 0)
@@ -94,10 +102,11 @@ class Wallets:
         organization = self._book.organization
         postings: list[Posting] = []
         for purse in self._purses.values():
+            purse.remember()
             stands, crossed = crossings(purse.opened, purse.stands)
             if stands != purse.found:
                 movements = [*purse.moved, *usage(purse.opened, stands)]
                 postings.append(Posting(purse.key, stands, movements, batch=self._number, crossed=crossed))
-        references = {purse.key.customer_id: purse.reference for purse in self._purses.values()}
+        references = {purse.key.customer_id: purse.standing.reference for purse in self._purses.values()}
         await post_wallets(conn, organization, postings, references=references, now=now)
         return self._number

@@ -8,6 +8,7 @@ a race is told apart by a statement of its own afterwards. A refused event leave
 
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import NamedTuple
 from uuid import UUID
@@ -21,6 +22,7 @@ from tallystick.core.events import StoredEvent
 from tallystick.core.money import ZERO
 from tallystick.core.subscriptions import Standing
 from tallystick.core.times import hour_of, show_instant
+from tallystick.core.wallets import Draw
 from tallystick.errors import Problem, must
 from tallystick.flows.books import Book, Books
 from tallystick.flows.drafts import Accepted, Draft, Outcome, Work
@@ -90,7 +92,8 @@ async def _attempt(
     if not in_transaction:
         sheet = plain_batch(book, drafts, now=now, latest=latest)
         if sheet is not None:
-            return await _take_plain(conn, book, drafts, sheet, now)
+            with suppress(storing.NoPlenty):
+                return await _take_plain(conn, book, drafts, sheet, now)
     outcomes: list[Outcome | None] = [None] * len(drafts)
     await books.learn(conn, book, {each for draft in drafts for each in draft.event.customers})
 
@@ -127,6 +130,7 @@ async def _take_plain(
     done = await storing.insert(
         conn, sheet, organization_id=book.organization.id, version=book.version, received_at=now
     )
+    draws = _draws(sheet, done) if done.levels else {}
     outcomes: list[Outcome | None] = []
     work: dict[int, Work] = {}
     for position, (draft, event) in enumerate(zip(drafts, sheet.events, strict=True)):
@@ -137,8 +141,21 @@ async def _take_plain(
                 draft, standing, Admitted(now, (), ()), sheet.key_hashes[position], event.id
             )
         else:
+            if position in draws:
+                event = event._replace(draw=draws[position])
             outcomes.append(Accepted(event, standing.reference))
     return await _with_repeats_told(conn, work, outcomes) if work else outcomes
+
+
+def _draws(sheet: Sheet, done: storing.Inserted) -> dict[int, Draw]:
+    """What each stored event took of its wallet, as the statement wrote it."""
+    draws: dict[int, Draw] = {}
+    levels, costs = dict(done.levels), sheet.costs
+    for place, amount, payer in zip(costs.places, costs.amounts, costs.payers, strict=True):
+        if sheet.events[place].id.int not in done.repeats:
+            levels[payer] -= amount
+            draws[place] = Draw(costs.wallets[payer].model, amount, levels[payer], blocked=False)
+    return draws
 
 
 async def _with_repeats_told(

@@ -1,5 +1,7 @@
-"""The usual batch, in short: nobody in it has a limit or a wallet to ask, so `core.admission.plainly` says of all events
-alike what `admit` would say of each. A test compares the two.
+"""The usual batch, in short: nobody in it has a limit to ask, and every wallet has plenty, so `core.admission.plainly` says
+of all events alike what `admit` would say of each. A test compares the two.
+
+Whether a wallet has plenty, the statement finds that stores the batch; where one has not, nothing is stored.
 """
 
 from collections.abc import Sequence
@@ -12,7 +14,7 @@ from tallystick.core.times import hour_of
 from tallystick.flows.books import Book
 from tallystick.flows.drafts import Draft
 from tallystick.store.db import new_ids
-from tallystick.store.storing import Shares, Sheet
+from tallystick.store.storing import Costs, Shares, Sheet
 
 
 def plain_batch(book: Book, drafts: Sequence[Draft], *, now: datetime, latest: datetime) -> Sheet | None:
@@ -21,7 +23,7 @@ def plain_batch(book: Book, drafts: Sequence[Draft], *, now: datetime, latest: d
     this_hour, furthest = hour_of(now), latest + FUTURE_MAX
     stored: list[StoredEvent] = []
     key_hashes: list[bytes | None] = []
-    shares = Shares()
+    shares, costs = Shares(), Costs()
     for draft, identity in zip(drafts, new_ids(len(drafts)), strict=True):
         event = draft.event
         feature, occurred_at = event.feature, event.occurred_at
@@ -45,6 +47,9 @@ def plain_batch(book: Book, drafts: Sequence[Draft], *, now: datetime, latest: d
             return None
         for meter, counts in plain.meters:
             shares.add(len(stored), meter, hour, ONE if counts else event.value)
+        tariff = plain.tariff
+        if tariff is not None:
+            costs.add(len(stored), standing.customer_id, tariff, event.value)
         stored.append(
             StoredEvent(
                 identity,
@@ -59,4 +64,4 @@ def plain_batch(book: Book, drafts: Sequence[Draft], *, now: datetime, latest: d
             )
         )
         key_hashes.append(draft.place)
-    return Sheet(stored, key_hashes, [each.header_place for each in drafts], shares)
+    return Sheet(stored, key_hashes, [each.header_place for each in drafts], shares, costs)

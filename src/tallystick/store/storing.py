@@ -1,20 +1,24 @@
-"""The one statement that makes a batch true: stored, counted in its hours, and notched into the chain."""
+"""The one statement that makes a batch true: stored, counted in its hours, and notched into the chain.
+
+It pays too, for prepaid events whose wallets have plenty (`Costs`): then it locks the wallets before anything else.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
-from typing import Final, NamedTuple
+from typing import Final, LiteralString, NamedTuple
 from uuid import UUID
 
 import psycopg
 
 from tallystick.core.events import StoredEvent
 from tallystick.core.proof import leaf
-from tallystick.core.wallets import Draw
+from tallystick.core.subscriptions import Tariff
+from tallystick.core.wallets import LOW_SHARE, Draw, Model
 from tallystick.store import columns
 from tallystick.store.columns import Column
-from tallystick.store.db import Conn, the
+from tallystick.store.db import Conn, new_ids, the
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +37,22 @@ class Shares:
         self.quantities.append(quantity)
 
 
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """What the events of a sheet take of wallets that are expected to have plenty: a customer has one."""
+
+    places: list[int] = field(default_factory=list)  # of the events
+    amounts: list[Decimal] = field(default_factory=list)
+    payers: list[UUID] = field(default_factory=list)  # the customers
+    wallets: dict[UUID, Tariff] = field(default_factory=dict)  # by customer
+
+    def add(self, place: int, customer_id: UUID, tariff: Tariff, value: Decimal) -> None:
+        self.places.append(place)
+        self.amounts.append(value * tariff.per_value + tariff.per_event)
+        self.payers.append(customer_id)
+        self.wallets[customer_id] = tariff
+
+
 class Sheet(NamedTuple):
     """A batch to store, by columns: its events, where their keys and their Idempotency-Keys live, what they count."""
 
@@ -40,16 +60,22 @@ class Sheet(NamedTuple):
     key_hashes: Sequence[bytes | None]
     header_hashes: Sequence[bytes | None]
     shares: Shares
+    costs: Costs = Costs()  # to be paid by the statement itself
 
 
 class StaleVersion(Exception):
     """The organization's version moved: nothing of the batch was stored."""
 
 
+class NoPlenty(Exception):
+    """A wallet of `Costs` must be looked at more closely: nothing of the batch was stored."""
+
+
 @dataclass(frozen=True, slots=True)
 class Inserted:
     number: int  # of the batch
     repeats: set[int]  # ids, as numbers, that were not stored because their key is taken
+    levels: dict[UUID, Decimal]  # what remained in the wallets of `Costs` before, by customer
 
 
 async def insert(
@@ -89,9 +115,10 @@ async def insert(
     ) = zip(*sheet.events, strict=True)
     ids, owners, shares = columns.uuids(identities), columns.uuids(customers), sheet.shares
     one_each = len(shares.places) == len(identities) and shares.places == list(range(len(identities)))
+    payers = sorted(sheet.costs.wallets)
     try:
         cursor = await conn.execute(
-            _INSERT,
+            _INSERT_AND_PAY if payers else _INSERT,
             {
                 "ids": ids,
                 "customers": owners,
@@ -120,17 +147,20 @@ async def insert(
                 "organization": organization_id,
                 "version": version,
                 "received": received_at,
+                **(_paid(sheet.costs, payers, len(identities)) if payers else {}),
             },
             binary=True,
         )
-        number, repeats, seen = await the(cursor)
+        number, repeats, seen, levels = await the(cursor)
+    except psycopg.errors.DivisionByZero:
+        raise NoPlenty from None
     except psycopg.errors.NotNullViolation as error:
         if error.diag.table_name == "ingest_batches":
             raise StaleVersion from None
         raise
     if seen != version:
         raise StaleVersion
-    return Inserted(number, {each.int for each in repeats})
+    return Inserted(number, {each.int for each in repeats}, dict(zip(payers, levels or (), strict=True)))
 
 
 def _rare(
@@ -152,12 +182,41 @@ def _rare(
     }
 
 
+def _paid(costs: Costs, payers: Sequence[UUID], events: int) -> dict[str, object]:
+    """What each event costs, and the wallets in the order in which they are locked."""
+    place_of = {payer: place for place, payer in enumerate(payers, 1)}
+    wallets = [costs.wallets[each] for each in payers]
+    models: list[str | None] = [None] * events
+    amounts: list[Decimal | None] = [None] * events
+    places: list[int | None] = [None] * events
+    for place, amount, payer in zip(costs.places, costs.amounts, costs.payers, strict=True):
+        models[place], amounts[place], places[place] = costs.wallets[payer].model, amount, place_of[payer]
+    return {
+        "drew_on": columns.texts(models),
+        "deducted": columns.numbers(amounts),
+        "wallets": columns.integers(places),
+        "payers": columns.uuids(payers),
+        "purses": columns.uuids(each.subscription_id for each in wallets),
+        "periods": columns.integers(each.period_index for each in wallets),
+        "credits": columns.flags(each.model is Model.CREDITS for each in wallets),
+        "entries": columns.uuids(new_ids(len(wallets))),
+        "wallets_asked": len(wallets),
+        "low_share": LOW_SHARE,
+    }
+
+
 _NOTHING_RARE: Final[dict[str, Column | None]] = dict.fromkeys(
     ("adjusts", "reasons", "voids", "drew_on", "deducted", "remaining", "blocked")
 )
 
 
-_INSERT: Final = """
+def _statement(*, pays: bool) -> LiteralString:
+    """With the parts that pay, or without them.
+
+    Wallets are found locked and in order before a key is inserted; what they are asked for is what was stored. One that
+    is in another period, has something set aside, or would come near its end divides by zero.
+    """
+    return f"""
     WITH numbered AS (
         SELECT coalesce(%(number)s::bigint, nextval('ingest_batch_numbers')) AS batch
     ), sent AS (
@@ -166,13 +225,15 @@ _INSERT: Final = """
             %(occurred)s::timestamptz[], %(features)s::text[], %(values)s::text[], %(keys)s::text[],
             %(timed)s::bool[], %(properties)s::text[], %(adjusts)s::uuid[], %(reasons)s::text[],
             %(voids)s::uuid[], %(leaves)s::bytea[], %(drew_on)s::text[], %(deducted)s::text[], %(remaining)s::text[],
-            %(blocked)s::bool[])
+            %(blocked)s::bool[]{", %(wallets)s::bigint[]" if pays else ""})
         AS t (id, customer_id, key_hash, header_hash, occurred_at, feature_code, value,
-              event_key, timed, properties, adjusts, reason, voids, leaf, drew_on, deducted, remaining, blocked)
+              event_key, timed, properties, adjusts, reason, voids, leaf, drew_on, deducted, remaining, blocked
+              {", wallet" if pays else ""}){_HELD if pays else ""}
     ), fresh AS (
         INSERT INTO event_keys (customer_id, key_hash, event_id, occurred_at, header_hash)
         SELECT customer_id, key_hash, id, occurred_at, header_hash FROM sent
-         WHERE key_hash IS NOT NULL ORDER BY customer_id, key_hash, id
+         WHERE key_hash IS NOT NULL {"AND (SELECT wallets FROM found) >= 0" if pays else ""}
+         ORDER BY customer_id, key_hash, id
         ON CONFLICT DO NOTHING RETURNING event_id
     ), stored AS (
         INSERT INTO events (customer_id, occurred_at, id, organization_id, received_at, batch, feature_code,
@@ -180,9 +241,9 @@ _INSERT: Final = """
                             drew_on, deducted, remaining, blocked)
         SELECT customer_id, occurred_at, id, %(organization)s, %(received)s, batch, feature_code,
                value::numeric, event_key, timed, adjusts, properties::jsonb, reason, voids, leaf,
-               drew_on, deducted::numeric, remaining::numeric, blocked
+               drew_on, deducted::numeric, {_REMAINING if pays else "remaining::numeric, blocked"}
           FROM sent, numbered WHERE key_hash IS NULL OR id IN (SELECT event_id FROM fresh)
-        RETURNING id
+        RETURNING id{_PAYING if pays else ""}
     ), counted AS (
         INSERT INTO usage_hours AS u (customer_id, meter_id, hour, events, quantity, batch)
         SELECT customer_id, meter_id, hour, count(*), sum(quantity::numeric), batch
@@ -204,7 +265,7 @@ _INSERT: Final = """
            SET position = o.position + 1, digest = sha256(o.digest || int8send(o.position + 1) || n.leaves)
           FROM notched n
          WHERE o.organization_id = %(organization)s AND o.version = %(version)s AND n.events > 0
-           AND (SELECT count(*) FROM counted) >= 0
+           AND (SELECT count(*) FROM counted) >= 0 {"AND (SELECT 1 / enough FROM plenty) = 1" if pays else ""}
         RETURNING o.position, o.digest
     ), notch AS (
         INSERT INTO ingest_batches (organization_id, position, batch, first_event_id, events, leaves, digest)
@@ -213,5 +274,57 @@ _INSERT: Final = """
     )
     SELECT batch,
            ARRAY(SELECT id FROM sent WHERE key_hash IS NOT NULL AND id NOT IN (SELECT event_id FROM fresh)),
-           (SELECT version FROM organization_heads WHERE organization_id = %(organization)s)
+           (SELECT version FROM organization_heads WHERE organization_id = %(organization)s),
+           {"(SELECT levels FROM found)" if pays else "NULL::numeric[]"}
       FROM numbered"""
+
+
+_HELD: Final = """
+    ), held AS MATERIALIZED (
+        SELECT a.nth, w.*
+          FROM unnest(%(payers)s::uuid[], %(purses)s::uuid[], %(periods)s::bigint[])
+               WITH ORDINALITY AS a (customer_id, subscription_id, period_index, nth)
+         CROSS JOIN LATERAL (
+               SELECT plan, plan + purchased AS level,
+                      CASE WHEN told_low THEN 0 ELSE refill * %(low_share)s::numeric END AS low FROM wallets w
+                WHERE w.customer_id = a.customer_id AND w.subscription_id = a.subscription_id
+                  AND w.period_index = a.period_index AND w.held = 0
+                  FOR NO KEY UPDATE) w
+    ), found AS MATERIALIZED (
+        SELECT count(*) AS wallets, array_agg(level ORDER BY nth) AS levels, array_agg(plan ORDER BY nth) AS plans,
+               array_agg(level - low ORDER BY nth) AS spare
+          FROM held"""
+
+_REMAINING: Final = """
+               (SELECT levels FROM found)[wallet] - sum(deducted::numeric) OVER (PARTITION BY wallet ORDER BY id),
+               CASE WHEN wallet IS NOT NULL THEN false END"""
+
+_PAYING: Final = """
+    ), spent AS (
+        SELECT wallet, sum(deducted::numeric) AS cost
+          FROM sent WHERE wallet IS NOT NULL AND id IN (SELECT id FROM stored) GROUP BY wallet
+    ), plenty AS (
+        SELECT CASE WHEN (SELECT wallets FROM found) = %(wallets_asked)s::int
+                     AND coalesce(bool_and(cost <= (SELECT plans FROM found)[wallet]
+                                           AND cost < (SELECT spare FROM found)[wallet]), true)
+                    THEN 1 ELSE 0 END AS enough
+          FROM spent
+    ), debited AS (
+        -- Never inserted: `plenty` has found them all. `excluded.plan` is what the wallet is to pay.
+        INSERT INTO wallets AS w (customer_id, subscription_id, organization_id, model, period_index, plan,
+                                  purchased, held, held_purchased, refill, told_low)
+        SELECT (%(payers)s::uuid[])[wallet], (%(purses)s::uuid[])[wallet], %(organization)s, 'balance', 0, cost,
+               0, 0, 0, 0, false
+          FROM spent WHERE cost > 0 ORDER BY wallet
+        ON CONFLICT (customer_id, subscription_id) DO UPDATE SET plan = w.plan - excluded.plan
+    ), posted AS (
+        INSERT INTO ledger_entries (customer_id, id, organization_id, subscription_id, period_index, source, target,
+                                    amount, cause, batch, created_at)
+        SELECT (%(payers)s::uuid[])[wallet], (%(entries)s::uuid[])[wallet], %(organization)s,
+               (%(purses)s::uuid[])[wallet], (%(periods)s::bigint[])[wallet]::int,
+               CASE WHEN (%(credits)s::bool[])[wallet] THEN 'plan_credits' ELSE 'balance' END, 'used',
+               cost, 'usage', batch, %(received)s
+          FROM spent, numbered WHERE cost > 0"""
+
+_INSERT: Final = _statement(pays=False)
+_INSERT_AND_PAY: Final = _statement(pays=True)
