@@ -5,6 +5,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.load import Load
+from bench.stretch import Stretch
 
 
 class Options(msgspec.Struct, frozen=True, rename="camel"):
@@ -14,14 +15,6 @@ class Options(msgspec.Struct, frozen=True, rename="camel"):
     events_per_batch: int
     checks_per_s: float
     workers: int
-
-
-class Stretch(msgspec.Struct, frozen=True, rename="camel"):
-    """A load, and the processor time that an event of it took, warm-up included."""
-
-    load: Load
-    server_us: float  # of the server's own processes
-    postgres_us: float
 
 
 class Books(msgspec.Struct, frozen=True, rename="camel"):
