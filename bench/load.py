@@ -185,6 +185,11 @@ async def _connect(target: Target, lane: _Lane) -> None:
     )
 
 
+def warm_up(seconds: float) -> float:
+    """How long a load goes on before it is measured: no longer than the measuring itself."""
+    return min(WARM_UP_S, seconds)
+
+
 class Watch(NamedTuple):
     """Who is told how the load goes, every so many seconds; `told` is called in the loop and must be quick."""
 
@@ -225,7 +230,8 @@ async def _drive(
     lanes = [_Lane(run, talk_of(number)) for number in range(connections)]
     for lane in lanes:
         await _connect(target, lane)
-    run.counted_from = time.perf_counter_ns() + int(WARM_UP_S * 1e9)
+    warm_up_s = warm_up(seconds)
+    run.counted_from = time.perf_counter_ns() + int(warm_up_s * 1e9)
     run.until = run.counted_from + int(seconds * 1e9)
     if watch is not None:
         watching = asyncio.ensure_future(_watch(run, watch))
@@ -233,7 +239,7 @@ async def _drive(
     for number, lane in enumerate(lanes):
         lane.begin(run.gap_s * number / connections)
     _, silent = await asyncio.wait(
-        [lane.done for lane in lanes], timeout=WARM_UP_S + seconds + ANSWER_TIMEOUT_S
+        [lane.done for lane in lanes], timeout=warm_up_s + seconds + ANSWER_TIMEOUT_S
     )
     cpu_s, took_s = time.process_time() - cpu_before, time.perf_counter() - began
     if watch is not None:

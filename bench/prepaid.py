@@ -21,7 +21,7 @@ from rich.console import Console
 from bench import server
 from bench.catalogue import BALANCE, CREDITS, METERED, Offer, Refused
 from bench.events import CUSTOMERS, Batches, Checks, Singles
-from bench.load import WARM_UP_S, Load, drive
+from bench.load import Load, drive, warm_up
 from bench.month import say
 from bench.place import Place, crowded, own_place
 from bench.prepaid_report import Books, Options, Report, as_json, show
@@ -115,13 +115,13 @@ class _Bench:
             metered,
             partial(Singles, metered, secrets.token_hex(4)),
             connections=given.connections,
-            seconds=2 * (given.seconds + WARM_UP_S),
+            seconds=2 * (given.seconds + warm_up(given.seconds)),
             requests_per_s=events_per_s,
         )
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as other:
             other.submit(time.time).result()  # it is there
             beside = other.submit(ingest)
-            time.sleep(WARM_UP_S)
+            time.sleep(warm_up(given.seconds))
             paced = ask(seconds=given.seconds, requests_per_s=given.checks_per_s)
             checks = ask(seconds=given.seconds)
             loads = beside.result(), paced, checks

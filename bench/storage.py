@@ -65,7 +65,7 @@ def main() -> int:
         console.print(f"{type(trouble).__name__}: {trouble}", style="bold red", markup=False)
         return 1
     if given.json:
-        sys.stdout.write(msgspec.json.format(msgspec.json.encode(report)).decode() + "\n")
+        sys.stdout.write(as_json(report).decode() + "\n")
     else:
         show(report, Console(width=None if sys.stdout.isatty() else 120))
     return 0
@@ -92,6 +92,10 @@ def _stored(given: argparse.Namespace, *, properties: bool) -> Stored:
     parts = [part for part in parts if part.bytes_per_event >= 0.1]
     parts += [Part("others", "each below a tenth of a byte", small)] if small else []
     return Stored(events, 2 if properties else 0, parts, sum(grown.values()))
+
+
+def as_json(report: Report) -> bytes:
+    return msgspec.json.format(msgspec.json.encode(report))
 
 
 def show(report: Report, console: Console) -> None:

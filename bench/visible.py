@@ -69,8 +69,7 @@ def main() -> int:
         console.print(f"{type(trouble).__name__}: {trouble}", style="bold red", markup=False)
         return 1
     if given.json:
-        document = msgspec.to_builtins(report) | {"late": report.late}
-        sys.stdout.write(msgspec.json.format(msgspec.json.encode(document)).decode() + "\n")
+        sys.stdout.write(as_json(report).decode() + "\n")
     else:
         show(report, Console(width=None if sys.stdout.isatty() else 120))
     return 1 if report.late else 0
@@ -155,6 +154,11 @@ def _ask(connection: HTTPConnection, target: Target, path: str) -> Any:
     if answer.status != 200:
         raise Unexpected(f"GET {path} answered {answer.status}: {body[:500].decode(errors='replace')}")
     return json.loads(body, parse_float=Decimal)
+
+
+def as_json(report: Report) -> bytes:
+    document = msgspec.to_builtins(report) | {"late": report.late}
+    return msgspec.json.format(msgspec.json.encode(document))
 
 
 def show(report: Report, console: Console) -> None:

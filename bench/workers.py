@@ -58,8 +58,7 @@ def main() -> int:
         console.print(f"{type(trouble).__name__}: {trouble}", style="bold red", markup=False)
         return 1
     if given.json:
-        document = msgspec.to_builtins(report) | {"ratio": report.ratio, "errors": report.errors}
-        sys.stdout.write(msgspec.json.format(msgspec.json.encode(document)).decode() + "\n")
+        sys.stdout.write(as_json(report).decode() + "\n")
     else:
         show(report, Console(width=None if sys.stdout.isatty() else 120))
     return 1 if report.errors else 0
@@ -82,6 +81,11 @@ def _stretch(given: argparse.Namespace, *, workers: int) -> Stretch:
         done = stretched(load, *place.roots)
     complain("bulks", done.load, console)
     return done
+
+
+def as_json(report: Report) -> bytes:
+    document = msgspec.to_builtins(report) | {"ratio": report.ratio, "errors": report.errors}
+    return msgspec.json.format(msgspec.json.encode(document))
 
 
 def show(report: Report, console: Console) -> None:
