@@ -151,8 +151,7 @@ def _restart(ours: server.Tallystick, api_key: str) -> Restart:
         ours.must_live(deadline)
         time.sleep(0.005)
     first_event_s = time.perf_counter() - began
-    conninfo = str(ours.command("doctor")["databaseUrl"])  # a start may move the socket
-    postmaster = server.postmaster_of(conninfo)
+    postmaster = server.postmaster_of(ours.conninfo)
     time.sleep(SETTLING_S)
     try:
         return Restart(first_event_s, server.memory_of(ours.pid, postmaster))

@@ -1,13 +1,19 @@
 """A server of our own with its catalogue and customers: where a load can begin at once."""
 
+import asyncio
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+
+from psycopg import AsyncConnection
 
 from bench import server
 from bench.catalogue import METERED, Offer, prepare
 from bench.events import Crowd, Target
 from bench.month import say
+from tallystick.app import wall
+from tallystick.flows.open_organization import open_organization
+from tallystick.store.db import CONNECTION
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,17 +33,15 @@ class Place:
 
 
 @contextmanager
-def own_place(
-    *offers: Offer, workers: int, settings: Mapping[str, str] | None = None, repeats: bool = True
-) -> Iterator[Place]:
+def own_place(*offers: Offer, workers: int, settings: Mapping[str, str] | None = None) -> Iterator[Place]:
     """In a directory that goes away. `settings` are PostgreSQL's, where they are not the usual ones."""
     with server.Tallystick(settings) as ours:
         say("starting a server in a directory of its own")
         ours.start(workers=workers)
         ours.wait_until_ready()
-        made = ours.command("organizations", "create", "--name", "Bench", "--mode", "sandbox")
-        target = Target(ours.url, str(made["apiKey"]), repeats=repeats, crowd=offers[0].crowd)
-        conninfo = str(ours.command("doctor")["databaseUrl"])
+        conninfo = ours.conninfo
+        api_key = asyncio.run(_api_key(conninfo))
+        target = Target(ours.url, api_key, crowd=offers[0].crowd)
         say("preparing the catalogue and its customers")
         try:
             prepare(target, *offers)
@@ -45,6 +49,15 @@ def own_place(
         except OSError:
             ours.must_live()  # its last words say more than a refused connection
             raise
+
+
+async def _api_key(conninfo: str) -> str:
+    """Of a new sandbox, as `tallystick organizations create` makes it."""
+    async with await AsyncConnection.connect(conninfo, **CONNECTION) as conn, conn.transaction():
+        _, key = await open_organization(
+            conn, name="Bench", mode="sandbox", timezone="UTC", clock=None, wall=wall()
+        )
+    return key.secret
 
 
 def crowded(offer: Offer, size: int) -> Offer:

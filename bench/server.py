@@ -67,6 +67,12 @@ class Tallystick:
             raise ServerTrouble("the server is not running")
         return self._process.pid
 
+    @property
+    def conninfo(self) -> str:
+        """Of the PostgreSQL that runs for it; a start may move the socket."""
+        with embedded_postgres(self._data) as embedded:
+            return embedded.conninfo
+
     def start(self, *, workers: int) -> None:
         """Spawn and return at once."""
         if self._settings:
