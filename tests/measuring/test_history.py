@@ -1,0 +1,42 @@
+"""A made-up history, in a database of its own: other tests audit what lies in theirs."""
+
+import asyncio
+
+import psycopg
+from bench import history
+from bench.month import own_database
+from bench.portfolio import Size, subscribe_everybody
+from bench.relations import Relation, sizes
+
+from tallystick.store.db import Database
+
+
+def test_a_history_is_as_long_as_it_was_asked_to_be() -> None:
+    told: list[int] = []
+    with own_database() as conninfo:
+        asyncio.run(customers_and_a_feature(conninfo))
+        with psycopg.connect(conninfo) as conn:
+            history.fill(conn, 900, stored=told.append)
+            assert counted(conn) == (900, 0)
+            history.fill(conn, 600, events=True)
+            assert counted(conn) == (1_500, 600)
+            assert told == [900]
+            of_each = conn.execute("SELECT count(*) FROM event_keys GROUP BY customer_id").fetchall()
+            assert of_each == [(500,)] * 3
+        held = sizes(conninfo)
+    assert held[Relation("event_keys", "rows")] > held[Relation("event_keys", "event_keys_pkey, btree")] > 0
+    assert Relation("events", "rows") not in held  # the partitions hold them
+
+
+async def customers_and_a_feature(conninfo: str) -> None:
+    database = Database(conninfo)
+    await database.open()
+    await subscribe_everybody(database, Size(3, 1, 1, percentage=False))
+    await database.close()
+
+
+def counted(conn: psycopg.Connection) -> tuple[int, int]:
+    """Keys and events."""
+    found = conn.execute("SELECT (SELECT count(*) FROM event_keys), (SELECT count(*) FROM events)").fetchone()
+    assert found is not None
+    return found[0], found[1]
