@@ -10,7 +10,7 @@ import signal
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from threading import Event, Lock, Thread
@@ -20,7 +20,7 @@ import psycopg
 from rich.console import Console
 
 from bench import history, server
-from bench.caches import evict
+from bench.caches import evict, evicting
 from bench.catalogue import Refused
 from bench.events import CUSTOMERS, Batches
 from bench.growth_report import Compared, Report, Side, as_json, show
@@ -77,6 +77,7 @@ def measured(given: argparse.Namespace) -> Report:
             seconds=given.seconds,
             workers=given.workers,
             evicted_bytes=evicted,
+            evict_every_s=given.evict_every,
             compared=compared,
             history={
                 ", ".join(each): size
@@ -110,7 +111,10 @@ def _load(given: argparse.Namespace, name: str, size: int, random_keys: bool, pl
     connections = given.bulk_connections if size > 100 else given.batch_connections
     talk = partial(Batches, target, secrets.token_hex(4), events_per_batch=size)
     evict(place.conninfo)
-    with _checkpoint_after(place.conninfo, warm_up(given.seconds) + given.seconds / 2):
+    with (
+        _checkpoint_after(place.conninfo, warm_up(given.seconds) + given.seconds / 2),
+        evicting(place.conninfo, given.evict_every) if given.evict_every else nullcontext(),
+    ):
         load = drive(target, talk, connections=connections, seconds=given.seconds)
     complain(name, load, console)
     return load
@@ -170,6 +174,13 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
         "--shared-buffers",
         default="128MB",
         help="PostgreSQL's own memory; `tenth` is about a tenth of what the keys take",
+    )
+    parser.add_argument(
+        "--evict-every",
+        type=float,
+        default=0.0,
+        metavar="SECONDS",
+        help="put files out of the operating system's cache again and again, not only before each window",
     )
     parser.add_argument("--seconds", type=float, default=30.0, help="each window, a checkpoint in its middle")
     parser.add_argument("--bulk-connections", type=int, default=4, help="connections for bulks")

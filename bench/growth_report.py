@@ -43,6 +43,7 @@ class Report(msgspec.Struct, frozen=True, rename="camel"):
     seconds: float
     workers: int
     evicted_bytes: int  # files whose pages were forgotten before each window
+    evict_every_s: float  # and in it; 0: not
     compared: list[Compared]
     history: dict[str, int]  # bytes of each relation before the loads
     empty: Side
@@ -71,7 +72,8 @@ def show(report: Report, console: Console) -> None:
     for name, size in sorted(report.history.items(), key=lambda pair: -pair[1]):
         console.print(f"  {name}: {_mib(size)}", highlight=False)
     cold = f"{_mib(report.evicted_bytes)} of files were" if report.evicted_bytes else "NOTHING could be"
-    console.print(f"{cold} put out of the operating system's cache before each window")
+    again = f" and every {report.evict_every_s:g} s in it" if report.evict_every_s else ""
+    console.print(f"{cold} put out of the operating system's cache before each window{again}")
     for name, side in (("empty", report.empty), ("full", report.full)):
         console.print(
             f"memory, {name}: server {_mib(side.server_bytes)}, PostgreSQL {_mib(side.postgres_bytes)}"

@@ -41,10 +41,10 @@ class Load(msgspec.Struct, frozen=True, rename="camel"):
     error_samples: list[str]
 
     def worst(self, seconds: int) -> float:
-        """Events a second in the worst stretch of so many seconds; of all of it where it is no longer than that."""
-        each = self.per_second
-        span = min(seconds, len(each))
-        return min((sum(each[at : at + span]) / span for at in range(len(each) - span + 1)), default=0.0)
+        """Events a second in the worst stretch of so many whole seconds; of all of it where it is no longer."""
+        each = self.per_second[: int(self.seconds)]
+        stretches = (sum(each[at : at + seconds]) / seconds for at in range(len(each) - seconds + 1))
+        return min(stretches, default=self.events_per_s)
 
 
 class Span(NamedTuple):

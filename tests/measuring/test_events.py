@@ -83,14 +83,16 @@ def test_a_mix_has_one_batch_in_ten_requests() -> None:
 def test_the_worst_stretch_is_the_worst_one_anywhere() -> None:
     assert load(9, 9, 1, 2, 3, 9).worst(3) == 2
     assert load(4, 8).worst(5) == 6
+    assert load(4, 8, 1, seconds=2.5).worst(2) == 6  # the half second at the end is no stretch
 
 
-def load(*per_second: int) -> Load:
+def load(*per_second: int, seconds: float | None = None) -> Load:
+    took = seconds or len(per_second)
     return Load(
         connections=1,
-        seconds=len(per_second),
+        seconds=took,
         requests_per_s=1,
-        events_per_s=1,
+        events_per_s=sum(per_second) / took,
         stored_per_s=1,
         p50_ms=1,
         p99_ms=1,
