@@ -62,8 +62,9 @@ def measured(*, quick: bool) -> Document:
     """Each part as its own command does it, on servers of its own."""
     began = time.perf_counter()
     few = ["--customers", "10", "--seconds", "0.2"] if quick else []
-    lanes = ["--connections", "4", "--batch-connections", "2"] if quick else []
-    window = few or ["--seconds", "10"]
+    alone = ["--workers", "1"] if quick else []
+    lanes = ["--connections", "4", "--batch-connections", "2", *alone] if quick else []
+    window = [*few, *alone] if quick else ["--seconds", "10"]
 
     def part(name: str, measure: Callable[[], T]) -> T:
         say(f"{time.perf_counter() - began:.0f} s: {name}")
@@ -71,7 +72,9 @@ def measured(*, quick: bool) -> Document:
 
     taken = part("ingest", lambda: ingest.measured(ingest.arguments([*few, *lanes])))
     several = part("workers", lambda: workers.measured(workers.arguments(few)))
-    there = part("visible", lambda: visible.measured(visible.arguments(["--events", "10"] if quick else [])))
+    there = part(
+        "visible", lambda: visible.measured(visible.arguments(["--events", "10", *alone] if quick else []))
+    )
     few_events = ["--events", "2000", "--customers", "10"] if quick else []
     stored = part("storage", lambda: storage.measured(storage.arguments(few_events)))
     paid = part("prepaid", lambda: prepaid.measured(prepaid.arguments([*few, *lanes])))
