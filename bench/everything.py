@@ -64,7 +64,7 @@ def measured(*, quick: bool) -> Document:
     few = ["--customers", "10", "--seconds", "0.2"] if quick else []
     alone = ["--workers", "1"] if quick else []
     lanes = ["--connections", "4", "--batch-connections", "2", *alone] if quick else []
-    window = [*few, *alone] if quick else ["--seconds", "10"]
+    window = [*few, *alone, "--shared-buffers", "tenth"] if quick else ["--seconds", "10"]
 
     def part(name: str, measure: Callable[[], T]) -> T:
         say(f"{time.perf_counter() - began:.0f} s: {name}")

@@ -68,7 +68,8 @@ def show(report: Report, console: Console) -> None:
     console.print("PostgreSQL: " + ", ".join(f"{name} {value}" for name, value in report.postgres.items()))
     console.print(_compared(report))
     total = sum(report.history.values())
-    console.print(f"{report.keys:,} keys take {_mib(total)}, {total / max(report.keys, 1):.0f} bytes each:")
+    what = "keys with events" if report.events else "keys"
+    console.print(f"{report.keys:,} {what} take {_mib(total)}, {total / max(report.keys, 1):.0f} bytes each:")
     for name, size in sorted(report.history.items(), key=lambda pair: -pair[1]):
         console.print(f"  {name}: {_mib(size)}", highlight=False)
     cold = f"{_mib(report.evicted_bytes)} of files were" if report.evicted_bytes else "NOTHING could be"

@@ -34,6 +34,7 @@ def test_a_quick_run_measures_every_part_and_can_be_made_a_page() -> None:
         parts = sum(part["bytesPerEvent"] for part in stored["parts"])
         assert parts == pytest.approx(stored["bytesPerEvent"])
     assert len(told["growth"]["compared"]) == 4
+    assert told["growth"]["postgres"]["shared_buffers"] == "16MB"  # what was asked for, not the usual
     assert told["prepaid"]["books"]["wrong"] == 0
 
     document = msgspec.json.decode(done.stdout, type=Document)
