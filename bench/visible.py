@@ -34,7 +34,9 @@ from bench.month import console, say
 from bench.place import crowded, metered, own_place
 from bench.pour import Unexpected, talking
 
-ASKERS: Final = 4  # connections that ask in turn, so that every worker is asked
+ASKERS: Final = (
+    16  # connections that ask in turn; the kernel deals them out, so that each worker has some of them
+)
 WAIT_S_MAX: Final = 10.0
 UNIT_PRICE: Final = Decimal("0.01")  # what `catalogue` charges for a unit
 
