@@ -9,11 +9,10 @@ import secrets
 import signal
 import sys
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
-from threading import Event, Lock, Thread
+from threading import Event, Thread
 from typing import Final
 
 import psycopg
@@ -25,12 +24,11 @@ from bench.catalogue import Refused
 from bench.events import CUSTOMERS, Batches
 from bench.growth_report import Compared, Report, Side, as_json, show
 from bench.load import Load, drive, warm_up
-from bench.month import Progress, console, say, settle
+from bench.month import console, say, settle
 from bench.place import Place, metered, own_place
 from bench.relations import sizes
 from bench.report import complain
 
-FILLERS: Final = 2  # connections
 LOADS: Final = {
     "bulks of 1,000, keys in order": (1_000, False),
     "bulks of 1,000, random keys": (1_000, True),
@@ -60,7 +58,8 @@ def measured(given: argparse.Namespace) -> Report:
     open_one = partial(own_place, metered(given.customers), workers=given.workers, settings=settings)
     with open_one() as empty, open_one() as full:
         say(f"{given.keys:,} keys{' with events' if given.events else ''} of the past")
-        _fill(full, given)
+        with psycopg.connect(full.conninfo) as conn:
+            history.fill(conn, given.keys, events=given.events)
         settle(full.conninfo)
         held = sizes(full.conninfo)
         evicted = evict(full.conninfo)
@@ -91,22 +90,6 @@ def measured(given: argparse.Namespace) -> Report:
             empty=_side(empty),
             full=_side(full),
         )
-
-
-def _fill(place: Place, given: argparse.Namespace) -> None:
-    progress, lock = Progress("keys", given.keys, parts=20), Lock()
-
-    def stored(count: int) -> None:
-        with lock:
-            progress.more(count)
-
-    def fill(share: int) -> None:
-        with psycopg.connect(place.conninfo) as conn:
-            history.fill(conn, share, events=given.events, stored=stored)
-
-    shares = [given.keys // FILLERS + (lane < given.keys % FILLERS) for lane in range(FILLERS)]
-    with ThreadPoolExecutor(FILLERS) as pool:
-        list(pool.map(fill, shares))
 
 
 def _load(given: argparse.Namespace, name: str, size: int, random_keys: bool, place: Place) -> Load:

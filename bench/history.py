@@ -4,16 +4,22 @@ This module alone knows the shape of the tables that keep keys unique.
 """
 
 import os
-from collections.abc import Callable
 from datetime import timedelta
 from typing import Final
 
 import psycopg
 
+from bench.month import Progress, say
+
 CHUNK: Final = 500_000
 LONG_AGO: Final = timedelta(days=365)
 BYTES_PER_KEY: Final = 200  # rows and index, roughly: what `bench.storage` prints
 KEY_TABLES: Final = ("event_keys",)
+
+# A tree that grew by keys in no order has pages that are full to ln 2 on average.
+_INDEX: Final = """
+    ALTER TABLE event_keys ADD CONSTRAINT event_keys_pkey PRIMARY KEY (customer_id, key_hash) WITH (fillfactor = 69);
+    ALTER INDEX event_keys_pkey RESET (fillfactor)"""
 
 _MADE: Final = """
     WITH made AS MATERIALIZED (
@@ -24,7 +30,7 @@ _MADE: Final = """
           JOIN bench_crowd c ON c.nth = i %% %(crowd)s
     ), keys AS (
         INSERT INTO event_keys (customer_id, key_hash, event_id, occurred_at, header_hash)
-        SELECT customer_id, key_hash, id, occurred_at, header_hash FROM made ORDER BY customer_id, key_hash
+        SELECT customer_id, key_hash, id, occurred_at, header_hash FROM made
     )"""
 _KEYS: Final = f"{_MADE} SELECT"
 _KEYS_AND_EVENTS: Final = f"""{_MADE}
@@ -34,20 +40,35 @@ _KEYS_AND_EVENTS: Final = f"""{_MADE}
       FROM made ORDER BY i"""
 
 
-def fill(
-    conn: psycopg.Connection,
-    n: int,
-    *,
-    events: bool = False,
-    stored: Callable[[int], None] = lambda _: None,
-) -> None:
-    """`n` keys that nobody will ever send, of all customers in turn, over the last year, oldest first.
+def fill(conn: psycopg.Connection, n: int, *, events: bool = False) -> None:
+    """`n` keys that nobody will ever send, of all customers in turn, over the last year; says how far it is.
 
-    Chunks are sorted as the server's own batches are, and committed one by one. Without `events` the keys point to
-    events that are not there, with them to events without a batch: `verify` would complain of both.
+    The index is taken away meanwhile and comes back as if it had grown key by key: nobody may write in between. Without
+    `events` the keys point to events that are not there, with them to events without a batch: `verify` would complain.
     """
-    conn.execute("SET synchronous_commit = off")
-    conn.execute("SET work_mem = '256MB'")
+    for name, value in (
+        ("synchronous_commit", "off"),
+        ("work_mem", "256MB"),
+        ("maintenance_work_mem", "512MB"),
+    ):
+        conn.execute("SELECT set_config(%s, %s, false)", (name, value))
+    given = _world(conn) | {"salt": os.urandom(8).hex(), "total": n, "long_ago": LONG_AGO}
+    conn.execute("ALTER TABLE event_keys DROP CONSTRAINT event_keys_pkey")
+    conn.commit()
+    progress = Progress("keys", n, parts=20)
+    for first in range(0, n, CHUNK):
+        last = min(first + CHUNK, n) - 1
+        conn.execute(_KEYS_AND_EVENTS if events else _KEYS, given | {"first": first, "last": last})
+        conn.commit()
+        progress.more(last - first + 1)
+    say("their index")
+    conn.execute(_INDEX)
+    conn.execute("DROP TABLE bench_crowd")
+    conn.commit()
+
+
+def _world(conn: psycopg.Connection) -> dict[str, object]:
+    """Whose keys they are: a temporary table numbers the customers."""
     crowd = conn.execute(
         """CREATE TEMP TABLE bench_crowd AS
            SELECT id, organization_id, (row_number() OVER (ORDER BY id) - 1)::int8 AS nth FROM customers"""
@@ -58,12 +79,4 @@ def fill(
     ).fetchone()
     if found is None:
         raise ValueError("a history needs customers and a feature")
-    given: dict[str, object] = {"organization": found[0], "feature": found[1], "crowd": crowd}
-    given |= {"salt": os.urandom(8).hex(), "total": n, "long_ago": LONG_AGO}
-    for first in range(0, n, CHUNK):
-        last = min(first + CHUNK, n) - 1
-        conn.execute(_KEYS_AND_EVENTS if events else _KEYS, given | {"first": first, "last": last})
-        conn.commit()
-        stored(last - first + 1)
-    conn.execute("DROP TABLE bench_crowd")
-    conn.commit()
+    return {"organization": found[0], "feature": found[1], "crowd": crowd}
