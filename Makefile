@@ -40,7 +40,7 @@ bench: .venv/development ## every measurement beside this machine's ceilings, in
 bench-growth: .venv/development ## the same loads on an empty database and on one with 20 million keys
 	@$(BIN)/python -m bench.growth
 
-bench-growth-long: .venv/development ## with a hundred million: twenty gigabytes, and an hour
+bench-growth-long: .venv/development ## the same with a hundred million keys: tens of gigabytes
 	@$(BIN)/python -m bench.growth --keys 100000000
 
 bench-soak: .venv/development ## half load for half an hour: does anything grow?

@@ -4,6 +4,7 @@ This module alone knows the shape of the tables that keep keys unique.
 """
 
 import os
+import time
 from datetime import timedelta
 from typing import Final
 
@@ -12,7 +13,7 @@ import psycopg
 from bench.month import Progress, say
 
 CHUNK: Final = 500_000
-LONG_AGO: Final = timedelta(days=365)
+LASTS: Final = timedelta(days=365)
 BYTES_PER_KEY: Final = 200  # rows and index, roughly: what `bench.storage` prints
 KEY_TABLES: Final = ("event_keys",)
 
@@ -23,10 +24,12 @@ _INDEX: Final = """
 
 _MADE: Final = """
     WITH made AS MATERIALIZED (
-        SELECT c.id AS customer_id, decode(md5('key' || %(salt)s || i), 'hex') AS key_hash, uuidv7(at - now()) AS id,
-               decode(md5('header' || %(salt)s || i), 'hex') AS header_hash, at AS occurred_at, i
-          FROM (SELECT i, now() - %(long_ago)s::interval * (1 - i / %(total)s::float8) AS at
-                  FROM generate_series(%(first)s::int8, %(last)s::int8) AS i) AS numbers
+        SELECT c.id AS customer_id, decode(md5('key' || %(salt)s || i), 'hex') AS key_hash,
+               (lpad(to_hex(at_ms), 12, '0') || '7' || left(other, 3) || '8' || right(other, 15))::uuid AS id,
+               to_timestamp(at_ms / 1000.0) AS occurred_at, decode(other, 'hex') AS header_hash, i
+          FROM (SELECT i, %(from_ms)s::int8 + i * %(lasts_ms)s::int8 / %(total)s::int8 AS at_ms,
+                       md5('header' || %(salt)s || i) AS other
+                  FROM generate_series(%(first)s::int8, %(last)s::int8) AS i OFFSET 0) AS numbers
           JOIN bench_crowd c ON c.nth = i %% %(crowd)s
     ), keys AS (
         INSERT INTO event_keys (customer_id, key_hash, event_id, occurred_at, header_hash)
@@ -52,7 +55,9 @@ def fill(conn: psycopg.Connection, n: int, *, events: bool = False) -> None:
         ("maintenance_work_mem", "512MB"),
     ):
         conn.execute("SELECT set_config(%s, %s, false)", (name, value))
-    given = _world(conn) | {"salt": os.urandom(8).hex(), "total": n, "long_ago": LONG_AGO}
+    lasts_ms = LASTS // timedelta(milliseconds=1)
+    given = _world(conn) | {"salt": os.urandom(8).hex(), "total": n}
+    given |= {"from_ms": time.time_ns() // 1_000_000 - lasts_ms, "lasts_ms": lasts_ms}
     conn.execute("ALTER TABLE event_keys DROP CONSTRAINT event_keys_pkey")
     conn.commit()
     progress = Progress("keys", n, parts=20)
