@@ -61,17 +61,19 @@ def main() -> int:
 def measured(*, quick: bool) -> Document:
     """Each part as its own command does it, on servers of its own."""
     began = time.perf_counter()
-    few = ["--customers", "10", "--seconds", "0.2"] if quick else []
+    few = ["--customers", "10", "--seconds", "0.5"] if quick else []
     alone = ["--workers", "1"] if quick else []
     lanes = ["--connections", "4", "--batch-connections", "2", *alone] if quick else []
-    window = [*few, *alone, "--shared-buffers", "tenth"] if quick else ["--seconds", "10"]
+    bulks = ["--bulk-connections", "1"] if quick else []
+    window = [*few, *alone, *bulks, "--shared-buffers", "tenth"] if quick else ["--seconds", "10"]
 
     def part(name: str, measure: Callable[[], T]) -> T:
         say(f"{time.perf_counter() - began:.0f} s: {name}")
         return measure()
 
-    taken = part("ingest", lambda: ingest.measured(ingest.arguments([*few, *lanes])))
-    several = part("workers", lambda: workers.measured(workers.arguments(few)))
+    taken = part("ingest", lambda: ingest.measured(ingest.arguments([*few, *lanes, *bulks])))
+    pair = ["--connections", "2"] if quick else []
+    several = part("workers", lambda: workers.measured(workers.arguments([*few, *pair])))
     there = part(
         "visible", lambda: visible.measured(visible.arguments(["--events", "10", *alone] if quick else []))
     )

@@ -6,7 +6,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from bench.load import Load
+from bench.load import Load, ratio
 
 GOAL_RATIO: Final = 0.80
 WORST_S: Final = 5
@@ -21,11 +21,11 @@ class Compared(msgspec.Struct, frozen=True, rename="camel"):
 
     @property
     def ratio(self) -> float:
-        return self.full.events_per_s / self.empty.events_per_s
+        return ratio(self.full.events_per_s, self.empty.events_per_s)
 
     @property
     def worst_ratio(self) -> float:
-        return self.full.worst(WORST_S) / self.empty.worst(WORST_S)
+        return ratio(self.full.worst(WORST_S), self.empty.worst(WORST_S))
 
 
 class Side(msgspec.Struct, frozen=True, rename="camel"):

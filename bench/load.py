@@ -176,6 +176,11 @@ def percentile(ordered: Sequence[int], share: float) -> float:
     return ordered[min(len(ordered) - 1, int(len(ordered) * share))] / 1e6 if ordered else float("nan")
 
 
+def ratio(ours: float, theirs: float) -> float:
+    """Not a number where there is nothing to compare with: a window in which nothing was answered."""
+    return ours / theirs if theirs else float("nan")
+
+
 async def _connect(target: Target, lane: _Lane) -> None:
     where = target.address
     tls = where.scheme == "https"

@@ -4,6 +4,7 @@ import msgspec
 
 from bench import growth_report, prepaid_report, report, storage, visible, workers
 from bench.growth_report import GOAL_RATIO, WORST_S
+from bench.load import ratio
 from bench.plot import Bar, bars
 
 BEGIN = "<!-- written by python -m bench.everything --write: begin -->"
@@ -163,7 +164,7 @@ def _prepaid(told: prepaid_report.Report) -> str:
         [
             name,
             f"{one.load.events_per_s:,.0f}",
-            "" if one is metered else f"{one.load.events_per_s / metered.load.events_per_s:.0%}",
+            "" if one is metered else f"{ratio(one.load.events_per_s, metered.load.events_per_s):.0%}",
             f"{one.load.p99_ms:.1f}",
             f"{one.server_us:.0f}",
             f"{one.postgres_us:.0f}",

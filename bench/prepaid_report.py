@@ -4,7 +4,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from bench.load import Load
+from bench.load import Load, ratio
 from bench.stretch import Stretch
 
 
@@ -76,9 +76,9 @@ class Report(msgspec.Struct, frozen=True, rename="camel"):
         """Events per second divided by those of a metered plan."""
         singles, batches = self.metered.load.events_per_s, self.metered_batches.load.events_per_s
         return {
-            "singles": self.balance.load.events_per_s / singles,
-            "batches": self.balance_batches.load.events_per_s / batches,
-            "hot": self.hot.load.events_per_s / singles,
+            "singles": ratio(self.balance.load.events_per_s, singles),
+            "batches": ratio(self.balance_batches.load.events_per_s, batches),
+            "hot": ratio(self.hot.load.events_per_s, singles),
         }
 
     @property
@@ -120,7 +120,10 @@ def _measured(report: Report) -> Table:
         table.add_column(heading, justify="right")
     for name, (one, metered) in report.stretches.items():
         load = one.load
-        rate, share = f"{load.events_per_s:,.0f}", f"{load.events_per_s / metered.load.events_per_s:.0%}"
+        rate, share = (
+            f"{load.events_per_s:,.0f}",
+            f"{ratio(load.events_per_s, metered.load.events_per_s):.0%}",
+        )
         times = [f"{load.p50_ms:.1f}", f"{load.p99_ms:.1f}"]
         cpu = [f"{one.server_us:.0f}", f"{one.postgres_us:.0f}"]
         table.add_row(

@@ -20,7 +20,7 @@ from rich.table import Table
 from bench import server
 from bench.catalogue import Refused
 from bench.events import CUSTOMERS, Batches
-from bench.load import drive
+from bench.load import drive, ratio
 from bench.month import console, say
 from bench.place import metered, own_place
 from bench.report import complain
@@ -38,7 +38,7 @@ class Report(msgspec.Struct, frozen=True, rename="camel"):
     @property
     def ratio(self) -> float:
         """Events per second of several ÷ one, of the median rounds."""
-        return _median(self.several) / _median(self.one)
+        return ratio(_median(self.several), _median(self.one))
 
     @property
     def errors(self) -> int:
