@@ -4,10 +4,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/pip --quiet --disable-pip-version-check
 
-.PHONY: help run demo test search check format bench contract clean
+.PHONY: help run demo test search check format bench bench-growth bench-growth-long bench-soak contract clean
 
 help: ## print these verbs
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
 
 run: .venv/runtime ## set everything up and serve on 127.0.0.1:8000
 	@exec $(BIN)/tallystick serve
@@ -34,8 +34,17 @@ format: .venv/development ## rewrite the sources as `make check` wants them
 contract: .venv/development ## write contract/openapi.json anew from the code
 	@$(BIN)/python -m tallystick.api.openapi --write contract/openapi.json
 
-bench: .venv/development ## events per second beside this machine's ceilings
-	@$(BIN)/python -m bench.ingest
+bench: .venv/development ## every measurement beside this machine's ceilings, into docs/benchmarks.md: some minutes
+	@$(BIN)/python -m bench.everything --write docs/benchmarks.md
+
+bench-growth: .venv/development ## the same loads on an empty database and on one with 20 million keys
+	@$(BIN)/python -m bench.growth
+
+bench-growth-long: .venv/development ## the same with a hundred million keys: tens of gigabytes
+	@$(BIN)/python -m bench.growth --keys 100000000
+
+bench-soak: .venv/development ## half load for half an hour: does anything grow?
+	@$(BIN)/python -m bench.soak --plot docs/soak.svg
 
 clean: ## forget the virtual environment and caches (never the data)
 	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis

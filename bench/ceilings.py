@@ -125,7 +125,7 @@ class _Clock:
     """Adds up only what ran inside `running`, after a warm-up."""
 
     def __init__(self, seconds: float) -> None:
-        self._warm_up_ns, self._wanted_ns = int(WARM_UP_S * 1e9), int(seconds * 1e9)
+        self._warm_up_ns, self._wanted_ns = int(min(WARM_UP_S, seconds) * 1e9), int(seconds * 1e9)
         self._warmed_ns = self._counted_ns = 0
         self._durations: list[int] = []
 

@@ -11,7 +11,7 @@ import secrets
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final
 
@@ -20,9 +20,11 @@ import psycopg
 from rich.console import Console
 
 from bench import ceilings, server
-from bench.catalogue import METERED, Refused, prepare
-from bench.events import FEATURE, SINGLE_PATH, SPREAD, VERSION, Batches, Singles, Talk, Target
+from bench.catalogue import Refused, prepare
+from bench.events import CUSTOMERS, FEATURE, SINGLE_PATH, SPREAD, VERSION, Batches, Singles, Talk, Target
 from bench.load import Load, drive
+from bench.month import say
+from bench.place import metered, own_place
 from bench.report import Ceilings, Options, Report, Restart, as_json, complain, show
 from tallystick.core.limits import EVENTS_PER_BATCH_MAX
 
@@ -32,10 +34,10 @@ console: Final = Console(stderr=True)
 
 
 def main() -> int:
-    given = _arguments()
+    given = arguments()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
-        report = _given_server(given) if given.url else _own_server(given)
+        report = _given_server(given) if given.url else measured(given)
     except (server.ServerTrouble, Refused, psycopg.Error, OSError) as trouble:
         console.print(f"{type(trouble).__name__}: {trouble}", style="bold red", markup=False)
         return 1
@@ -46,39 +48,32 @@ def main() -> int:
     return 1 if report.errors else 0
 
 
-def _own_server(given: argparse.Namespace) -> Report:
-    with server.Tallystick() as ours:
-        _say("starting a server in a directory of its own")
-        ours.start(workers=given.workers)
-        ours.wait_until_ready()
-        made = ours.command("organizations", "create", "--name", "Bench", "--mode", "sandbox")
-        api_key = str(made["apiKey"])
-        conninfo = str(ours.command("doctor")["databaseUrl"])
-        try:
-            report = _measure(given, Target(ours.url, api_key), conninfo, workers=given.workers)
-        except OSError:
-            ours.must_live()  # its last words say more than a refused connection
-            raise
-        _say("starting it again")
-        ours.stop()
-        restart = _restart(ours, api_key)
+def measured(given: argparse.Namespace) -> Report:
+    """On a server of its own."""
+    with own_place(metered(given.customers), workers=given.workers) as place:
+        report = _measure(given, place.target, place.conninfo, workers=given.workers)
+        say("starting it again")
+        place.ours.stop()
+        restart = _restart(place.ours, place.target.api_key)
     return msgspec.structs.replace(report, restart=restart)
 
 
 def _given_server(given: argparse.Namespace) -> Report:
-    return _measure(given, Target(given.url, given.api_key), given.database_url, workers=None)
+    offer = metered(given.customers)
+    target = Target(given.url, given.api_key, crowd=offer.crowd)
+    say("preparing the catalogue and its customers")
+    prepare(target, offer)
+    return _measure(given, target, given.database_url, workers=None)
 
 
 def _measure(
     given: argparse.Namespace, target: Target, conninfo: str | None, *, workers: int | None
 ) -> Report:
-    _say("preparing the catalogue and its customers")
-    prepare(target, METERED)
-    _say("single events")
+    say("single events")
     singles = _load(given, target)
-    _say("batches")
+    say("batches")
     batches = _load(given, target, given.events_per_batch)
-    _say("bulks")
+    say("bulks")
     bulks = _load(given, target, given.events_per_bulk)
     return Report(
         machine=server.machine(),
@@ -118,14 +113,14 @@ def _load(given: argparse.Namespace, target: Target, together: int = 1) -> Load:
 
 
 def _ceilings(given: argparse.Namespace, conninfo: str | None, *, workers: int) -> Ceilings:
-    _say("ceiling: the handler without a database")
+    say("ceiling: the handler without a database")
     with server.raw_handler(workers=workers) as url:
         raw = Target(url, repeats=False)
         singles = _load(given, raw)
         batches, bulks = _load(given, raw, given.events_per_batch), _load(given, raw, given.events_per_bulk)
     if conninfo is None:
         return Ceilings(singles, batches, bulks, None, None, None, None, None)
-    _say("ceiling: the database without a handler")
+    say("ceiling: the database without a handler")
     insert = partial(ceilings.insert, conninfo, seconds=given.seconds)
     gathered = min(given.events_per_batch * given.batch_connections, ROWS_PER_COMMIT_MAX)
     return Ceilings(
@@ -156,8 +151,7 @@ def _restart(ours: server.Tallystick, api_key: str) -> Restart:
         ours.must_live(deadline)
         time.sleep(0.005)
     first_event_s = time.perf_counter() - began
-    conninfo = str(ours.command("doctor")["databaseUrl"])  # a start may move the socket
-    postmaster = server.postmaster_of(conninfo)
+    postmaster = server.postmaster_of(ours.conninfo)
     time.sleep(SETTLING_S)
     try:
         return Restart(first_event_s, server.memory_of(ours.pid, postmaster))
@@ -165,11 +159,8 @@ def _restart(ours: server.Tallystick, api_key: str) -> Restart:
         return Restart(first_event_s, None)
 
 
-def _say(what: str) -> None:
-    console.print(f"… {what}", style="dim", highlight=False)
-
-
-def _arguments() -> argparse.Namespace:
+def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
+    """What the command line says; a measurement is started with the same words from elsewhere."""
     parser = argparse.ArgumentParser(prog="python -m bench.ingest", description="events per second, measured")
     parser.add_argument("--seconds", type=float, default=5.0, help="how long each stretch is measured")
     parser.add_argument("--connections", type=int, default=64, help="connections for single events")
@@ -185,13 +176,14 @@ def _arguments() -> argparse.Namespace:
         default=min(4, os.cpu_count() or 1),
         help="processes of our own server, and of the raw handler; by default what `serve` starts",
     )
+    parser.add_argument("--customers", type=int, default=CUSTOMERS, help="over whom the events are spread")
     parser.add_argument("--url", help="measure this server instead of starting one")
     parser.add_argument("--api-key", help="a key of a sandbox organization of that server")
     parser.add_argument(
         "--database-url", help="its PostgreSQL, for the ceilings; a scratch schema comes and goes"
     )
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
-    given = parser.parse_args()
+    given = parser.parse_args(words)
     if bool(given.url) != bool(given.api_key):
         parser.error("--url and --api-key go together")
     return given

@@ -1,13 +1,15 @@
 """The load generator: keep-alive connections, closed-loop or paced, cheap enough to share two cores with a server."""
 
 import asyncio
+import math
 import signal
 import sys
 import time
+from array import array
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Final, cast
+from typing import Final, NamedTuple, cast
 
 import msgspec
 import uvloop
@@ -17,6 +19,7 @@ from bench.events import Talk, Target
 WARM_UP_S: Final = 1.0
 ANSWER_TIMEOUT_S: Final = 30.0
 SAMPLES_MAX: Final = 3
+_SECOND_NS: Final = 1_000_000_000
 
 
 class Load(msgspec.Struct, frozen=True, rename="camel"):
@@ -30,9 +33,28 @@ class Load(msgspec.Struct, frozen=True, rename="camel"):
     p50_ms: float
     p99_ms: float
     generator_cpu: float  # share of one core that the load generator took
+    generator_us: float  # processor time of the load generator for a request, warm-up included
+    per_second: list[int]  # events as expected in each second that was measured
     events: int  # as expected, from the first request on, warm-up included
+    stored: int  # those of them that were new
     errors: int  # from the first request on, warm-up included
     error_samples: list[str]
+
+    def worst(self, seconds: int) -> float:
+        """Events a second in the worst stretch of so many whole seconds; of all of it where it is no longer."""
+        each = self.per_second[: int(self.seconds)]
+        stretches = (sum(each[at : at + seconds]) / seconds for at in range(len(each) - seconds + 1))
+        return min(stretches, default=self.events_per_s)
+
+
+class Span(NamedTuple):
+    """What happened since the last time somebody was told, while the load goes on."""
+
+    began_s: float  # since the warm-up ended
+    seconds: float
+    latencies: "array[int]"  # nanoseconds, of each request
+    events: int  # as expected
+    errors: int
 
 
 @dataclass(slots=True)
@@ -40,10 +62,12 @@ class _Run:
     counted_from: int
     until: int
     gap_s: float = 0.0  # between two requests of a connection; none: the next leaves when the answer is there
-    latencies: list[int] = field(default_factory=list)
+    latencies: "array[int]" = field(default_factory=lambda: array("q"))
+    per_second: list[int] = field(default_factory=list)
+    measured_stored: int = 0
+    answers: int = 0
     stored: int = 0
     repeated: int = 0
-    events: int = 0
     errors: Counter[str] = field(default_factory=Counter)
     samples: list[str] = field(default_factory=list)
 
@@ -94,29 +118,34 @@ class _Lane(asyncio.Protocol):
         if head_ends < 0:
             self.partial = data
             return
-        body_from = head_ends + 4
-        length = _content_length(data, head_ends)
+        at = data.find(b"\r\ncontent-length:", 0, head_ends)  # servers write it in lower case, nearly all
+        length = int(data[at + 17 : data.find(b"\r", at + 17)]) if at > 0 else _odd_length(data, head_ends)
         if length is None:
             self.run.error("answer without content-length", data[:300].decode(errors="replace"))
             self.transport.abort()
             return
+        body_from = head_ends + 4
         if len(data) < body_from + length:
             self.partial = data
             return
-        self.partial = b""
-        self._answered(int(data[9:12]), data[body_from:], time.perf_counter_ns())
+        if self.partial:
+            self.partial = b""
+        self._answered(int(data[9:12]), data[body_from:])
 
-    def _answered(self, status: int, body: bytes, now: int) -> None:
-        run = self.run
+    def _answered(self, status: int, body: bytes) -> None:
+        run, now = self.run, time.perf_counter_ns()
+        run.answers += 1
         judged = self.talk.judge(status, body)
         if judged is None:
             run.error(f"unexpected {status}", body[:500].decode(errors="replace"))
         else:
-            run.events += judged.stored + judged.repeated
+            stored, repeated = judged
+            run.stored += stored
+            run.repeated += repeated
             if run.counted_from <= now < run.until:
                 run.latencies.append(now - self.sent_at)
-                run.stored += judged.stored
-                run.repeated += judged.repeated
+                run.measured_stored += stored
+                run.per_second[(now - run.counted_from) // _SECOND_NS] += stored + repeated
         if now >= run.until:
             self._finish()
         elif run.gap_s:
@@ -134,20 +163,22 @@ class _Lane(asyncio.Protocol):
             self.done.set_result(None)
 
 
-def _content_length(data: bytes, head_ends: int) -> int | None:
-    """Servers write the name in lower case; the slow path is for the ones that do not."""
-    at = data.find(b"\r\ncontent-length:", 0, head_ends)
-    if at < 0:
-        at = data[:head_ends].lower().find(b"\r\ncontent-length:")
+def _odd_length(data: bytes, head_ends: int) -> int | None:
+    """Of an answer whose head does not say `content-length` in lower case."""
+    at = data[:head_ends].lower().find(b"\r\ncontent-length:")
     if at < 0:
         return 0 if data[9:12] == b"204" else None
-    ends = data.find(b"\r", at + 17)
-    return int(data[at + 17 : ends])
+    return int(data[at + 17 : data.find(b"\r", at + 17)])
 
 
-def percentile(ordered: list[int], share: float) -> float:
+def percentile(ordered: Sequence[int], share: float) -> float:
     """Nearest rank, in milliseconds; not a number when nothing was measured."""
     return ordered[min(len(ordered) - 1, int(len(ordered) * share))] / 1e6 if ordered else float("nan")
+
+
+def ratio(ours: float, theirs: float) -> float:
+    """Not a number where there is nothing to compare with: a window in which nothing was answered."""
+    return ours / theirs if theirs else float("nan")
 
 
 async def _connect(target: Target, lane: _Lane) -> None:
@@ -159,26 +190,65 @@ async def _connect(target: Target, lane: _Lane) -> None:
     )
 
 
+def warm_up(seconds: float) -> float:
+    """How long a load goes on before it is measured: no longer than the measuring itself."""
+    return min(WARM_UP_S, seconds)
+
+
+class Watch(NamedTuple):
+    """Who is told how the load goes, every so many seconds; `told` is called in the loop and must be quick."""
+
+    every_s: float
+    told: Callable[[Span], None]
+
+
+async def _watch(run: _Run, watch: Watch) -> None:
+    """Spans follow each other without a gap; what is left at the end is in the `Load` alone."""
+    seen = events = errors = 0
+    began = run.counted_from
+    await asyncio.sleep((began - time.perf_counter_ns()) / 1e9)
+    while True:
+        await asyncio.sleep((began - time.perf_counter_ns()) / 1e9 + watch.every_s)
+        now, all_events, all_errors = time.perf_counter_ns(), sum(run.per_second), run.errors.total()
+        watch.told(
+            Span(
+                began_s=(began - run.counted_from) / 1e9,
+                seconds=(now - began) / 1e9,
+                latencies=run.latencies[seen:],
+                events=all_events - events,
+                errors=all_errors - errors,
+            )
+        )
+        seen, events, errors, began = len(run.latencies), all_events, all_errors, now
+
+
 async def _drive(
     target: Target,
     talk_of: Callable[[int], Talk],
     connections: int,
     seconds: float,
     requests_per_s: float | None,
+    watch: Watch | None,
 ) -> Load:
     run = _Run(0, 0, connections / requests_per_s if requests_per_s else 0.0)
+    run.per_second = [0] * math.ceil(seconds)
     lanes = [_Lane(run, talk_of(number)) for number in range(connections)]
     for lane in lanes:
         await _connect(target, lane)
-    run.counted_from = time.perf_counter_ns() + int(WARM_UP_S * 1e9)
+    warm_up_s = warm_up(seconds)
+    run.counted_from = time.perf_counter_ns() + int(warm_up_s * 1e9)
     run.until = run.counted_from + int(seconds * 1e9)
+    if watch is not None:
+        watching = asyncio.ensure_future(_watch(run, watch))
     cpu_before, began = time.process_time(), time.perf_counter()
     for number, lane in enumerate(lanes):
         lane.begin(run.gap_s * number / connections)
     _, silent = await asyncio.wait(
-        [lane.done for lane in lanes], timeout=WARM_UP_S + seconds + ANSWER_TIMEOUT_S
+        [lane.done for lane in lanes], timeout=warm_up_s + seconds + ANSWER_TIMEOUT_S
     )
-    cpu = (time.process_time() - cpu_before) / (time.perf_counter() - began)
+    cpu_s, took_s = time.process_time() - cpu_before, time.perf_counter() - began
+    if watch is not None:
+        watching.cancel()
     for lane in lanes:
         if lane.done in silent:
             run.error("no answer", f"within {ANSWER_TIMEOUT_S:.0f} s after the end")
@@ -189,12 +259,15 @@ async def _drive(
         connections=connections,
         seconds=seconds,
         requests_per_s=len(ordered) / seconds,
-        events_per_s=(run.stored + run.repeated) / seconds,
-        stored_per_s=run.stored / seconds,
+        events_per_s=sum(run.per_second) / seconds,
+        stored_per_s=run.measured_stored / seconds,
         p50_ms=percentile(ordered, 0.50),
         p99_ms=percentile(ordered, 0.99),
-        generator_cpu=cpu,
-        events=run.events,
+        generator_cpu=cpu_s / took_s,
+        generator_us=1e6 * cpu_s / max(run.answers, 1),
+        per_second=run.per_second,
+        events=run.stored + run.repeated,
+        stored=run.stored,
         errors=run.errors.total(),
         error_samples=run.samples,
     )
@@ -207,6 +280,7 @@ def drive(
     connections: int,
     seconds: float,
     requests_per_s: float | None = None,
+    watch: Watch | None = None,
 ) -> Load:
     """Keep `connections` requests open for the warm-up and then `seconds`, each connection its own talk.
 
@@ -215,7 +289,7 @@ def drive(
 
     async def until_told() -> Load:
         # An exception raised by a signal inside a callback would end one connection, not the program.
-        task = asyncio.ensure_future(_drive(target, talk_of, connections, seconds, requests_per_s))
+        task = asyncio.ensure_future(_drive(target, talk_of, connections, seconds, requests_per_s, watch))
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
         return await task
 

@@ -45,23 +45,26 @@ def settle(conninfo: str) -> None:
 
 
 class Progress:
-    """Tells each quarter of the way, and keeps how much memory this process had there."""
+    """Tells each quarter of the way, or each of more parts, and keeps how much memory this process had there."""
 
-    def __init__(self, what: str, total: int) -> None:
+    def __init__(self, what: str, total: int, *, parts: int = QUARTERS) -> None:
         self.resident: list[int] = []
-        self._what, self._total, self._done = what, total, 0
+        self._what, self._total, self._done, self._parts = what, total, 0, parts
         self._began = time.perf_counter()
 
     def more(self, count: int) -> None:
         self._done += count
-        while self._done * QUARTERS >= (len(self.resident) + 1) * self._total:
+        told = len(self.resident)
+        while self._done * self._parts >= (len(self.resident) + 1) * self._total:
             self.resident.append(memory.resident())
-            if self._done < self._total:
-                so_far = time.perf_counter() - self._began
-                left = so_far * (self._total - self._done) / self._done
-                say(
-                    f"{self._done:,} of {self._total:,} {self._what} in {so_far:.0f} s, about {left:.0f} s to go"
-                )
+        if told < len(self.resident) and self._done < self._total:
+            so_far = time.perf_counter() - self._began
+            rate = self._done / so_far
+            left = (self._total - self._done) / rate
+            say(
+                f"{self._done:,} of {self._total:,} {self._what} in {so_far:.0f} s, "
+                f"{rate:,.0f} a second, about {left:.0f} s to go"
+            )
 
 
 def say(what: str) -> None:

@@ -10,6 +10,7 @@ import secrets
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from typing import Final
@@ -18,11 +19,14 @@ import psycopg
 from rich.console import Console
 
 from bench import server
-from bench.catalogue import BALANCE, CREDITS, METERED, Offer, Refused, prepare
-from bench.events import Batches, Checks, Singles, Target
-from bench.load import WARM_UP_S, Load, drive
-from bench.prepaid_report import Books, Options, Report, Stretch, as_json, show
+from bench.catalogue import BALANCE, CREDITS, METERED, Offer, Refused
+from bench.events import CUSTOMERS, Batches, Checks, Singles
+from bench.load import Load, drive, warm_up
+from bench.month import say
+from bench.place import Place, crowded, own_place
+from bench.prepaid_report import Books, Options, Report, as_json, show
 from bench.report import complain
+from bench.stretch import Stretch, stretched
 
 CHECKED_BESIDE_SHARE: Final = 0.5
 """How much of the metered rate comes in while checks are asked."""
@@ -31,10 +35,10 @@ console: Final = Console(stderr=True)
 
 
 def main() -> int:
-    given = _arguments()
+    given = arguments()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
-        report = _own_server(given)
+        report = measured(given)
     except (server.ServerTrouble, Refused, psycopg.Error, OSError) as trouble:
         console.print(f"{type(trouble).__name__}: {trouble}", style="bold red", markup=False)
         return 1
@@ -45,35 +49,26 @@ def main() -> int:
     return 0 if report.is_right else 1
 
 
-def _own_server(given: argparse.Namespace) -> Report:
-    with server.Tallystick() as ours:
-        _say("starting a server in a directory of its own")
-        ours.start(workers=given.workers)
-        ours.wait_until_ready()
-        made = ours.command("organizations", "create", "--name", "Bench", "--mode", "sandbox")
-        conninfo = str(ours.command("doctor")["databaseUrl"])
-        target = Target(ours.url, str(made["apiKey"]))
-        try:
-            _say("preparing the catalogue and its customers")
-            prepare(target, METERED, BALANCE, CREDITS)
-            return _measure(_Bench(given, target, ours.pid, server.postmaster_of(conninfo)), conninfo)
-        except OSError:
-            ours.must_live()  # its last words say more than a refused connection
-            raise
+def measured(given: argparse.Namespace) -> Report:
+    """On a server of its own."""
+    offers = crowded(METERED, given.customers), crowded(BALANCE, given.customers), CREDITS
+    with own_place(*offers, workers=given.workers) as place:
+        return _measured(_Bench(given, place), *offers)
 
 
-def _measure(bench: "_Bench", conninfo: str) -> Report:
+def _measured(bench: "_Bench", metered_offer: Offer, balance_offer: Offer, credits_offer: Offer) -> Report:
     given = bench.given
-    metered = bench.singles("metered, single events", METERED)
-    balance = bench.singles("balance, single events", BALANCE)
-    metered_batches = bench.batches("metered, batches", METERED)
-    balance_batches = bench.batches("balance, batches", BALANCE)
-    hot = bench.singles("one hot wallet", CREDITS)
-    beside, paced, checks = bench.checks(metered.load.events_per_s * CHECKED_BESIDE_SHARE)
-    _say("the books")
+    metered = bench.singles("metered, single events", metered_offer)
+    balance = bench.singles("balance, single events", balance_offer)
+    metered_batches = bench.batches("metered, batches", metered_offer)
+    balance_batches = bench.batches("balance, batches", balance_offer)
+    hot = bench.singles("one hot wallet", credits_offer)
+    events_per_s = metered.load.events_per_s * CHECKED_BESIDE_SHARE
+    beside, paced, checks = bench.checks(events_per_s, events=metered_offer, asked=balance_offer)
+    say("the books")
     return Report(
         machine=server.machine(),
-        postgres=server.postgres(conninfo),
+        postgres=server.postgres(bench.place.conninfo),
         options=Options(
             given.seconds,
             given.connections,
@@ -90,43 +85,43 @@ def _measure(bench: "_Bench", conninfo: str) -> Report:
         beside=beside,
         checks_paced=paced,
         checks=checks,
-        books=_books(conninfo),
+        books=_books(bench.place.conninfo),
     )
 
 
 class _Bench:
     """One server, and loads of it one after the other."""
 
-    def __init__(self, given: argparse.Namespace, target: Target, *roots: int) -> None:
-        self.given, self._target, self._roots = given, target, roots
+    def __init__(self, given: argparse.Namespace, place: Place) -> None:
+        self.given, self.place = given, place
 
     def singles(self, name: str, offer: Offer) -> Stretch:
-        talk = partial(Singles, self._of(offer), secrets.token_hex(4))
-        return self._stretch(name, partial(drive, self._of(offer), talk, connections=self.given.connections))
+        target = self.place.of(offer)
+        talk = partial(Singles, target, secrets.token_hex(4))
+        return self._stretch(name, partial(drive, target, talk, connections=self.given.connections))
 
     def batches(self, name: str, offer: Offer) -> Stretch:
-        size = self.given.events_per_batch
-        talk = partial(Batches, self._of(offer), secrets.token_hex(4), events_per_batch=size)
-        connections = self.given.batch_connections
-        return self._stretch(name, partial(drive, self._of(offer), talk, connections=connections))
+        target, size = self.place.of(offer), self.given.events_per_batch
+        talk = partial(Batches, target, secrets.token_hex(4), events_per_batch=size)
+        return self._stretch(name, partial(drive, target, talk, connections=self.given.batch_connections))
 
-    def checks(self, events_per_s: float) -> tuple[Load, Load, Load]:
+    def checks(self, events_per_s: float, *, events: Offer, asked: Offer) -> tuple[Load, Load, Load]:
         """The ingest beside them, from a process of its own; checks at a pace; and as many as are answered."""
-        given, target = self.given, self._of(BALANCE)
-        _say(f"checks, while {events_per_s:,.0f} metered events a second come in")
+        given, target, metered = self.given, self.place.of(asked), self.place.of(events)
+        say(f"checks, while {events_per_s:,.0f} metered events a second come in")
         ask = partial(drive, target, partial(Checks, target), connections=given.connections)
         ingest = partial(
             drive,
-            self._of(METERED),
-            partial(Singles, self._of(METERED), secrets.token_hex(4)),
+            metered,
+            partial(Singles, metered, secrets.token_hex(4)),
             connections=given.connections,
-            seconds=2 * (given.seconds + WARM_UP_S),
+            seconds=2 * (given.seconds + warm_up(given.seconds)),
             requests_per_s=events_per_s,
         )
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as other:
             other.submit(time.time).result()  # it is there
             beside = other.submit(ingest)
-            time.sleep(WARM_UP_S)
+            time.sleep(warm_up(given.seconds))
             paced = ask(seconds=given.seconds, requests_per_s=given.checks_per_s)
             checks = ask(seconds=given.seconds)
             loads = beside.result(), paced, checks
@@ -134,24 +129,11 @@ class _Bench:
             complain(name, load, console)
         return loads
 
-    def _of(self, offer: Offer) -> Target:
-        return Target(self._target.url, self._target.api_key, crowd=offer.crowd)
-
     def _stretch(self, name: str, load: "partial[Load]") -> Stretch:
-        _say(name)
-        server_root, postmaster = self._roots
-        before = self._cpu(server_root, postmaster)
-        done = load(seconds=self.given.seconds)
-        after = self._cpu(server_root, postmaster)
-        complain(name, done, console)
-        ours, theirs = (1e6 * (b - a) / max(done.events, 1) for a, b in zip(before, after, strict=True))
-        return Stretch(done, ours, theirs)
-
-    @staticmethod
-    def _cpu(server_root: int, postmaster: int) -> tuple[float, float]:
-        """Of the server's processes without PostgreSQL, whoever is its parent; and of PostgreSQL."""
-        theirs = server.cpu_of(postmaster)
-        return server.cpu_of(server_root, postmaster) - theirs, theirs
+        say(name)
+        done = stretched(partial(load, seconds=self.given.seconds), *self.place.roots)
+        complain(name, done.load, console)
+        return done
 
 
 def _books(conninfo: str) -> Books:
@@ -175,11 +157,8 @@ def _books(conninfo: str) -> Books:
     return Books(*found[0])
 
 
-def _say(what: str) -> None:
-    console.print(f"… {what}", style="dim", highlight=False)
-
-
-def _arguments() -> argparse.Namespace:
+def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
+    """What the command line says; a measurement is started with the same words from elsewhere."""
     parser = argparse.ArgumentParser(prog="python -m bench.prepaid", description="prepaid usage, measured")
     parser.add_argument("--seconds", type=float, default=5.0, help="how long each stretch is measured")
     parser.add_argument(
@@ -194,8 +173,9 @@ def _arguments() -> argparse.Namespace:
         default=min(4, os.cpu_count() or 1),
         help="processes of the server; by default what `serve` starts",
     )
+    parser.add_argument("--customers", type=int, default=CUSTOMERS, help="who hold each of the two plans")
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
-    return parser.parse_args()
+    return parser.parse_args(given)
 
 
 if __name__ == "__main__":

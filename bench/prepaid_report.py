@@ -4,7 +4,8 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from bench.load import Load
+from bench.load import Load, ratio
+from bench.stretch import Stretch
 
 
 class Options(msgspec.Struct, frozen=True, rename="camel"):
@@ -14,14 +15,6 @@ class Options(msgspec.Struct, frozen=True, rename="camel"):
     events_per_batch: int
     checks_per_s: float
     workers: int
-
-
-class Stretch(msgspec.Struct, frozen=True, rename="camel"):
-    """A load, and the processor time that an event of it took, warm-up included."""
-
-    load: Load
-    server_us: float  # of the server's own processes
-    postgres_us: float
 
 
 class Books(msgspec.Struct, frozen=True, rename="camel"):
@@ -83,9 +76,9 @@ class Report(msgspec.Struct, frozen=True, rename="camel"):
         """Events per second divided by those of a metered plan."""
         singles, batches = self.metered.load.events_per_s, self.metered_batches.load.events_per_s
         return {
-            "singles": self.balance.load.events_per_s / singles,
-            "batches": self.balance_batches.load.events_per_s / batches,
-            "hot": self.hot.load.events_per_s / singles,
+            "singles": ratio(self.balance.load.events_per_s, singles),
+            "batches": ratio(self.balance_batches.load.events_per_s, batches),
+            "hot": ratio(self.hot.load.events_per_s, singles),
         }
 
     @property
@@ -127,7 +120,10 @@ def _measured(report: Report) -> Table:
         table.add_column(heading, justify="right")
     for name, (one, metered) in report.stretches.items():
         load = one.load
-        rate, share = f"{load.events_per_s:,.0f}", f"{load.events_per_s / metered.load.events_per_s:.0%}"
+        rate, share = (
+            f"{load.events_per_s:,.0f}",
+            f"{ratio(load.events_per_s, metered.load.events_per_s):.0%}",
+        )
         times = [f"{load.p50_ms:.1f}", f"{load.p99_ms:.1f}"]
         cpu = [f"{one.server_us:.0f}", f"{one.postgres_us:.0f}"]
         table.add_row(

@@ -143,12 +143,14 @@ def _measured(report: Report) -> Table:
         "p50 ms",
         "p99 ms",
         "client CPU",
+        "client µs",
         "errors",
     ):
         table.add_column(heading, justify="right")
     for name, load in list(report.loads.items())[:3]:
         rates = [f"{rate:,.0f}" for rate in (load.requests_per_s, load.events_per_s, load.stored_per_s)]
         times = [f"{load.p50_ms:.1f}", f"{load.p99_ms:.1f}", f"{load.generator_cpu:.0%}"]
+        times.append(f"{load.generator_us:.0f}")
         table.add_row(name, str(load.connections), *rates, *times, str(load.errors))
     return table
 

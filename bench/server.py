@@ -11,12 +11,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Final, Self
 
 import psycopg
+
+from tallystick.store.embedded import DEFAULT_SETTINGS, embedded_postgres
 
 READY_TIMEOUT_S: Final = 180.0
 STOP_TIMEOUT_S: Final = 60.0
@@ -37,9 +39,14 @@ def free_port() -> int:
 
 
 class Tallystick:
-    """A server of our own: the same command, the same data directory, as often as it is started."""
+    """A server of our own: the same command, the same data directory, as often as it is started.
 
-    def __init__(self) -> None:
+    With `settings`, PostgreSQL has them instead of its usual ones: we start it, the server finds it running and
+    joins, and it stops when both have left.
+    """
+
+    def __init__(self, settings: Mapping[str, str] | None = None) -> None:
+        self._settings, self._embedded = settings, ExitStack()
         self._root = Path(tempfile.mkdtemp(prefix="tallystick-bench-"))
         self._root.chmod(0o711)  # started by root, PostgreSQL runs as somebody else and must get through
         self._data, self._log = self._root / "data", self._root / "server.log"
@@ -51,6 +58,7 @@ class Tallystick:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+        self._embedded.close()
         shutil.rmtree(self._root, ignore_errors=True)
 
     @property
@@ -59,8 +67,17 @@ class Tallystick:
             raise ServerTrouble("the server is not running")
         return self._process.pid
 
+    @property
+    def conninfo(self) -> str:
+        """Of the PostgreSQL that runs for it; a start may move the socket."""
+        with embedded_postgres(self._data) as embedded:
+            return embedded.conninfo
+
     def start(self, *, workers: int) -> None:
         """Spawn and return at once."""
+        if self._settings:
+            ours, self._settings = {**DEFAULT_SETTINGS, **self._settings}, None
+            self._embedded.enter_context(embedded_postgres(self._data, settings=ours))
         port = free_port()
         command = [str(TALLYSTICK), "serve", "--host", HOST, "--port", str(port)]
         command += ["--workers", str(workers), "--data-dir", str(self._data)]

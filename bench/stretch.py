@@ -1,0 +1,30 @@
+"""A load with the processor time that an event of it took, apart by who took it."""
+
+from collections.abc import Callable
+
+import msgspec
+
+from bench import server
+from bench.load import Load
+
+
+class Stretch(msgspec.Struct, frozen=True, rename="camel"):
+    """Microseconds are user and system time of whole process trees ÷ events as expected, warm-up included."""
+
+    load: Load
+    server_us: float  # of the server's own processes
+    postgres_us: float
+
+
+def stretched(load: Callable[[], Load], server_root: int, postmaster: int) -> Stretch:
+    before = _cpu(server_root, postmaster)
+    done = load()
+    after = _cpu(server_root, postmaster)
+    ours, theirs = (1e6 * (b - a) / max(done.events, 1) for a, b in zip(before, after, strict=True))
+    return Stretch(done, ours, theirs)
+
+
+def _cpu(server_root: int, postmaster: int) -> tuple[float, float]:
+    """Of the server's processes without PostgreSQL, whoever is its parent; and of PostgreSQL."""
+    theirs = server.cpu_of(postmaster)
+    return server.cpu_of(server_root, postmaster) - theirs, theirs

@@ -1,0 +1,117 @@
+"""Two workers beside one: events per second of bulks, and the processor time an event takes.
+
+python -m bench.workers [--seconds 5] [--workers 2] [--rounds 1] [--json]
+"""
+
+import argparse
+import secrets
+import signal
+import statistics
+import sys
+from collections.abc import Sequence
+from functools import partial
+from typing import Final
+
+import msgspec
+import psycopg
+from rich.console import Console
+from rich.table import Table
+
+from bench import server
+from bench.catalogue import Refused
+from bench.events import CUSTOMERS, Batches
+from bench.load import drive, ratio
+from bench.month import console, say
+from bench.place import metered, own_place
+from bench.report import complain
+from bench.stretch import Stretch, stretched
+
+EVENTS_PER_BULK: Final = 1_000
+
+
+class Report(msgspec.Struct, frozen=True, rename="camel"):
+    machine: dict[str, object]
+    workers: int
+    one: list[Stretch]  # a round each
+    several: list[Stretch]
+
+    @property
+    def ratio(self) -> float:
+        """Events per second of several ÷ one, of the median rounds."""
+        return ratio(_median(self.several), _median(self.one))
+
+    @property
+    def errors(self) -> int:
+        return sum(each.load.errors for each in (*self.one, *self.several))
+
+
+def _median(rounds: Sequence[Stretch]) -> float:
+    return statistics.median(each.load.events_per_s for each in rounds)
+
+
+def main() -> int:
+    given = arguments()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        report = measured(given)
+    except (server.ServerTrouble, Refused, psycopg.Error, OSError) as trouble:
+        console.print(f"{type(trouble).__name__}: {trouble}", style="bold red", markup=False)
+        return 1
+    if given.json:
+        sys.stdout.write(as_json(report).decode() + "\n")
+    else:
+        show(report, Console(width=None if sys.stdout.isatty() else 120))
+    return 1 if report.errors else 0
+
+
+def measured(given: argparse.Namespace) -> Report:
+    """One and several take turns, each time on a server of its own."""
+    one, several = [], []
+    for _ in range(given.rounds):
+        one.append(_stretch(given, workers=1))
+        several.append(_stretch(given, workers=given.workers))
+    return Report(server.machine(), given.workers, one, several)
+
+
+def _stretch(given: argparse.Namespace, *, workers: int) -> Stretch:
+    with own_place(metered(given.customers), workers=workers) as place:
+        say(f"bulks, workers: {workers}")
+        talk = partial(Batches, place.target, secrets.token_hex(4), events_per_batch=EVENTS_PER_BULK)
+        load = partial(drive, place.target, talk, connections=given.connections, seconds=given.seconds)
+        done = stretched(load, *place.roots)
+    complain("bulks", done.load, console)
+    return done
+
+
+def as_json(report: Report) -> bytes:
+    document = msgspec.to_builtins(report) | {"ratio": report.ratio, "errors": report.errors}
+    return msgspec.json.format(msgspec.json.encode(document))
+
+
+def show(report: Report, console: Console) -> None:
+    table = Table("workers", title=f"bulks of {EVENTS_PER_BULK:,}", title_justify="left")
+    for heading in ("events/s", "p50 ms", "p99 ms", "client CPU", "server µs", "PostgreSQL µs", "errors"):
+        table.add_column(heading, justify="right")
+    rounds = zip(report.one, report.several, strict=True)
+    for workers, one in (pair for both in rounds for pair in zip((1, report.workers), both, strict=True)):
+        load = one.load
+        cells = [f"{load.events_per_s:,.0f}", f"{load.p50_ms:.1f}", f"{load.p99_ms:.1f}"]
+        cells += [f"{load.generator_cpu:.0%}", f"{one.server_us:.1f}", f"{one.postgres_us:.1f}"]
+        table.add_row(str(workers), *cells, str(load.errors))
+    console.print(table)
+    console.print(f"{report.workers} workers ÷ one: {report.ratio:.2f}")
+
+
+def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m bench.workers", description="workers, compared")
+    parser.add_argument("--seconds", type=float, default=5.0, help="how long each stretch is measured")
+    parser.add_argument("--workers", type=int, default=2, help="processes of the server that has several")
+    parser.add_argument("--rounds", type=int, default=1, help="one and several take turns so often")
+    parser.add_argument("--connections", type=int, default=16, help="connections for bulks")
+    parser.add_argument("--customers", type=int, default=CUSTOMERS, help="over whom the events are spread")
+    parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
+    return parser.parse_args(words)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
