@@ -63,7 +63,7 @@ class Delimited:
         try:
             names = next(self._reader, [])
         except csv.Error as error:
-            raise NotReadable(f"The header cannot be read: {error}") from None
+            raise NotReadable(f"The header cannot be read: {error}. Is --delimiter another one?") from None
         if self._lines.damage is not None or self._unreadable is not None:
             raise NotReadable(self._lines.damage or "The header is not text in UTF-8.")
         named = [each for each in names if each]
