@@ -13,7 +13,7 @@ import typer
 from tallystick.app import wall
 from tallystick.cli import logs, terminal
 from tallystick.cli.consuming import refused as keeping
-from tallystick.cli.terminal import DatabaseUrl, DataDir
+from tallystick.cli.terminal import DatabaseUrl, DataDir, WhichOrganization
 from tallystick.core.limits import MESSAGES_PER_FETCH, ROWS_PER_COMMIT_MAX
 from tallystick.flows.batcher import Batcher
 from tallystick.flows.books import Books
@@ -46,9 +46,7 @@ def consume_nats(
             "--url", help="Where NATS is, with user and password if need be.", envvar="TALLYSTICK_NATS_URL"
         ),
     ] = "nats://127.0.0.1:4222",
-    organization: Annotated[
-        str | None, typer.Option("--organization", help="org_…; may be left out when there is only one.")
-    ] = None,
+    organization: WhichOrganization = None,
     batch: Annotated[
         int,
         typer.Option("--batch", min=2, max=ROWS_PER_COMMIT_MAX, help="Messages in hand at once, one commit."),

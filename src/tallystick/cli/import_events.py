@@ -14,7 +14,7 @@ from tallystick.cli import terminal
 from tallystick.cli.sources import formats
 from tallystick.cli.sources.formats import Format
 from tallystick.cli.sources.source import NotReadable, Row, Source, chunks
-from tallystick.cli.terminal import DatabaseUrl, DataDir, Json
+from tallystick.cli.terminal import DatabaseUrl, DataDir, Json, WhichOrganization
 from tallystick.core.limits import ROWS_PER_COMMIT_MAX
 from tallystick.core.mapping import BadMapping, Cells, ColumnMapping
 from tallystick.core.times import is_zone
@@ -38,9 +38,7 @@ def import_events(
             readable=True,
         ),
     ],
-    organization: Annotated[
-        str | None, typer.Option("--organization", help="org_…; may be left out when there is only one.")
-    ] = None,
+    organization: WhichOrganization = None,
     format_: Annotated[
         Format | None, typer.Option("--format", help="Where the end of the file's name does not say it.")
     ] = None,

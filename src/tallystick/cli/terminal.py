@@ -36,6 +36,14 @@ DatabaseUrl = Annotated[
     str | None,
     typer.Option("--database-url", help="Use this PostgreSQL instead.", envvar="TALLYSTICK_DATABASE_URL"),
 ]
+WhichOrganization = Annotated[
+    str | None,
+    typer.Option(
+        "--organization",
+        help="org_…; may be left out when there is only one.",
+        envvar="TALLYSTICK_ORGANIZATION",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 
 _WIDE_CHARS: Final = 200
