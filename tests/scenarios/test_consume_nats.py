@@ -1,6 +1,7 @@
 """`tallystick consume nats`: whoever dies, each message is counted once, or kept where somebody sees it."""
 
 import json
+import os
 import random
 import signal
 import subprocess
@@ -202,11 +203,13 @@ def test_a_nats_that_goes_away_is_waited_for(
     with consuming(nats, organization, database_url, "--refused", str(tmp_path / "refused")) as running:
         until(lambda: used(organization) == 1, "the first is counted")
         nats.stop(signal.SIGKILL)
-        time.sleep(1)
+        time.sleep(10)  # in which it says how it stands, too
         nats.start()
         nats.publish([message(value=2)])
         until(lambda: used(organization) == 3, "the second is counted")
-        running.stop()
+        said = running.stop()
+    assert "INFO tallystick.consume 1 stored, 0 already there, 0 refused, 0 put off; 0 waiting" in said
+    assert running.process.returncode == 0
 
 
 def test_a_postgres_that_is_killed_loses_nothing(tmp_path: Path, nats: Nats) -> None:
@@ -227,6 +230,35 @@ def test_a_postgres_that_is_killed_loses_nothing(tmp_path: Path, nats: Nats) -> 
         assert audit(house.database_url, house.shop) == count
         assert set(stored_keys(house.database_url, house.shop).values()) == {1}
     assert (tmp_path / "refused").read_bytes() == b""
+
+
+def test_a_file_that_cannot_be_written_keeps_the_message_in_the_stream(
+    organization: Organization, database_url: str, nats: Nats
+) -> None:
+    nats.publish([(b"{not json", {}), message(value=3)])
+    with consuming(nats, organization, database_url, "--refused", "/dev/full") as running:
+        until(nats.came_again, "it comes again")
+        said = running.stop()
+    assert "1 stored, 0 already there, 0 refused" in said
+    assert running.process.returncode == 0
+    assert not nats.is_settled()
+
+
+def test_who_lacks_nats_py_is_told_what_to_install(
+    organization: Organization, database_url: str, nats: Nats, tmp_path: Path
+) -> None:
+    (tmp_path / "nats.py").write_text("raise ModuleNotFoundError('nats')")
+    paths = [str(tmp_path), os.environ.get("PYTHONPATH", "")]
+    done = subprocess.run(
+        command(nats, organization, database_url, "--refused", str(tmp_path / "refused")),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))},
+    )
+    assert done.returncode == 1
+    assert "tallystick[nats]" in done.stderr
 
 
 def until_more_than(count: int, business: Organization) -> None:

@@ -320,7 +320,7 @@ def test_an_import_that_was_killed_is_made_whole_by_the_next(
 
 @pytest.mark.parametrize("kind", formats.Format)
 def test_memory_holds_a_chunk_however_long_the_file_is(tmp_path: Path, kind: formats.Format) -> None:
-    """Of ten chunks no more rows are alive at once than two of them: the one in hand, and the one being read."""
+    """Of ten chunks no more is read than the one that is in hand, and a buffer of the file beyond it."""
     file, count = tmp_path / "events", 10 * ROWS_PER_COMMIT_MAX
     match kind:
         case formats.Format.CSV:

@@ -115,7 +115,7 @@ def consume_nats(
 @contextmanager
 def _opened(refused: Path) -> Iterator[keeping.RefusedFile]:
     try:
-        file = refused.open("ab")
+        file = refused.open("ab", buffering=0)
     except OSError as error:
         raise typer.BadParameter(f"--refused {refused}: {error.strerror}") from None
     with file:

@@ -86,10 +86,17 @@ class Consumer:
             try:
                 while not stop.is_set():
                     if found := await _fetched(pulled, self._wish.batch):
-                        await self._settle(js, found)
-                        await _flushed(client)
+                        await self._settle_or_not(client, js, found)
             finally:
                 telling.cancel()
+
+    async def _settle_or_not(self, client: Client, js: JetStreamContext, found: Sequence[Msg]) -> None:
+        """Where NATS goes away meanwhile, what it was not told of comes again, and is a repeat then."""
+        try:
+            await self._settle(js, found)
+            await client.flush(_CONFIRMED_WITHIN_S)
+        except nats.errors.Error as error:
+            log.warning("NATS: %s; what it was not told of comes again", error or type(error).__name__)
 
     def shown(self) -> str:
         """The counts, for people."""
@@ -164,10 +171,8 @@ class Consumer:
         """Keep them, then have them delivered no more; what could not be kept is delivered again."""
         if not refused:
             return
-        kept = [True] * len(refused)
-        if self._refused is not None:
-            self._refused.write([_as_kept(each, problem) for each, problem in refused])
-        if self._wish.dead_letter is not None:
+        kept = [self._is_written(refused)] * len(refused)
+        if self._wish.dead_letter is not None and kept[0]:
             subject = self._wish.dead_letter
             kept = await asyncio.gather(*(_published(js, subject, *each) for each in refused))
         for (each, problem), is_kept in zip(refused, kept, strict=True):
@@ -179,6 +184,16 @@ class Consumer:
             log.warning(
                 "message %s is refused: %s: %s", each.metadata.sequence.stream, problem.code, problem.message
             )
+
+    def _is_written(self, refused: Sequence[tuple[Msg, Problem]]) -> bool:
+        if self._refused is None:
+            return True
+        try:
+            self._refused.write([_as_kept(each, problem) for each, problem in refused])
+        except OSError as error:
+            log.warning("refused messages cannot be written: %s", error)
+            return False
+        return True
 
 
 def _as_kept(each: Msg, problem: Problem) -> Refused:
@@ -289,14 +304,6 @@ async def _fetched(pulled: JetStreamContext.PullSubscription, batch: int) -> lis
         log.warning("NATS: %s", error)
         await asyncio.sleep(max(0, _PAUSE_S - (time.monotonic() - began)))
         return []
-
-
-async def _flushed(client: Client) -> None:
-    """Acknowledgements are on their way; those that are lost are repeats the next time."""
-    try:
-        await client.flush(_CONFIRMED_WITHIN_S)
-    except nats.errors.Error as error:
-        log.warning("NATS: %s", error or type(error).__name__)
 
 
 def _without_secret(url: str) -> str:

@@ -2,7 +2,8 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any, BinaryIO, NamedTuple
+from io import FileIO
+from typing import Any, NamedTuple
 
 from tallystick.api import wire
 from tallystick.errors import Problem
@@ -20,15 +21,20 @@ class Refused(NamedTuple):
 
 
 class RefusedFile:
-    """NDJSON, appended to. What is written is on disk when `write` returns."""
+    """NDJSON, appended to a file without a buffer. What is written is on disk when `write` returns."""
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: FileIO) -> None:
         self._file = file
+        self._torn = False  # the last line is not whole
 
     def write(self, refused: Sequence[Refused]) -> None:
-        self._file.write(wire.encode_lines([_entry(each) for each in refused]))
-        self._file.flush()
+        """Raises OSError where not all of it could be written; some of it may be."""
+        lines = (b"\n" if self._torn else b"") + wire.encode_lines([_entry(each) for each in refused])
+        self._torn = True
+        if self._file.write(lines) != len(lines):
+            raise OSError("the disk is full")
         os.fsync(self._file.fileno())
+        self._torn = False
 
 
 def _entry(refused: Refused) -> dict[str, Any]:
