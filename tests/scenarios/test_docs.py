@@ -6,6 +6,7 @@ import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -29,6 +30,7 @@ PAGES = (
     "docs/simulations.md",
     "docs/ai.md",
     "docs/prepaid.md",
+    "docs/import.md",
 )
 EXPECTED_REFUSALS = {"duplicate", "customer_not_found", "model_not_found", "insufficient_credits"}
 
@@ -49,16 +51,19 @@ def typed(organization: Organization, database_url: str, *pages: str) -> str:
     environment = os.environ | {
         "PATH": f"{PROGRAM.parent}:{os.environ['PATH']}",
         "TALLYSTICK_DATABASE_URL": database_url,
+        "TALLYSTICK_ORGANIZATION": organization.id,
     }
-    done = subprocess.run(
-        ["bash", "-eu"],
-        input=script,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-        env=environment,
-    )
+    with TemporaryDirectory() as folder:  # some of them make files
+        done = subprocess.run(
+            ["bash", "-eu"],
+            input=script,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+            env=environment,
+            cwd=folder,
+        )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -114,6 +119,13 @@ def objects_in(answer: Any) -> Iterator[dict[str, Any]]:
         yield answer
     for each in answer.values() if isinstance(answer, dict) else answer if isinstance(answer, list) else ():
         yield from objects_in(each)
+
+
+def test_the_dry_run_on_the_page_of_imports_is_what_its_commands_answer(told: str) -> None:
+    (shown,) = map(json.loads, blocks("docs/import.md", "json"))
+    (answered,) = [json.loads(line) for line in told.splitlines() if '"dryRun"' in line]
+    assert shown == part_of(answered, shown)
+    assert '"eventId":"r-2"' in told
 
 
 def test_the_models_on_the_page_of_ai_cost_what_its_commands_answer(told: str) -> None:

@@ -3,56 +3,14 @@
 import gzip
 import json
 import subprocess
-from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests import shop
 from tests.conftest import PROGRAM, MakeOrganization, Organization
-
-AT = "2026-01-15T10:00:00Z"
-
-
-@pytest.fixture
-def organization(make_organization: MakeOrganization) -> Iterator[Organization]:
-    """Its clock stands at noon of the day of the events; `ada` holds the plan `pro`."""
-    made = make_organization(clock="2026-01-10T12:00:00Z")
-    shop.open_shop(made, "ada")
-    shop.done(made.http.post(f"{shop.API}/test-clock", json={"frozenTime": "2026-01-15T12:00:00Z"}))
-    yield made
-
-
-def run(
-    file: Path, organization: Organization, database_url: str, *more: str
-) -> "subprocess.CompletedProcess[str]":
-    command = [
-        str(PROGRAM),
-        "import",
-        str(file),
-        "--organization",
-        organization.id,
-        "--database-url",
-        database_url,
-    ]
-    return subprocess.run([*command, *more], capture_output=True, text=True, check=False, timeout=120)
-
-
-def summary(done: "subprocess.CompletedProcess[str]", code: int = 0) -> dict[str, Any]:
-    assert done.returncode == code, done.stderr
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
-
-
-def used(organization: Organization, customer: str = "ada") -> Decimal:
-    answer = organization.http.get(f"{shop.API}/feature-access/api_calls", params={"customerId": customer})
-    return Decimal(str(shop.done(answer)["consumption"]["unitsUsed"]))
-
-
-def event(**fields: Any) -> str:
-    return json.dumps({"feature": "api_calls", "customerId": "ada", "timestamp": AT, **fields})
+from tests.scenarios.importing import event, run, summary, used
 
 
 def test_bad_lines_are_refused_alone_with_their_number_and_reason(

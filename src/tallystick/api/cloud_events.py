@@ -15,6 +15,7 @@ from tallystick.api.rate_limits import Headers
 from tallystick.core import limits
 from tallystick.core.cloud_events import in_its_words, read
 from tallystick.errors import FieldError, InvalidRequest, Problem
+from tallystick.flows.drafts import is_repeat
 
 ONE: Final = "application/cloudevents+json"
 BATCH: Final = "application/cloudevents-batch+json"
@@ -39,7 +40,7 @@ class CloudEventsRoute:
         refused = {
             index: in_its_words(each)
             for index, each in enumerate(outcomes)
-            if isinstance(each, Problem) and not _is_repeat(each)
+            if isinstance(each, Problem) and not is_repeat(each)
         }
         if refused:
             raise of_a_batch(refused, of=len(items)) if items is sent else refused[0]
@@ -82,14 +83,6 @@ def attributes(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, object]:
             except UnicodeDecodeError:
                 raise InvalidRequest(FieldError(attribute, "must be percent-encoded UTF-8")) from None
     return found
-
-
-def _is_repeat(problem: Problem) -> bool:
-    return (
-        problem.code == "duplicate"
-        and isinstance(problem.details, Mapping)
-        and problem.details["identical"] is True
-    )
 
 
 def of_a_batch(refused: Mapping[int, Problem], *, of: int) -> Problem:

@@ -4,6 +4,7 @@ import typer
 
 from tallystick import __version__
 from tallystick.cli import (
+    consume,
     demo,
     doctor,
     import_events,
@@ -25,6 +26,7 @@ app = typer.Typer(
 app.command("serve")(serve.serve)
 app.command("demo")(demo.demo)
 app.command("import")(import_events.import_events)
+app.add_typer(consume.app, name="consume")
 app.command("simulate")(simulate.simulate)
 app.command("verify")(verify.verify)
 app.command("reconcile")(reconcile.reconcile)

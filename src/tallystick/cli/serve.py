@@ -5,7 +5,6 @@ import resource
 import signal
 import socket
 import tempfile
-import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
@@ -20,14 +19,13 @@ from tallystick.api.short_cut import ShortCutProtocol
 from tallystick.app import wall
 from tallystick.cli import logs, terminal
 from tallystick.cli.terminal import DatabaseUrl, DataDir
+from tallystick.cli.watchdog import kept_running
 from tallystick.cli.workers import run_workers
 from tallystick.flows.open_organization import open_organization
 from tallystick.settings import BadSetting, Settings
 from tallystick.store import migrate, organizations
 from tallystick.store.db import Database
-from tallystick.store.embedded import Embedded, EmbeddedError, embedded_postgres, server_lock
-
-_WATCH_EVERY_S = 0.5
+from tallystick.store.embedded import EmbeddedError, embedded_postgres, server_lock
 
 
 def serve(
@@ -101,31 +99,12 @@ def _database(found: Settings) -> Iterator[str]:
     if found.database_url is not None:
         yield found.database_url
         return
-    with server_lock(found.data_dir), embedded_postgres(found.data_dir) as embedded, _watched(embedded):
+    with (
+        server_lock(found.data_dir),
+        embedded_postgres(found.data_dir) as embedded,
+        kept_running(embedded, terminal.say),
+    ):
         yield embedded.conninfo
-
-
-@contextmanager
-def _watched(embedded: Embedded) -> Iterator[None]:
-    """Start PostgreSQL again when something kills it while we serve."""
-    over = threading.Event()
-
-    def watch() -> None:
-        while not over.wait(_WATCH_EVERY_S):
-            if not embedded.is_running():
-                terminal.say("PostgreSQL is gone; starting it again")
-                try:
-                    embedded.restart()
-                except EmbeddedError as error:
-                    terminal.say(f"it did not start: {error}")
-
-    thread = threading.Thread(target=watch, name="postgres watchdog", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
 
 
 async def _greet(database: Database, found: Settings) -> None:

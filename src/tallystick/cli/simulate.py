@@ -24,7 +24,7 @@ from tallystick.api.simulations import (
 )
 from tallystick.app import wall
 from tallystick.cli import terminal
-from tallystick.cli.terminal import DatabaseUrl, DataDir, Json
+from tallystick.cli.terminal import DatabaseUrl, DataDir, Json, WhichOrganization
 from tallystick.errors import Problem
 from tallystick.flows import simulate as flow
 from tallystick.store.db import Database
@@ -39,9 +39,7 @@ _NAME_CHARS_MIN: Final = 16
 def simulate(
     start: Annotated[str, typer.Option(help="From this day or instant on, ISO 8601.")],
     end: Annotated[str, typer.Option(help="Up to this one, not including it; not in the future.")],
-    organization: Annotated[
-        str | None, typer.Option("--organization", help="org_…; may be left out when there is only one.")
-    ] = None,
+    organization: WhichOrganization = None,
     plan: Annotated[
         str | None, typer.Option("--plan", help="The code of the plan whose price is put otherwise.")
     ] = None,

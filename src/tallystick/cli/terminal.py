@@ -4,7 +4,7 @@ import asyncio
 import json
 import sys
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Final, NoReturn, TypeVar
@@ -17,6 +17,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from tallystick import settings
+from tallystick.cli.watchdog import kept_running
 from tallystick.core import ids
 from tallystick.errors import TallystickError
 from tallystick.settings import Settings
@@ -34,6 +35,14 @@ DataDir = Annotated[
 DatabaseUrl = Annotated[
     str | None,
     typer.Option("--database-url", help="Use this PostgreSQL instead.", envvar="TALLYSTICK_DATABASE_URL"),
+]
+WhichOrganization = Annotated[
+    str | None,
+    typer.Option(
+        "--organization",
+        help="org_…; may be left out when there is only one.",
+        envvar="TALLYSTICK_ORGANIZATION",
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 
@@ -74,8 +83,11 @@ def chosen(data_dir: Path | None = None, database_url: str | None = None) -> Set
 
 
 @contextmanager
-def reachable(found: Settings) -> Iterator[str]:
-    """The database's address: the one given, or the embedded one, started or joined. Migrated either way."""
+def reachable(found: Settings, *, stays: bool = False) -> Iterator[str]:
+    """The database's address: the one given, or the embedded one, started or joined. Migrated either way.
+
+    Who `stays` for long has the embedded one started again when something kills it.
+    """
     try:
         if found.database_url is not None:
             migrate.migrate(found.database_url)
@@ -83,7 +95,8 @@ def reachable(found: Settings) -> Iterator[str]:
         else:
             with embedded_postgres(found.data_dir) as embedded:
                 migrate.migrate(embedded.conninfo)
-                yield embedded.conninfo
+                with kept_running(embedded, say) if stays else nullcontext():
+                    yield embedded.conninfo
     except EmbeddedError as error:
         fail(str(error))
     except psycopg.OperationalError as error:

@@ -4,13 +4,13 @@
 of `data` is a property, and a number in `data.value` is its value too. Whatever else it says is not kept.
 """
 
-import json
 from decimal import Decimal
 from hashlib import sha256
 from typing import Final
 
 from tallystick.core import limits
 from tallystick.core.events import UsageEvent, decode, storable
+from tallystick.core.property_text import Unwritable, written
 from tallystick.errors import FieldError, InvalidRequest, Problem
 
 SPEC_VERSION: Final = "1.0"
@@ -21,10 +21,6 @@ _NAMES: Final = {
     "value": "data.value",
     "properties": "data",
 }
-
-
-class _Unwritable(Exception):
-    """No text that a property could keep says this; the message says why."""
 
 
 def read(raw: object) -> UsageEvent:
@@ -99,42 +95,7 @@ def _properties(data: dict[str, object], errors: list[FieldError]) -> dict[str, 
     for name, value in data.items():
         if value is not None:
             try:
-                properties[name] = _written(value)
-            except _Unwritable as why:
+                properties[name] = written(value)
+            except Unwritable as why:
                 errors.append(FieldError(f"data.{name}", str(why)))
     return properties
-
-
-def _written(value: object) -> str:
-    """Text as it is, a number in full (1e3 → 1000, 2.50 → 2.5), anything else as compact JSON."""
-    match value:
-        case str():
-            return value
-        case Decimal():
-            whole = format(_bounded(value), "f")
-            return whole.rstrip("0").rstrip(".") if "." in whole else whole
-    return _json(value, limits.PROPERTY_LEVELS_MAX)
-
-
-def _json(value: object, levels: int) -> str:
-    """The same text for the same content, whatever the order of its names; a number is no float here either."""
-    if levels < 0:
-        raise _Unwritable(f"is nested deeper than {limits.PROPERTY_LEVELS_MAX} levels")
-    match value:
-        case dict():
-            members = (
-                f"{json.dumps(name, ensure_ascii=False)}:{_json(each, levels - 1)}"
-                for name, each in sorted(value.items())
-            )
-            return f"{{{','.join(members)}}}"
-        case list():
-            return f"[{','.join(_json(each, levels - 1) for each in value)}]"
-        case Decimal():
-            return str(_bounded(value))
-    return json.dumps(value, ensure_ascii=False)
-
-
-def _bounded(number: Decimal) -> Decimal:
-    if abs(number.adjusted()) > limits.PROPERTY_VALUE_CHARS_MAX:
-        raise _Unwritable(f"takes more than {limits.PROPERTY_VALUE_CHARS_MAX} characters to write")
-    return number or Decimal(0)

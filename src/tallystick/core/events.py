@@ -13,7 +13,7 @@ from typing import Final, NamedTuple, TypeGuard
 from uuid import UUID
 
 from tallystick.core import limits
-from tallystick.core.money import ZERO, fits
+from tallystick.core.money import ZERO, fits, text
 from tallystick.core.times import parse_instant
 from tallystick.core.tokens import COUNT_FIELDS, TokenCounts, read_counts
 from tallystick.core.wallets import Draw
@@ -30,6 +30,23 @@ _USUAL: Final = frozenset({"featureCode", "customerId", "eventId", "timestamp", 
 _SMALL: Final = 1_000_000
 """Below it a whole number fits, told at a glance."""
 _TOKENS: Final = frozenset((_MODEL, *COUNT_FIELDS))
+SPELLINGS: Final = (
+    ("customerId",),
+    ("externalId",),
+    _FEATURE,
+    _VALUE,
+    _TIME,
+    _KEY,
+    (_MODEL,),
+    *((name,) for name in COUNT_FIELDS),
+    ("properties",),
+)
+"""Every field of an event, with all the names it may be sent by; the first is ours."""
+
+NUMBERS: Final = frozenset((*_VALUE, *COUNT_FIELDS))
+TIMES: Final = frozenset(_TIME)
+NAMES: Final = frozenset(("customerId", "externalId", *_FEATURE, *_KEY, _MODEL))
+"""Of somebody or something: always text."""
 NO_PROPERTIES: Final[Mapping[str, str]] = MappingProxyType({})
 
 
@@ -61,6 +78,17 @@ class UsageEvent(NamedTuple):
     def as_sent(self) -> tuple[object, ...]:
         """What decides whether a repeat is identical: fields as sent, spelling ignored (ruling 13)."""
         return (self.feature, self.value, self.occurred_at, dict(self.properties))
+
+    def as_text(self) -> str:
+        """The same, to be hashed. No field holds a NUL, so NUL parts them."""
+        fields = [
+            self.feature,
+            text(self.value),
+            self.occurred_at.isoformat() if self.occurred_at else "",
+        ]
+        for name in sorted(self.properties):
+            fields += (name, self.properties[name])
+        return "\0".join(fields)
 
 
 class StoredEvent(NamedTuple):
@@ -216,14 +244,14 @@ def _is_text(value: object, chars_max: int) -> TypeGuard[str]:
     return isinstance(value, str) and 0 < len(value) <= chars_max and storable(value)
 
 
-def storable(text: str) -> bool:
+def storable(given: str) -> bool:
     """Whether a database of UTF-8 text can hold it: no NUL, no half of a surrogate pair."""
-    return "\0" not in text and (text.isascii() or text.isprintable() or _encodes(text))
+    return "\0" not in given and (given.isascii() or given.isprintable() or _encodes(given))
 
 
-def _encodes(text: str) -> bool:
+def _encodes(given: str) -> bool:
     try:
-        text.encode()
+        given.encode()
     except UnicodeEncodeError:
         return False
     return True

@@ -136,13 +136,32 @@ def whole_hours(span: Period) -> tuple[Period | None, tuple[Period, ...]]:
 
 def parse_instant(text: str) -> datetime | None:
     """ISO 8601 with a date and a time; without an offset it is UTC. None when it is not that."""
-    if len(text) < 16 or text[10] not in "Tt " or "\0" in text:  # Python reads only up to a NUL
-        return None
     try:
-        at = datetime.fromisoformat(text)
+        at = _read(text)
         return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
     except (ValueError, OverflowError):
         return None
+
+
+def parse_local(text: str) -> datetime | None:
+    """ISO 8601 with a date, a time and no offset, as the clock on a wall showed it. None when it is not that."""
+    try:
+        at = _read(text)
+    except ValueError:
+        return None
+    return at if at.tzinfo is None else None
+
+
+def _read(text: str) -> datetime:
+    if len(text) < 16 or text[10] not in "Tt " or "\0" in text:  # Python reads only up to a NUL
+        raise ValueError("no date and time")
+    return datetime.fromisoformat(text)
+
+
+def instant_of(local: datetime, zone: str) -> datetime:
+    """When clocks in `zone` showed that: the first time, where they were set back over it; where they skipped it,
+    as much later. Raises OverflowError at the ends of the calendar."""
+    return local.replace(tzinfo=ZoneInfo(zone)).astimezone(UTC)
 
 
 @lru_cache(maxsize=1024)

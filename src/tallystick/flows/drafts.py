@@ -1,5 +1,6 @@
 """Drafts: events on their way in, as they were sent, as they were judged, as they were answered."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 from uuid import UUID
@@ -47,6 +48,12 @@ class Accepted(NamedTuple):
 
 
 Outcome = Accepted | Problem
+
+
+def is_repeat(problem: Problem) -> bool:
+    """Whether it was refused only because it is there already, as it was sent."""
+    details = problem.details
+    return problem.code == "duplicate" and isinstance(details, Mapping) and details.get("identical") is True
 
 
 @dataclass(slots=True)

@@ -27,14 +27,7 @@ class Limits:
     @classmethod
     async def held(cls, conn: Conn, drawing: Sequence[Work]) -> "Limits":
         """Lock the counters, in one order; what was never counted is measured."""
-        spans: dict[CounterKey, Limit] = {}
-        values: defaultdict[CounterKey, set[bytes]] = defaultdict(set)
-        for each in drawing:
-            for limit in each.admitted.limits:
-                key = _counter(each, limit)
-                spans.setdefault(key, limit)
-                if limit.adds.distinct is not None:
-                    values[key].add(limit.adds.distinct)
+        spans, values = _wanted(drawing)
         if not spans:
             return cls({})
         await usage.counting(conn, customers={key.customer_id for key in spans})
@@ -44,6 +37,21 @@ class Limits:
             used = counters[key] if limit.meter.adds_up else None
             drawn[key] = await measured(conn, key.customer_id, limit, used=used, values=values[key])
         return cls(drawn)
+
+    async def foresee(self, conn: Conn, drawing: Sequence[Work]) -> None:
+        """Look up what these draw on as well, and lock nothing; what was drawn on before stays as it was left."""
+        spans, values = _wanted(drawing)
+        unknown = [key for key in spans if key not in self._drawn]
+        counters = await usage.counted(conn, keys=unknown) if unknown else {}
+        for key, limit in spans.items():
+            drawn = self._drawn.get(key)
+            if drawn is None:
+                used = counters.get(key) if limit.meter.adds_up else None
+                drawn = await measured(conn, key.customer_id, limit, used=used, values=values[key])
+            elif new := values[key] - drawn.met:
+                found = await measured(conn, key.customer_id, limit, used=drawn.used, values=new)
+                drawn = replace(drawn, met=drawn.met | found.met)
+            self._drawn[key] = drawn
 
     def refusal(self, each: Work) -> Problem | None:
         """Draw on every limit of an event, or on none: then why not."""
@@ -77,6 +85,19 @@ async def measured(
         part = Ruled(limit.meter, (limit.period.start, limit.period.end))
         met = await measuring.met_in(conn, customer_id=customer_id, part=part, values=list(values))
     return Drawn(used, at, met)
+
+
+def _wanted(drawing: Sequence[Work]) -> tuple[dict[CounterKey, Limit], dict[CounterKey, set[bytes]]]:
+    """The counters that are drawn on, and the distinct values that are new to them perhaps."""
+    spans: dict[CounterKey, Limit] = {}
+    values: defaultdict[CounterKey, set[bytes]] = defaultdict(set)
+    for each in drawing:
+        for limit in each.admitted.limits:
+            key = _counter(each, limit)
+            spans.setdefault(key, limit)
+            if limit.adds.distinct is not None:
+                values[key].add(limit.adds.distinct)
+    return spans, values
 
 
 def _counter(each: Work, limit: Limit) -> CounterKey:

@@ -7,9 +7,20 @@ from uuid import UUID
 
 from tallystick.core.admission import insufficient
 from tallystick.core.subscriptions import Standing
-from tallystick.core.wallets import Draw, Movement, Wallet, ample, crossings, lapsed, turned, usage
+from tallystick.core.wallets import (
+    Draw,
+    Movement,
+    Wallet,
+    ample,
+    crossings,
+    lapsed,
+    opened,
+    turned,
+    usage,
+)
 from tallystick.errors import Problem, must
 from tallystick.flows.books import Book
+from tallystick.flows.check_access import wallets_read
 from tallystick.flows.drafts import Work
 from tallystick.flows.post_wallets import post_wallets
 from tallystick.store import reservations, wallets
@@ -74,12 +85,41 @@ class Wallets:
                 must(key in found, "a prepaid subscription has a wallet", subscription=key.subscription_id)
                 wallet, moved = lapsed(found[key], expired.get(key, ()))
                 if spend.period_index is not None:
-                    wallet, opened = turned(wallet, spend.period_index, spend.included)
-                    moved += opened
+                    wallet, anew = turned(wallet, spend.period_index, spend.included)
+                    moved += anew
                 purses[key.subscription_id] = _Purse(key, standing, found[key], wallet, wallet, moved)
             return cls(book, purses, number)
 
         return held
+
+    async def foresee(self, conn: Conn, drawing: Sequence[Work], *, now: datetime) -> None:
+        """Look up what pays for these as well, and lock nothing; what was spent before stays spent.
+
+        A subscription that is only supposed has the wallet it would begin with.
+        """
+        spends = {
+            each.admitted.spend.subscription_id: (each.standing, each.admitted.spend)
+            for each in drawing
+            if each.admitted.spend is not None
+        }
+        keys = [WalletKey(standing.customer_id, each) for each, (standing, _) in spends.items()]
+        found = await wallets_read(
+            conn, [key for key in keys if key.subscription_id not in self._purses], now=now
+        )
+        for key, (standing, spend) in zip(keys, spends.values(), strict=True):
+            purse = self._purses.get(key.subscription_id)
+            wallet = found.get(key) if purse is None else purse.stands
+            if wallet is None:
+                life = standing.current
+                must(
+                    life is not None, "a subscription that is supposed is usable", customer=standing.reference
+                )
+                assert life is not None
+                model = self._book.catalogue.prepaid[life.plan_id].model
+                wallet, _ = opened(model, spend.period_index or 0, spend.included)
+            elif spend.period_index is not None:
+                wallet, _ = turned(wallet, spend.period_index, spend.included)
+            self._purses[key.subscription_id] = _Purse(key, standing, wallet, wallet, wallet, [])
 
     def refusal(self, each: Work) -> Problem | None:
         """Take the whole cost of an event, or nothing: then why not."""

@@ -17,14 +17,14 @@ import psycopg
 
 from tallystick.core import limits
 from tallystick.core.events import UsageEvent, decode
-from tallystick.core.money import text
 from tallystick.core.subscriptions import Status
 from tallystick.errors import FieldError, InvalidRequest, Problem, must
 from tallystick.flows.books import Books
 from tallystick.flows.collect_payment import find_checkout, pay_checkout
-from tallystick.flows.drafts import Accepted, Draft, Outcome
+from tallystick.flows.drafts import Accepted, Draft, Outcome, is_repeat
 from tallystick.flows.ingest import ingest
 from tallystick.flows.publish_catalog import find_plan
+from tallystick.flows.rehearse import Forecast, Rehearsal
 from tallystick.flows.subscribe import Wish, subscribe
 from tallystick.providers.payments import Card, Charged, Payments
 from tallystick.store import catalog, customers, subscriptions
@@ -72,7 +72,10 @@ class Tally:
 
 
 class Import:
-    """One file on its way into one organization. `take` is called with chunk after chunk, in order."""
+    """One file on its way into one organization. `take` is called with chunk after chunk, in order.
+
+    `dry`: everything is judged and counted, and nothing is written.
+    """
 
     def __init__(
         self,
@@ -80,6 +83,8 @@ class Import:
         conn: Conn,
         organization: Organization,
         newcomers: Newcomers | None = None,
+        *,
+        dry: bool = False,
     ) -> None:
         self.tally = Tally()
         self._database = database
@@ -87,7 +92,13 @@ class Import:
         self._organization = organization
         self._newcomers = newcomers
         self._books = Books()
+        self._rehearsal = Rehearsal(self._books, organization.id) if dry else None
         self._seen: dict[int, int] = {}  # how often a content without a key came by
+
+    @property
+    def forecast(self) -> Forecast | None:
+        """What is to be told of what would be stored; None where it is stored."""
+        return self._rehearsal.forecast if self._rehearsal is not None else None
 
     async def take(self, lines: Sequence[Line], *, wall: datetime) -> list[Refused]:
         """Store what is new of these lines and count it; answers with what was refused, in order."""
@@ -113,7 +124,7 @@ class Import:
             outcome = outcomes[line.number]
             if isinstance(outcome, Accepted):
                 self.tally.stored += 1
-            elif _is_identical(outcome):
+            elif is_repeat(outcome):
                 self.tally.already_there += 1
             else:
                 self.tally.refused[outcome.code] += 1
@@ -133,6 +144,8 @@ class Import:
         """In one transaction; what the database cannot take is halved out, so that it is refused alone."""
         if not drafts:
             return []
+        if self._rehearsal is not None:
+            return await self._rehearsal.judge(self._conn, drafts, wall=wall)
         try:
             return await ingest(self._conn, self._books, self._organization.id, drafts, wall=wall)
         except psycopg.DataError as error:
@@ -157,6 +170,13 @@ class Import:
             )
         ]
         if not homeless:
+            return
+        if self._rehearsal is not None:
+            made, subscribed = await self._rehearsal.suppose(
+                self._conn, homeless, newcomers.plan_code, wall=wall
+            )
+            self.tally.customers_made += made
+            self.tally.subscriptions_made += subscribed
             return
         room = asyncio.Semaphore(_AT_ONCE)
         now = book.now(wall)
@@ -220,22 +240,9 @@ async def can_welcome(database: Database, organization: Organization, plan_code:
 
 
 def content_hash(event: UsageEvent) -> bytes:
-    """The same for the same content, however it was spelled. No field holds a NUL, so NUL parts them."""
-    fields = [
-        event.customer,
-        event.also_customer or "",
-        event.feature,
-        text(event.value),
-        event.occurred_at.isoformat() if event.occurred_at else "",
-    ]
-    for name in sorted(event.properties):
-        fields += (name, event.properties[name])
-    return sha256("\0".join(fields).encode()).digest()
-
-
-def _is_identical(problem: Problem) -> bool:
-    details = problem.details
-    return problem.code == "duplicate" and isinstance(details, dict) and details.get("identical") is True
+    """The same for the same content, however it was spelled."""
+    content = f"{event.customer}\0{event.also_customer or ''}\0{event.as_text()}"
+    return sha256(content.encode()).digest()
 
 
 def _stranger(reference: str, now: datetime) -> Customer:

@@ -7,7 +7,7 @@ a race is told apart by a statement of its own afterwards. A refused event leave
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from typing import NamedTuple
@@ -18,7 +18,7 @@ from psycopg.pq import TransactionStatus
 
 from tallystick.core import ids
 from tallystick.core.admission import Admitted, admit, admit_adjustment
-from tallystick.core.events import StoredEvent
+from tallystick.core.events import StoredEvent, UsageEvent
 from tallystick.core.money import ZERO
 from tallystick.core.subscriptions import Standing
 from tallystick.core.times import hour_of, show_instant
@@ -100,12 +100,12 @@ async def _attempt(
     work: dict[int, Work] = {}
     for position, (draft, identity) in enumerate(zip(drafts, new_ids(len(drafts)), strict=True)):
         try:
-            standing = _standing(book, draft)
+            standing = standing_of(book, draft)
         except Problem as problem:
             outcomes[position] = problem
             continue
         try:
-            admitted = _judge(book, draft, standing, now, latest)
+            admitted = judge(book, draft, standing, now, latest)
         except Problem as problem:
             outcomes[position] = problem
             admitted = Admitted(now, (), ())
@@ -208,13 +208,15 @@ async def _take(
         await _mark_late(conn, book, fresh, now)
 
 
-def _standing(book: Book, draft: Draft) -> Standing:
+def standing_of(book: Book, draft: Draft) -> Standing:
+    """Whose it is. Raises Problem."""
     if draft.api_key_id in book.revoked_keys:
         raise Problem("unauthorized")
     return book.standing_of(draft.event)
 
 
-def _judge(book: Book, draft: Draft, standing: Standing, now: datetime, latest: datetime) -> Admitted:
+def judge(book: Book, draft: Draft, standing: Standing, now: datetime, latest: datetime) -> Admitted:
+    """Whether the draft may count by what the catalogue says. Raises Problem."""
     if draft.adjusts is None:
         return admit(
             draft.event,
@@ -417,10 +419,11 @@ async def _tell_repeats(conn: Conn, work: dict[int, Work], outcomes: list[Outcom
             each.draft.key_attempt += 1  # two keys, one hash: this one moves on
             outcomes[position] = None
             continue
-        outcomes[position] = _repeat(each, holder)
+        outcomes[position] = repeat(each, holder)
 
 
-def _repeat(each: Work, holder: events.Holder) -> Outcome:
+def repeat(each: Work, holder: events.Holder) -> Outcome:
+    """What is told of a draft whose key or header is that of a stored event."""
     event, stored = each.draft.event, holder.event
     identical = event.as_sent() == stored.as_sent()
     same_header = each.draft.header is not None and each.draft.header_place == (
@@ -436,10 +439,15 @@ def _repeat(each: Work, holder: events.Holder) -> Outcome:
     }
     if event.key is None:
         return Problem("idempotency_key_mismatch", details=details)
+    return duplicate(event, details)
+
+
+def duplicate(event: UsageEvent, details: Mapping[str, object]) -> Problem:
+    """The refusal of an event whose key is taken; `details` say whether by the same content."""
     return Problem(
         "duplicate",
         f"The key {event.key!r} was already recorded for this customer"
-        + (", with the same content." if identical else ", with other content."),
-        param=each.draft.event.key_field,
+        + (", with the same content." if details["identical"] else ", with other content."),
+        param=event.key_field,
         details=details,
     )

@@ -47,7 +47,7 @@ async def subscribe(
     Free plans are active at once; paid ones wait for the checkout (behaviour.md §5.3).
     """
     plan = await find_plan(conn, organization_id=organization.id, plan_id=wish.plan_id, code=wish.plan_code)
-    price = None if plan.is_free else await _price(conn, organization, plan, wish)
+    price = None if plan.is_free else await price_for(conn, organization, plan, wish)
     if wish.cancel_at_period_end and price is not None and price.billing_interval == "one_time":
         raise InvalidRequest(
             FieldError("cancelAtPeriodEnd", "needs an interval: what is bought once does not end")
@@ -102,7 +102,8 @@ async def subscribe(
     return subscription, True
 
 
-async def _price(conn: Conn, organization: Organization, plan: Plan, wish: Wish) -> PlanPrice:
+async def price_for(conn: Conn, organization: Organization, plan: Plan, wish: Wish) -> PlanPrice:
+    """The price that was wished for, else the default one. Raises Problem."""
     if wish.price_id is not None:
         price = await find_price(conn, organization_id=organization.id, plan=plan, price_id=wish.price_id)
         if wish.billing_interval not in (None, price.billing_interval):
