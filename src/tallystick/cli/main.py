@@ -10,6 +10,7 @@ from tallystick.cli import (
     keys,
     organizations,
     reconcile,
+    retention,
     serve,
     simulate,
     verify,
@@ -28,6 +29,7 @@ app.command("import")(import_events.import_events)
 app.command("simulate")(simulate.simulate)
 app.command("verify")(verify.verify)
 app.command("reconcile")(reconcile.reconcile)
+app.add_typer(retention.app, name="retention")
 app.add_typer(organizations.app, name="organizations")
 app.add_typer(keys.app, name="keys")
 app.command("doctor")(doctor.doctor)
