@@ -81,8 +81,8 @@ def archive(
         if as_json:
             terminal.result({"dryRun": True, "months": [str(each.month) for each in would]})
         else:
-            for each in would:
-                typer.echo(f"{each.month}: {_events(each):,} events would go to {to / each.month.file_name}")
+            for one in would:
+                typer.echo(f"{one.month}: {_events(one):,} events would go to {to / one.month.file_name}")
             typer.echo(f"{len(would)} months would leave")
         return
     with _progress() as progress:
