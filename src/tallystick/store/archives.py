@@ -162,9 +162,9 @@ async def reading(conn: Conn, partition: str, *, leaves: bool) -> AsyncIterator[
     async with conn.cursor(name=f"reading_{'leaves' if leaves else 'rows'}") as cursor:
         cursor.itersize = PAGE
         await cursor.execute(
-            sql.SQL(f"SELECT {chosen}{leaf} FROM {{}} e ORDER BY e.customer_id, e.occurred_at, e.id").format(
-                sql.Identifier(partition)
-            )
+            sql.SQL(f"SELECT {chosen}{leaf} FROM ")
+            + sql.Identifier(partition)
+            + sql.SQL(" e ORDER BY e.customer_id, e.occurred_at, e.id")
         )
         yield Rows(cursor)
 
