@@ -5,12 +5,14 @@ The business of `story` on a database of its own: a month leaves with everybody'
 
 import asyncio
 import json
+import os
 import shutil
 import subprocess
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 from uuid import UUID
@@ -34,6 +36,7 @@ from tests import story
 from tests.audit import audit, organization_id, select
 from tests.conftest import PROGRAM, Organization, beside_the_server, open_one, private_dir, serving
 from tests.literals import at
+from tests.scenarios.test_docs import blocks, reads
 from tests.shop import API, done, every, invoices_of, refused, set_clock, track
 
 T = TypeVar("T")
@@ -90,14 +93,9 @@ class Business:
             **options,
         )
 
-    def restore(self, *names: str, **options: Any) -> None:
+    def restore(self, *names: str, folder: Path | None = None, **options: Any) -> None:
         for name in names:
-            self.do(
-                lambda conn, name=name: archive_events.restore(  # type: ignore[misc]
-                    conn, self.folder / name, progress=Silent()
-                ),
-                **options,
-            )
+            self.do(partial(back, path=(folder or self.folder) / name), **options)
 
     def gone(self) -> list[Archived]:
         return self.do(archives.every)
@@ -107,6 +105,10 @@ class Business:
 
     def select(self, query: Any, *params: object) -> list[tuple[Any, ...]]:
         return select(self.database_url, query, *params)
+
+
+async def back(conn: Conn, path: Path) -> Archived:
+    return await archive_events.restore(conn, path, progress=Silent())
 
 
 @pytest.fixture(scope="module")
@@ -171,13 +173,38 @@ def test_a_month_leaves_and_comes_back_and_every_invoice_verifies_throughout(bus
     assert (whole["status"], whole["needs"]) == ("verified", [])
     assert sum(each["events"] for each in whole["chains"]) == before
     assert business.json("reconcile")["offenders"] == 0
-    beside = "SELECT count(*) FROM pg_namespace WHERE nspname LIKE 'tallystick_archive%'"
+    beside = "SELECT count(*) FROM pg_namespace WHERE nspname LIKE 'tallystick_archive%%'"
     assert business.select(beside) == [(0,)]
 
     for name in (JANUARY, FEBRUARY):
         assert "are back" in business.tallystick("retention", "restore", str(business.folder / name))
     assert business.counted() == before
     assert business.json("verify", "--all")["status"] == "verified"
+    audit(business.database_url, business.shop)
+
+
+def test_the_page_can_be_typed_from_top_to_bottom_and_answers_what_it_shows(business: Business) -> None:
+    """`--older-than 12m` takes the first three months of 2025; nothing else of the story happened longer ago."""
+    page = "docs/retention.md"
+    ran = subprocess.run(
+        ["bash", "-eu"],
+        input="\n".join(blocks(page)),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+        cwd=business.folder,
+        env=os.environ
+        | {
+            "PATH": f"{PROGRAM.parent}:{os.environ['PATH']}",
+            "TALLYSTICK_DATABASE_URL": business.database_url,
+        },
+    )
+    assert ran.returncode == 0, ran.stderr
+    told = ran.stdout.splitlines()
+    for shown in (line for block in blocks(page, "text") for line in block.splitlines()):
+        assert any(reads(line, shown) for line in told), f"{shown}\n\n{ran.stdout}"
+    business.restore(*(each.file_name for each in business.gone()), folder=business.folder / "archive")
     audit(business.database_url, business.shop)
 
 
