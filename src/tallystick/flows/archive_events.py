@@ -50,6 +50,10 @@ class _CameMeanwhile(Exception):
     """Something was stored for a month since its file was written: undo."""
 
 
+class _NeededAgain(Exception):
+    """Somebody came to need a month since its file was begun."""
+
+
 class Progress(Protocol):
     """What is being done to which month, and by how many events it went on."""
 
@@ -115,12 +119,14 @@ async def archive(
                 await sort_default(conn, moved=progress.advance)
             except Occupied:
                 raise NotArchived("the events were in use all the time; try again later") from None
-        return [await _archive(conn, each.month, to, now, progress, keep, operator_note) for each in wanted]
+        done = [await _archive(conn, each.month, to, now, progress, keep, operator_note) for each in wanted]
+        return [each for each in done if each is not None]
 
 
 async def _archive(
     conn: Conn, month: Month, to: Path, now: datetime, progress: Progress, keep: bool, note: str | None
-) -> Archived:
+) -> Archived | None:
+    """None when somebody came to need it meanwhile: it stays."""
     for _ in range(_AGAIN):
         with MonthFile(to / month.file_name) as file:
             copied = await _copy(conn, month, file, progress)
@@ -135,8 +141,14 @@ async def _archive(
             now,
             note,
         )
-        if keep or await _leave(conn, archived, copied):
+        if keep:
             return archived
+        try:
+            if await _leave(conn, archived, copied):
+                return archived
+        except _NeededAgain:
+            written.path.unlink()
+            return None
     raise NotArchived(f"{month}: events keep coming for it; it stays")
 
 
@@ -258,7 +270,7 @@ async def _leave(conn: Conn, archived: Archived, copied: _Copied) -> bool:
                     return False
                 seen = ahead
                 if (await archives.needed(conn, month)).anybody:
-                    raise NotArchived(f"{month} is needed again; it stays")
+                    raise _NeededAgain
                 await archives.note_voided_costs(conn, month.partition)
                 await archives.note(conn, archived, copied.shares.values())
                 await months.give_up_after(conn, seconds=_LOCK_S)
