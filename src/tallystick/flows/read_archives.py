@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import psycopg
 from psycopg import AsyncConnection
 
 from tallystick.flows.archive_events import NotArchived, file_of
@@ -35,7 +36,10 @@ async def beside(conninfo: str, folder: Path | None) -> AsyncIterator[Mapping[st
         files = {each: path for each in known if (path := folder / each.file_name).is_file()}
         if not files and known:
             raise NotArchived(f"{folder} holds none of {', '.join(each.file_name for each in known)}")
-        schema = await archives.open_beside(conn, str(conn.info.backend_pid))
+        try:
+            schema = await archives.open_beside(conn, str(conn.info.backend_pid))
+        except psycopg.errors.InsufficientPrivilege as error:
+            raise NotArchived(f"reading archives needs a schema of its own: {error}") from None
         try:
             for each, path in files.items():
                 if file_of(known, path) != each:

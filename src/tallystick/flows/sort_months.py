@@ -89,7 +89,7 @@ async def sort_default(conn: Conn, *, moved: Moved = lambda events: None) -> lis
         try:
             async with conn.transaction():
                 await months.give_up_after(conn, seconds=_LOCK_S)
-                await months.lock_all(conn)
+                await months.lock_default(conn)
                 await months.sort_news(conn, await months.batches_since(conn, seen))
                 await months.put_in_place(conn, wanted)
             break

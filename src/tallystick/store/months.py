@@ -147,9 +147,9 @@ async def must_be_of(conn: Conn, month: Month) -> None:
     )
 
 
-async def lock_all(conn: Conn) -> None:
-    """Nobody reads or stores events until the transaction ends."""
-    await conn.execute("LOCK TABLE events IN ACCESS EXCLUSIVE MODE")
+async def lock_default(conn: Conn) -> None:
+    """Nobody reads or stores events until the transaction ends. Who is at it holds `events` itself, whatever else."""
+    await conn.execute("LOCK TABLE ONLY events, ONLY events_any IN ACCESS EXCLUSIVE MODE")
 
 
 async def heads(conn: Conn) -> Heads:
