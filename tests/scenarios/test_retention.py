@@ -37,7 +37,20 @@ from tests.audit import audit, organization_id, select
 from tests.conftest import PROGRAM, Organization, beside_the_server, open_one, private_dir, serving
 from tests.literals import at
 from tests.scenarios.test_docs import blocks, reads
-from tests.shop import API, done, every, invoices_of, refused, set_clock, track
+from tests.shop import (
+    API,
+    add_feature,
+    add_plan,
+    done,
+    every,
+    hard_limit,
+    invoices_of,
+    promise,
+    refused,
+    set_clock,
+    subscribe,
+    track,
+)
 
 T = TypeVar("T")
 JANUARY, FEBRUARY = "events-2025-01.parquet", "events-2025-02.parquet"
@@ -228,6 +241,44 @@ def test_a_file_holds_every_column_of_every_event_exactly(archived: Business) ->
               FROM events WHERE occurred_at < '2025-02-01' ORDER BY customer_id, occurred_at, id"""
     )
     assert read == stored
+
+
+def test_what_prepaid_and_limited_usage_left_behind_is_no_offence_and_verifies_with_its_files(
+    business: Business,
+) -> None:
+    """Overdrawn in January, with a void and late usage; a hard limit that was reached: all of it raw no more."""
+    shop = open_one(business.database_url, business.shop.base_url, clock="2025-01-15T10:00:00Z")
+    add_feature(shop, "calls")
+    plan = add_plan(shop, "paid", price=1000, model="balance")
+    promise(shop, plan, "calls", overage={"unitPrice": 100})
+    subscribe(shop, "ada", "paid")
+    add_plan(shop, "limited", promises={"calls": hard_limit(50)})
+    subscribe(shop, "bob", "limited")
+    for number in range(12):
+        done(track(shop, "ada", f"k{number}", feature="calls", value=100))
+    story.take_back(shop, "ada", "k3")
+    done(track(shop, "bob", "all", feature="calls", value=50))
+    set_clock(shop, "2025-02-20T00:00:00Z")
+    done(track(shop, "ada", "late", feature="calls", value=7, timestamp="2025-01-20T00:00:00Z"))
+    set_clock(shop, "2025-05-20T00:00:00Z")
+    asked = {line["lineType"] for each in invoices_of(shop, "ada") for line in each["lineItems"]}
+    assert "balance_overage" in asked
+    audit(business.database_url, shop)
+    try:
+        assert len(business.archive()) == 2
+        assert business.json("reconcile")["offenders"] == 0
+        words = ("verify", "--all", "--organization", shop.id)
+        blind = business.json(*words, code=3)
+        assert (blind["differences"], blind["invoices"]["notVerified"] > 0) == ([], True)
+        assert business.json(*words, "--archive", str(business.folder))["status"] == "verified"
+        with psycopg.connect(business.database_url, autocommit=True) as conn:
+            conn.execute("UPDATE ledger_entries SET amount = amount + 5 WHERE cause = 'overdraft'")
+            assert business.json(*words, code=1)["status"] == "different"
+            conn.execute("UPDATE ledger_entries SET amount = amount - 5 WHERE cause = 'overdraft'")
+    finally:
+        business.restore(*(each.file_name for each in business.gone()))
+    audit(business.database_url, shop)
+    shop.http.close()
 
 
 def test_a_repeat_of_an_archived_event_is_refused_as_a_repeat(archived: Business) -> None:

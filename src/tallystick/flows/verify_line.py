@@ -110,7 +110,7 @@ class Published:
     """What was published of the terms and meters that lines were made with, closed of periods, and archived, read once."""
 
     def __init__(self) -> None:
-        self.archived: list[Archived] = []
+        self.archived: list[Archived] | None = None  # before it was looked up
         self._terms: dict[UUID, list[Terms]] = {}  # by plan
         self._meters: dict[UUID, Meter] = {}
         self._closed: dict[tuple[UUID, int], ClosedPeriod] = {}
@@ -131,7 +131,8 @@ class Published:
 
     async def look_up(self, conn: Conn, organization_id: UUID, lines: Iterable[InvoiceLine]) -> None:
         """The closed periods that these lines bill, after the lines were read: a period's position only moves on."""
-        self.archived = await archives.of_organization(conn, organization_id=organization_id)
+        if self.archived is None:
+            self.archived = await archives.of_organization(conn, organization_id=organization_id)
         wanted = {period for line in lines if (period := _period_of(line)) is not None} - self._closed.keys()
         for each in await late.closed_of(conn, periods=wanted) if wanted else ():
             self._closed[each.subscription_id, each.period_index] = each
@@ -199,7 +200,7 @@ class Checking:
         report.differences += _compare(line, proof, made, listed)
 
     def _archived(self, span: Period) -> list[Archived]:
-        return archives.touching(self.published.archived, span)
+        return archives.touching(self.published.archived or (), span)
 
     async def _pieces(self, basis: Basis, after: int) -> list[Piece]:
         """What the events of each stretch come to, and the leaves of those after a position."""
