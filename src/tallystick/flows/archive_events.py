@@ -105,6 +105,7 @@ async def archive(
     operator_note: str | None = None,
 ) -> list[Archived]:
     """Every month that may leave, oldest first; with `keep` they are copied and stay. `conn` is in no transaction."""
+    month_files.require()
     async with months.alone(conn) as alone:
         if not alone:
             raise NotArchived(

@@ -38,6 +38,11 @@ def _arrow() -> tuple[Any, Any]:
         ) from None
 
 
+def require() -> None:
+    """Raises FileError where files can be neither written nor read."""
+    _arrow()
+
+
 def _schema(arrow: Any, facts: Mapping[str, str] | None = None) -> Any:
     types = {
         Kind.TEXT: arrow.string(),
