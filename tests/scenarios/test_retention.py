@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import threading
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -329,6 +330,11 @@ def test_an_invoice_of_archived_events_is_neither_verified_nor_different(archive
         assert (each["status"], each["differences"], each["firstDifference"]) == ("not_verified", [], None)
     assert {line["status"] for each in needing for line in each["lines"]} == {"verified", "not_verified"}
     assert reports[-1]["status"] == "verified", "May needs neither"
+    (line, *_) = (each["lineId"] for each in needing[0]["lines"] if each["needs"])
+    path = f"{API}/invoices/{needing[0]['id']}/lines/{line}"
+    explained = done(archived.shop.http.get(f"{path}/explain"))
+    assert explained["eventsKept"] > 0 and JANUARY in explained["sentences"][-1]
+    assert done(archived.shop.http.get(f"{path}/events"))["data"] == []
 
 
 def test_what_was_taken_away_is_told_from_what_was_archived(archived: Business) -> None:
@@ -593,3 +599,15 @@ def test_a_copy_leaves_everything_where_it_is(business: Business) -> None:
     assert (business.counted(), business.gone()) == (before, [])
     with pytest.raises(NotArchived, match="is not archived"):
         business.restore(JANUARY)
+
+
+def test_who_stores_events_is_not_kept_waiting_by_a_month_that_is_to_be_made(business: Business) -> None:
+    """While somebody is in the default partition, making a month gives up soon, and the next sweep makes it."""
+    later = at("2033-05-10T00:00:00Z")
+    with psycopg.connect(business.database_url) as conn:
+        conn.execute("LOCK TABLE events_any IN ROW EXCLUSIVE MODE")  # as an insert holds it
+        began = time.monotonic()
+        assert business.do(lambda other: make_ahead(other, now=later)) == []
+        assert time.monotonic() - began < 5
+        assert not {Month.of(later)} & business.do(months.with_partition)
+    assert len(business.do(lambda other: make_ahead(other, now=later))) == 4
