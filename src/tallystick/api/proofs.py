@@ -12,11 +12,18 @@ from tallystick.flows.verify import InvoiceReport, verify_invoice
 from tallystick.store import db
 
 
+class ArchivedMonth(Out, kw_only=True):
+    month: str
+    file: str
+    sha256: str
+
+
 class LineVerified(Out, kw_only=True):
     line_id: str
     status: str
     events: int
     differences: list[str]
+    needs: list[str]
 
 
 class InvoiceVerified(Out, kw_only=True):
@@ -27,6 +34,7 @@ class InvoiceVerified(Out, kw_only=True):
     events: int
     lines: list[LineVerified]
     differences: list[str]
+    needs: list[ArchivedMonth]
     object: str = "invoice_verification"
     livemode: bool
 
@@ -64,10 +72,15 @@ def show_report(report: InvoiceReport, *, live: bool) -> InvoiceVerified:
                 status=each.outcome.value,
                 events=each.events,
                 differences=each.differences,
+                needs=[str(needed.month) for needed in each.needs],
             )
             for each in report.lines
         ],
         differences=report.differences,
+        needs=[
+            ArchivedMonth(month=str(each.month), file=each.file_name, sha256=each.sha256.hex())
+            for each in report.needs
+        ],
         livemode=live,
     )
 
@@ -105,7 +118,7 @@ OPERATIONS = (
         name="invoices.verify",
         method="POST",
         path="/invoices/{id}/verify",
-        summary="Derive every line again from raw events; `verified`, or the first difference in words",
+        summary="Derive every line again from raw events; `verified`, the first difference in words, or the archived months it needs",
         resource="invoice",
         returns=InvoiceVerified,
         handler=verify,

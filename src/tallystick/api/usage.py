@@ -17,8 +17,9 @@ from tallystick.core import ids, limits
 from tallystick.core.events import StoredEvent
 from tallystick.core.money import fits, plain
 from tallystick.core.times import show_instant
-from tallystick.errors import FieldError, InvalidRequest, Problem
+from tallystick.errors import FieldError, InvalidRequest
 from tallystick.flows import set_usage
+from tallystick.flows.correct_usage import not_there
 from tallystick.store import ai_costs, catalog, customers, events
 
 
@@ -131,11 +132,10 @@ async def list_events(call: Call[None]) -> Reply:
 
 
 async def get_event(call: Call[None]) -> Reply:
-    event = await events.get(
-        call.conn, organization_id=call.organization.id, event_id=call.identity(ids.EVENT, "id", "not_found")
-    )
+    event_id = call.identity(ids.EVENT, "id", "not_found")
+    event = await events.get(call.conn, organization_id=call.organization.id, event_id=event_id)
     if event is None:
-        raise Problem("not_found", "There is no such event.")
+        raise await not_there(call.conn, call.organization, event_id)
     names = await named(call, {event.customer_id})
     shown = shown_events.show(event, names[event.customer_id], live=call.live)
     costs = await ai_costs.of_event(call.conn, customer_id=event.customer_id, event_id=event.id)

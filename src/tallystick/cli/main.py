@@ -11,6 +11,7 @@ from tallystick.cli import (
     keys,
     organizations,
     reconcile,
+    retention,
     serve,
     simulate,
     verify,
@@ -30,6 +31,7 @@ app.add_typer(consume.app, name="consume")
 app.command("simulate")(simulate.simulate)
 app.command("verify")(verify.verify)
 app.command("reconcile")(reconcile.reconcile)
+app.add_typer(retention.app, name="retention")
 app.add_typer(organizations.app, name="organizations")
 app.add_typer(keys.app, name="keys")
 app.command("doctor")(doctor.doctor)

@@ -3,10 +3,10 @@
 import asyncio
 import multiprocessing
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from types import TracebackType
-from typing import Concatenate, ParamSpec, Self, TypeVar
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 from psycopg import AsyncConnection
 
@@ -22,10 +22,13 @@ _conn: Conn
 class Processes:
     """So many processes on one database, started as work comes. Pieces of work are functions of a connection."""
 
-    def __init__(self, conninfo: str, count: int) -> None:
+    def __init__(self, conninfo: str, count: int, options: Mapping[str, Any] = PROOF_CONNECTION) -> None:
         self.count = count
         self._executor = ProcessPoolExecutor(
-            count, mp_context=multiprocessing.get_context("spawn"), initializer=_begin, initargs=(conninfo,)
+            count,
+            mp_context=multiprocessing.get_context("spawn"),
+            initializer=_begin,
+            initargs=(conninfo, options),
         )
 
     def __enter__(self) -> Self:
@@ -46,12 +49,12 @@ class Processes:
         return await loop.run_in_executor(self._executor, _perform, act, given, named)
 
 
-def _begin(conninfo: str) -> None:
+def _begin(conninfo: str, options: Mapping[str, Any]) -> None:
     """Ctrl-C is the parent's to handle: it stops handing out work."""
     global _loop, _conn
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _loop = asyncio.new_event_loop()
-    _conn = _loop.run_until_complete(AsyncConnection.connect(conninfo, **PROOF_CONNECTION))
+    _conn = _loop.run_until_complete(AsyncConnection.connect(conninfo, **options))
 
 
 def _perform(act: Callable[..., Awaitable[T]], given: tuple[object, ...], named: dict[str, object]) -> T:

@@ -22,6 +22,7 @@ from tallystick.cli.terminal import DatabaseUrl, DataDir
 from tallystick.cli.watchdog import kept_running
 from tallystick.cli.workers import run_workers
 from tallystick.flows.open_organization import open_organization
+from tallystick.flows.sort_months import make_ahead
 from tallystick.settings import BadSetting, Settings
 from tallystick.store import migrate, organizations
 from tallystick.store.db import Database
@@ -67,6 +68,7 @@ def prepared(found: Settings) -> Iterator[Settings]:
     try:
         with _database(found) as conninfo:
             migrate.migrate(conninfo)
+            terminal.run(conninfo, _make_months)  # before anything can happen in them
             yield replace(found, database_url=conninfo)
     except typer.Exit:  # a RuntimeError too, and already explained
         raise
@@ -105,6 +107,11 @@ def _database(found: Settings) -> Iterator[str]:
         kept_running(embedded, terminal.say),
     ):
         yield embedded.conninfo
+
+
+async def _make_months(database: Database) -> None:
+    async with database.reading() as conn:
+        await make_ahead(conn, now=wall())
 
 
 async def _greet(database: Database, found: Settings) -> None:

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
@@ -16,9 +17,12 @@ from tallystick.cli.processes import Processes
 from tallystick.cli.terminal import DatabaseUrl, DataDir, Json
 from tallystick.core import ids
 from tallystick.errors import Problem
+from tallystick.flows.read_archives import beside
 from tallystick.flows.verify_all import Progress, Report, Wanted, verify_all
-from tallystick.store.db import PROOF_CONNECTION, Database
+from tallystick.flows.verify_line import Outcome
+from tallystick.store.db import Database
 
+_NEEDS: Final = 3
 _AHEAD: Final = 4
 """So many pieces of work per process are handed out at once; the rest waits where it is."""
 
@@ -35,6 +39,12 @@ def verify(
     workers: Annotated[
         str, typer.Option("--workers", help="Processes that look side by side: a number, or auto.")
     ] = "auto",
+    archive: Annotated[
+        Path | None,
+        typer.Option(
+            "--archive", help="A folder with files of archived months: what they hold is verified, too."
+        ),
+    ] = None,
     data_dir: DataDir = None,
     database_url: DatabaseUrl = None,
     as_json: Json = False,
@@ -42,7 +52,8 @@ def verify(
     """Derive invoices again from raw events, and say where they differ from what was issued.
 
     With --all, the chain that events are notched in is checked as well, and so are the keys that keep them unique.
-    Safe beside a running server. Exit code 0: verified. 1: something differs, each in words. 2: usage.
+    Safe beside a running server. Exit code 0: verified. 1: something differs, each in words. 2: usage. 3: nothing
+    differs, and some of it needs archived months: it says which.
     """
     wanted = _wanted(invoice, everything, organization)
     try:
@@ -52,7 +63,9 @@ def verify(
     with terminal.reachable(terminal.chosen(data_dir, database_url)) as conninfo:
         began = time.monotonic()
         with _progress() as progress:
-            report = terminal.run(conninfo, lambda database: run(database, wanted, progress, workers=count))
+            report = terminal.run(
+                conninfo, lambda database: run(database, wanted, progress, workers=count, archive=archive)
+            )
         seconds = time.monotonic() - began
     if as_json:
         terminal.result(_document(report, seconds))
@@ -60,11 +73,18 @@ def verify(
         _print(report, seconds)
     if report.different:
         raise typer.Exit(1)
+    if report.needs:
+        raise typer.Exit(_NEEDS)
 
 
-async def run(database: Database, wanted: Wanted, progress: Progress, *, workers: int) -> Report:
-    async with await AsyncConnection.connect(database.conninfo, **PROOF_CONNECTION) as conn:
-        with Processes(database.conninfo, workers) as processes:
+async def run(
+    database: Database, wanted: Wanted, progress: Progress, *, workers: int, archive: Path | None = None
+) -> Report:
+    async with (
+        beside(database.conninfo, archive) as options,
+        await AsyncConnection.connect(database.conninfo, **options) as conn,
+    ):
+        with Processes(database.conninfo, workers, options) as processes:
             try:
                 return await verify_all(conn, processes.do, wanted, progress, at_once=_AHEAD * workers)
             except Problem as problem:  # it names something that is not there
@@ -117,10 +137,11 @@ def _progress() -> Iterator[_Shown]:
 def _document(report: Report, seconds: float) -> dict[str, Any]:
     looked = report.events + report.chained
     return {
-        "status": "different" if report.different else "verified",
+        "status": _status(report),
         "invoices": {
             "looked": report.invoices,
             "different": len(report.wrong),
+            "notVerified": len(report.unverified),
             "lines": report.lines,
             "events": report.events,
         },
@@ -150,9 +171,34 @@ def _document(report: Report, seconds: float) -> dict[str, Any]:
             }
             for each in report.chains
         ],
+        "notVerified": [
+            {
+                "organizationId": ids.show(ids.ORGANIZATION, each.organization_id),
+                "invoiceId": ids.show(ids.INVOICE, each.invoice_id),
+                "invoiceNumber": each.number,
+                "lineIds": [ids.show(ids.INVOICE_LINE, line_id) for line_id in each.unverified],
+                "needs": [str(needed.month) for needed in each.needs],
+            }
+            for each in report.unverified
+        ],
+        "needs": [
+            {
+                "month": str(each.month),
+                "file": each.file_name,
+                "sha256": each.sha256.hex(),
+                "events": each.events,
+            }
+            for each in report.needs
+        ],
         "seconds": round(seconds, 3),
         "eventsPerSecond": round(looked / seconds) if seconds else 0,
     }
+
+
+def _status(report: Report) -> str:
+    if report.different:
+        return Outcome.DIFFERENT.value
+    return Outcome.NOT_VERIFIED.value if report.needs else Outcome.VERIFIED.value
 
 
 def _print(report: Report, seconds: float) -> None:
@@ -162,20 +208,32 @@ def _print(report: Report, seconds: float) -> None:
         for line_id, words in found.differences:
             where = "" if line_id is None else f"{ids.show(ids.INVOICE_LINE, line_id)}: "
             typer.echo(f"  {where}{words}")
+    for found in report.unverified:
+        typer.echo(f"{found.number} ({ids.show(ids.INVOICE, found.invoice_id)}) is not verified:")
+        for each in found.needs:
+            typer.echo(f"  needs {each.words}")
     for chain in report.chains:
         shown = ids.show(ids.ORGANIZATION, chain.organization_id)
         if chain.differences:
             typer.echo(f"The chain of {shown} is different:")
-            for each in chain.differences:
-                typer.echo(f"  {each}")
+            for words in chain.differences:
+                typer.echo(f"  {words}")
+        elif chain.report.needs:
+            typer.echo(
+                f"The chain of {shown} is unbroken: position {chain.report.position}, digest "
+                f"{chain.report.digest.hex()}; its events are not verified:"
+            )
+            for each in chain.report.needs:
+                typer.echo(f"  needs {each.words}")
         else:
             typer.echo(
                 f"The chain of {shown} is unbroken: position {chain.report.position}, "
                 f"{chain.report.events:,} events, digest {chain.report.digest.hex()}"
             )
-    verdict = "different" if report.different else "verified"
+    verdict = _status(report).replace("_", " ")
+    archived = f", {len(report.unverified):,} not verified" if report.unverified else ""
     looked = report.events + report.chained
     typer.echo(
-        f"{verdict}: {report.invoices:,} invoices, {len(report.wrong):,} of them different; {report.lines:,} lines from "
+        f"{verdict}: {report.invoices:,} invoices, {len(report.wrong):,} of them different{archived}; {report.lines:,} lines from "
         f"{report.events:,} events; {seconds:.1f} s, {looked / seconds if seconds else 0:,.0f} events/s"
     )

@@ -30,9 +30,9 @@ from tallystick.flows.drafts import Accepted, Draft
 from tallystick.flows.ingest import ingest
 from tallystick.flows.measure_usage import contribution
 from tallystick.flows.refund_voided import refund_voided
-from tallystick.flows.settle_late import look
+from tallystick.flows.settle_late import NeedsArchive, look
 from tallystick.flows.subscribe import grace_of
-from tallystick.store import corrections, db, events, late, storing, subscriptions, usage, wallets
+from tallystick.store import archives, corrections, db, events, late, storing, subscriptions, usage, wallets
 from tallystick.store.corrections import Correction
 from tallystick.store.db import Conn, new_id, new_ids
 from tallystick.store.organizations import Organization
@@ -76,13 +76,27 @@ async def void_event(
     """Take one event back; taking back what was taken back changes nothing."""
     event = await events.get(conn, organization_id=organization.id, event_id=event_id)
     if event is None:
-        raise Problem("not_found", "There is no such event.")
+        raise await not_there(conn, organization, event_id)
     if event.voids is not None:
         raise InvalidRequest(FieldError("id", "is a void; revert the correction, or report the event again"))
     if event.voided is None:
         await _void(conn, organization, [event], reason=reason, now=now)
         event = await events.get(conn, organization_id=organization.id, event_id=event_id) or event
     return event
+
+
+async def not_there(conn: Conn, organization: Organization, event_id: UUID) -> Problem:
+    """That there is no such event, and in which file it may be: months keep between which ids their events lay."""
+    may_hold = await archives.may_hold(conn, organization_id=organization.id, event_id=event_id)
+    if not may_hold:
+        return Problem("not_found", "There is no such event.")
+    return Problem(
+        "not_found",
+        "There is no such event here. It may be one of the "
+        + ", or of the ".join(each.words for each in may_hold)
+        + ": an event must be in the database to be read or taken back.",
+        details={"archived": [{"month": str(each.month), "file": each.file_name} for each in may_hold]},
+    )
 
 
 async def replace_range(
@@ -103,6 +117,9 @@ async def replace_range(
 
     A dry run does all of it, looks at what the invoices would say, and undoes it.
     """
+    archived = await archives.of_organization(conn, organization_id=organization.id)
+    if touched := archives.touching(archived, span):
+        raise NeedsArchive(touched)
     before = await _upcoming(conn, organization, customer_id, now)
     async with conn.transaction():
         old = await events.in_span(
@@ -130,7 +147,7 @@ async def replace_range(
             now,
             wall,
         )
-        corrected = Corrected(done, await _impact(conn, organization, customer_id, before, now))
+        corrected = Corrected(done, await _impact(conn, organization, customer_id, span, before, now))
         if dry_run:
             raise Rollback
     return corrected
@@ -176,7 +193,9 @@ async def revert(
             now,
             wall,
         )
-        corrected = Corrected(done, await _impact(conn, organization, correction.customer_id, before, now))
+        corrected = Corrected(
+            done, await _impact(conn, organization, correction.customer_id, span, before, now)
+        )
         if dry_run:
             raise Rollback
     return corrected
@@ -193,6 +212,8 @@ async def _of(conn: Conn, organization: Organization, shown: Sequence[str]) -> l
         )
         if event is not None:
             found.append(event)
+        elif identity is not None:
+            raise await not_there(conn, organization, identity)
     return found
 
 
@@ -334,9 +355,18 @@ async def _forget_counters(conn: Conn, hours: Mapping[HourPlace, Meter]) -> None
 
 
 async def _impact(
-    conn: Conn, organization: Organization, customer_id: UUID, before: tuple[int, str] | None, now: datetime
+    conn: Conn,
+    organization: Organization,
+    customer_id: UUID,
+    span: Period,
+    before: tuple[int, str] | None,
+    now: datetime,
 ) -> Impact:
     findings = await look(conn, organization, customer_id=customer_id)
+    if findings is not None and any(
+        each.period_start < span.end and each.period_end > span.start for each in findings.out_of_reach
+    ):
+        raise NeedsArchive(findings.needs)
     touched = [
         Touched(
             novelty.period.subscription_id,

@@ -8,7 +8,7 @@ from tallystick.core.evidence import frozen_meter, frozen_span
 from tallystick.core.explaining import Dropped, explain
 from tallystick.core.invoicing import Part
 from tallystick.core.meters import why_not
-from tallystick.store import events
+from tallystick.store import archives, events, invoices
 from tallystick.store.db import Conn
 from tallystick.store.invoices import Invoice, InvoiceLine
 
@@ -45,7 +45,21 @@ async def explain_line(conn: Conn, invoice: Invoice, line: InvoiceLine) -> Expla
         proof=proof,
         dropped=dropped,
     )
-    return Explanation(sentences, kept, dropped)
+    return Explanation([*sentences, *await _out_of_reach(conn, invoice, line)], kept, dropped)
+
+
+async def _out_of_reach(conn: Conn, invoice: Invoice, line: InvoiceLine) -> list[str]:
+    """That what was left out may be more than is said, where events of the period are archived."""
+    if line.evidence is None or line.part not in (Part.USAGE, Part.DIFFERENCE, Part.OVERDRAFT):
+        return []
+    owner = await invoices.owner(conn, invoice_id=invoice.id)
+    archived = archives.touching(
+        await archives.of_organization(conn, organization_id=owner), frozen_span(line.evidence["instants"])
+    )
+    if not archived:
+        return []
+    files = ", ".join(each.file_name for each in archived)
+    return [f"Which events were left out is known only of those that are not archived in {files}."]
 
 
 async def _left_out(conn: Conn, invoice: Invoice, line: InvoiceLine) -> list[Dropped]:

@@ -412,10 +412,10 @@ async def _tell_repeats(conn: Conn, work: dict[int, Work], outcomes: list[Outcom
         holder = holders.get((each.standing.customer_id, each.place or b""))
         if holder is None:
             continue  # None stays None: look again
-        if outcomes[position] is not None and holder.event.id in mine and holder.event.id > each.id:
+        if outcomes[position] is not None and holder.event_id in mine and holder.event_id > each.id:
             continue  # refused, and its key was free: what holds it now came after it, in this very batch
         event = each.draft.event
-        if event.key is not None and holder.event.key is not None and holder.event.key != event.key:
+        if event.key is not None and holder.event and holder.event.key not in (None, event.key):
             each.draft.key_attempt += 1  # two keys, one hash: this one moves on
             outcomes[position] = None
             continue
@@ -425,6 +425,8 @@ async def _tell_repeats(conn: Conn, work: dict[int, Work], outcomes: list[Outcom
 def repeat(each: Work, holder: events.Holder) -> Outcome:
     """What is told of a draft whose key or header is that of a stored event."""
     event, stored = each.draft.event, holder.event
+    if stored is None:
+        return _repeat_of_archived(each, holder)
     identical = event.as_sent() == stored.as_sent()
     same_header = each.draft.header is not None and each.draft.header_place == (
         bytes(holder.header_hash) if holder.header_hash is not None else None
@@ -450,4 +452,21 @@ def duplicate(event: UsageEvent, details: Mapping[str, object]) -> Problem:
         + (", with the same content." if details["identical"] else ", with other content."),
         param=event.key_field,
         details=details,
+    )
+
+
+def _repeat_of_archived(each: Work, holder: events.Holder) -> Problem:
+    """That it is a repeat is known by its key; what was sent then is in a file, and nobody can say whether it is the same."""
+    return Problem(
+        "duplicate",
+        f"The key {each.draft.event.key!r} was already recorded for this customer; the event is archived."
+        if each.draft.event.key is not None
+        else "This Idempotency-Key came with an event before, which is archived.",
+        param=each.draft.event.key_field if each.draft.event.key is not None else None,
+        details={
+            "identical": None,
+            "id": ids.show(ids.EVENT, holder.event_id),
+            "ts": show_instant(holder.occurred_at),
+            "receivedAt": None,
+        },
     )

@@ -22,7 +22,7 @@ from tallystick.flows.books import load_catalogue
 from tallystick.flows.measure_usage import measure_usage
 from tallystick.flows.verify_chain import verify_chain, verify_keys
 from tallystick.flows.verify_line import UNREADABLE
-from tallystick.store import catalog, reconcile, subscriptions, usage
+from tallystick.store import archives, catalog, reconcile, subscriptions, usage
 from tallystick.store.db import Conn, one_moment
 from tallystick.store.organizations import Organization
 from tallystick.store.reconcile import FIRST_MAX, Offenders
@@ -121,7 +121,13 @@ async def _wrong_counters(asked: Asked, keys: list[CounterKey]) -> Found:
         subscription_ids=list({each.subscription_id for each in says}),
     )
     of, offered = {each.id: each for each in held}, await load_catalogue(conn, organization_id)
-    limited = [each for key in says if (each := _limited(offered, key, of[key.subscription_id])) is not None]
+    archived = await archives.of_organization(conn, organization_id=organization_id)
+    limited = [
+        each
+        for key in says
+        if (each := _limited(offered, key, of[key.subscription_id])) is not None
+        and not archives.touching(archived, each.period)
+    ]
     plain = [each for each in limited if each.meter.reads_all]
     folds = [usage.Asked(each.key.customer_id, each.meter, *whole_hours(each.period)) for each in plain]
     used = list(zip(plain, await usage.folds(conn, folds), strict=True))

@@ -9,6 +9,7 @@ and starts anew when they are no longer what was looked at.
 """
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from decimal import Decimal
@@ -27,10 +28,12 @@ from tallystick.core.limits import DUE_AFTER, LATE_PER_CLAIM
 from tallystick.core.meters import LatePolicy, in_force
 from tallystick.core.money import ZERO
 from tallystick.core.times import show_instant
+from tallystick.errors import Problem
 from tallystick.flows.books import load_catalogue
 from tallystick.flows.measure_usage import contribution
 from tallystick.flows.rate_period import Listed, RatedFeature, UsagePeriod, digest_events, rate_features
-from tallystick.store import db, events, invoices, late, organizations, subscriptions
+from tallystick.store import archives, db, events, invoices, late, organizations, subscriptions
+from tallystick.store.archives import Archived
 from tallystick.store.db import Conn, Database, new_id
 from tallystick.store.invoices import InvoiceLine
 from tallystick.store.late import WITH_THE_NEXT_INVOICE, ClosedPeriod, LateEvent
@@ -99,6 +102,21 @@ class Findings:
     waiting: list[tuple[LateEvent, StoredEvent]]
     offered: Catalogue
     held: list[Subscription]
+    out_of_reach: list[ClosedPeriod] = field(default_factory=list)
+    """Their events are archived: they are not rated again, and what came late for them waits."""
+    needs: list[Archived] = field(default_factory=list)
+
+
+class NeedsArchive(Problem):
+    """Closed periods cannot be rated again: their events are archived. The message names the files."""
+
+    def __init__(self, needs: Sequence[Archived]) -> None:
+        super().__init__(
+            "validation_error",
+            f"This needs {'; '.join(each.words for each in needs)}. "
+            "`tallystick retention restore` puts a month back.",
+            details={"needs": [{"month": str(each.month), "file": each.file_name} for each in needs]},
+        )
 
 
 async def look(conn: Conn, organization: Organization, *, customer_id: UUID) -> Findings | None:
@@ -111,17 +129,30 @@ async def look(conn: Conn, organization: Organization, *, customer_id: UUID) -> 
     position = await db.head_position(conn, organization_id=organization.id)
     held = await subscriptions.of_customer(conn, organization_id=organization.id, customer_id=customer_id)
     by_id = {each.id: each for each in held}
+    archived = await archives.of_organization(conn, organization_id=organization.id)
+    out_of_reach = [each for each in touched if archives.touching(archived, each.span)]
+    needs = {each for period in out_of_reach for each in archives.touching(archived, period.span)}
     news = [
         await _rate_again(conn, offered, period, by_id[period.subscription_id], position)
         for period in touched
+        if period not in out_of_reach
     ]
+    marked = [each for each in marked if not any(each.occurred_at in period.span for period in out_of_reach)]
     stored = {
         event.id: event
         for event in await events.of_ids(
             conn, customer_id=customer_id, places=[(each.occurred_at, each.event_id) for each in marked]
         )
     }
-    return Findings(position, news, [(each, stored[each.event_id]) for each in marked], offered, held)
+    return Findings(
+        position,
+        news,
+        [(each, stored[each.event_id]) for each in marked],
+        offered,
+        held,
+        out_of_reach,
+        sorted(needs, key=lambda each: each.month),
+    )
 
 
 async def _rate_again(
@@ -212,7 +243,10 @@ async def still_so(conn: Conn, findings: Findings) -> bool:
 async def settle_late(
     database: Database, *, organization_id: UUID, customer_id: UUID, now: datetime
 ) -> list[UUID]:
-    """Settle what need not wait for an invoice to come; the adjustment invoices that made."""
+    """Settle what need not wait for an invoice to come; the adjustment invoices that made.
+
+    Raises NeedsArchive, with the rest settled, when something happened in a period whose events are archived.
+    """
     while True:
         async with database.transaction(snapshot=True) as conn:
             organization = await organizations.get(conn, organization_id=organization_id)
@@ -224,8 +258,12 @@ async def settle_late(
             held = await subscriptions.of_customer(
                 conn, organization_id=organization_id, customer_id=customer_id, lock=True
             )  # whether an invoice is to come, and which periods are open: no close may say otherwise meanwhile
-            if held == findings.held and await still_so(conn, findings):
-                return await write(conn, organization, findings, next_invoice=None, now=now)
+            if not (held == findings.held and await still_so(conn, findings)):
+                continue
+            made = await write(conn, organization, findings, next_invoice=None, now=now)
+        if findings.needs:
+            raise NeedsArchive(findings.needs)
+        return made
 
 
 async def settle_due(
@@ -247,6 +285,11 @@ async def settle_due(
                 made += await settle_late(database, organization_id=owner, customer_id=customer_id, now=now)
             except (psycopg.OperationalError, PoolTimeout):
                 raise
+            except NeedsArchive as error:  # the operator is to put it back, or to leave it so
+                failed.append(customer_id)
+                log.warning("late usage of %s waits: %s", customer_id, error.message)
+                async with database.reading() as conn:
+                    await late.note_failure(conn, customer_id=customer_id, failure=error.message)
             except Exception as error:
                 failed.append(customer_id)
                 log.exception("the late usage of %s could not be settled", customer_id, exc_info=error)

@@ -2,7 +2,7 @@
 
 A line is verified when the events that the chain had at the line's position make the very line that was issued
 (`verify_line`); an invoice when its lines are, and sum to it. When a line of events differs, the chain says which
-row was changed, added or taken away.
+row was changed, added or taken away. A line whose events are archived is neither verified nor different.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,6 +13,7 @@ from tallystick.flows.read_usage import Reader, reading
 from tallystick.flows.verify_chain import verify_chain, verify_keys
 from tallystick.flows.verify_line import Checking, LineReport, Outcome, Published, outcome
 from tallystick.store import invoices, payments
+from tallystick.store.archives import Archived
 from tallystick.store.db import Conn
 from tallystick.store.invoices import Invoice, InvoiceLine
 from tallystick.store.organizations import Organization
@@ -34,7 +35,13 @@ class InvoiceReport:
 
     @property
     def outcome(self) -> Outcome:
-        return outcome(self.all_differences)
+        return outcome(self.all_differences, self.needs)
+
+    @property
+    def needs(self) -> list[Archived]:
+        """Months without whose events some line cannot be derived."""
+        found = {each.month: each for line in self.lines for each in line.needs}
+        return [found[month] for month in sorted(found)]
 
     @property
     def first_difference(self) -> str | None:
@@ -86,7 +93,7 @@ async def verify_issued(
     invoice, lines, paid = issued
     if published is None:
         published = Published()
-    await published.look_up(conn, lines)
+    await published.look_up(conn, organization.id, lines)
     checking = Checking(conn, organization, invoice, read, published, parts)
     reports = [await checking.line(line) for line in lines]
     differences = [*_as_a_whole(invoice, lines), *_paid(invoice, paid)]

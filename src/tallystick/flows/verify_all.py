@@ -23,6 +23,7 @@ from tallystick.flows.read_usage import Piece
 from tallystick.flows.verify_chain import ChainReport
 from tallystick.flows.verify_many import Verified, check_part, read_slice, verify_long, verify_some
 from tallystick.store import invoices, organizations, proving
+from tallystick.store.archives import Archived
 from tallystick.store.db import Conn
 from tallystick.store.invoices import ToVerify
 from tallystick.store.organizations import Organization
@@ -74,11 +75,19 @@ class Report:
     lines: int = 0
     events: int = 0  # that lines list
     wrong: list[Verified] = field(default_factory=list)
+    unverified: list[Verified] = field(default_factory=list)  # nothing differs, and some of it is archived
     chains: list[Chain] = field(default_factory=list)
 
     @property
     def different(self) -> bool:
         return bool(self.wrong or any(each.differences for each in self.chains))
+
+    @property
+    def needs(self) -> list[Archived]:
+        """Months without whose events some of it could not be verified."""
+        found = {each.month: each for one in self.unverified for each in one.needs}
+        found |= {each.month: each for chain in self.chains for each in chain.report.needs}
+        return [found[month] for month in sorted(found)]
 
     @property
     def chained(self) -> int:
@@ -114,6 +123,7 @@ async def verify_all(
     except* Exception as group:
         raise group.exceptions[0] from None
     work.report.wrong.sort(key=lambda each: (each.organization_id, each.invoice_id))
+    work.report.unverified.sort(key=lambda each: (each.organization_id, each.invoice_id))
     work.report.chains.sort(key=lambda each: each.organization_id)
     return work.report
 
@@ -184,6 +194,8 @@ class _Work:
         self.report.events += found.events
         if found.differences:
             self.report.wrong.append(found)
+        elif found.needs:
+            self.report.unverified.append(found)
 
     async def chain(self, organization_id: UUID, customers: Sequence[UUID] | None) -> None:
         """A chain and its keys; `customers`: name only what may be theirs."""

@@ -14,7 +14,8 @@ from tallystick.core.events import StoredEvent
 from tallystick.core.proof import GENESIS, link
 from tallystick.flows.name_tampering import Naming, tell_keys
 from tallystick.flows.read_usage import leaf_of
-from tallystick.store import events, proving
+from tallystick.store import archives, events, proving
+from tallystick.store.archives import Archived
 from tallystick.store.db import Conn
 from tallystick.store.organizations import Organization
 from tallystick.store.proving import End, Keyed, Record, Stored
@@ -37,6 +38,7 @@ class Checked:
     events: int
     wrong: list[Record]
     missing: list[int]
+    absent: int  # events that are not there in records that are right otherwise: archived, if as many were
 
 
 @dataclass(slots=True)
@@ -47,6 +49,9 @@ class ChainReport:
     events: int
     differences: list[str] = field(default_factory=list)
     named: set[UUID] = field(default_factory=set)
+    needs: list[Archived] = field(
+        default_factory=list
+    )  # months whose events are in its records, and not here
 
 
 async def verify_chain(
@@ -82,17 +87,41 @@ async def check_stretch(
     check = _check_records if one_by_one else proving.check_records
     found = await check(conn, organization_id=organization_id, after=after, until=until)
     there = {record.position for record in found}
+    wrong = [
+        each for each in found if not (each.follows is not False and each.events_agree and each.marks_agree)
+    ]
+    absent: dict[int, int] = {}
+    if wrong and await archives.events_of(conn, organization_id=organization_id):
+        absent = await _absent(conn, organization_id, stretch, wrong)
     return Checked(
         stretch,
         batches=len(found),
         events=sum(record.events for record in found),
-        wrong=[
-            each
-            for each in found
-            if not (each.follows is not False and each.events_agree and each.marks_agree)
-        ],
+        wrong=[each for each in wrong if each.position not in absent],
         missing=[position for position in range(after + 1, until + 1) if position not in there],
+        absent=sum(absent.values()),
     )
+
+
+async def _absent(
+    conn: Conn, organization_id: UUID, stretch: Stretch, wrong: Sequence[Record]
+) -> dict[int, int]:
+    """How many events the records lack, by position, of which nothing is wrong but that: what is there of them is what
+    they say, in their order. Whether so many were archived is for the whole chain to say."""
+    after, until = stretch
+    suspects = {each.batch for each in wrong if each.follows is not False and each.marks_agree}
+    stored: dict[int, list[Stored]] = {number: [] for number in suspects}
+    for row in await proving.stored_in(conn, numbers=sorted(suspects)):
+        stored[row.batch].append(row)
+    found: dict[int, int] = {}
+    for batch in await events.batches(conn, organization_id=organization_id, after=after, until=until):
+        if batch.batch not in suspects or batch.events != len(batch.leaves):
+            continue
+        rows, leaves = stored[batch.batch], iter(batch.leaves)
+        ours = all(row.organization_id == organization_id for row in rows)
+        if ours and len(rows) < len(batch.leaves) and all(row.leaf in leaves for row in rows):
+            found[batch.position] = len(batch.leaves) - len(rows)
+    return found
 
 
 async def _check_records(conn: Conn, *, organization_id: UUID, after: int, until: int) -> list[Record]:
@@ -159,6 +188,9 @@ async def conclude(
         lost = await proving.lost(conn, organization_id=organization_id, customers=None, limit=_NAMED_MAX)
         await naming.look(conn, wrong[:_SUSPECTS_MAX], loose, lost)
     unseen = len(wrong) - _SUSPECTS_MAX
+    archived = await archives.of_organization(conn, organization_id=organization_id)
+    expected = await archives.events_of(conn, organization_id=organization_id)
+    absent = sum(each.absent for each in checked)
     return ChainReport(
         end.last,
         end.last_digest,
@@ -168,10 +200,21 @@ async def conclude(
             *_missing([position for each in checked for position in each.missing]),
             *_head(end),
             *naming.differences,
+            *_absences(absent, expected, archived, explained=bool(wrong)),
             *([f"{unseen} more records of the chain are not as they were"] if unseen > 0 else []),
         ],
         naming.named,
+        archived,
     )
+
+
+def _absences(absent: int, expected: int, archived: Sequence[Archived], *, explained: bool) -> Iterator[str]:
+    """Without their files nobody can say which events were archived, but how many they are is known."""
+    files = ", ".join(each.file_name for each in archived)
+    if absent > expected:
+        yield f"{absent} events are not there, and {expected} were archived in {files}: with --archive the others are named"
+    elif absent < expected and not explained:  # a record with a wrong event is named with all that it lacks
+        yield f"{expected} events were archived in {files}, and only {absent} are not there"
 
 
 def _missing(positions: Sequence[int]) -> Iterator[str]:

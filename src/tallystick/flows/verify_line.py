@@ -7,6 +7,7 @@ have been published (terms and meters are versions, never edited) for a period t
 import asyncio
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from decimal import Decimal
 from enum import StrEnum
 from itertools import takewhile
@@ -34,7 +35,8 @@ from tallystick.core.times import Period, show_instant
 from tallystick.errors import TallystickError
 from tallystick.flows.read_usage import Piece, Reader, joined, slices
 from tallystick.flows.settle_late import billed_so_far
-from tallystick.store import catalog, invoices, late, wallets
+from tallystick.store import archives, catalog, invoices, late, wallets
+from tallystick.store.archives import Archived
 from tallystick.store.db import Conn
 from tallystick.store.invoices import Invoice, InvoiceLine
 from tallystick.store.late import ClosedPeriod
@@ -56,6 +58,7 @@ UNREADABLE: Final = (
 _UNIT: Final = "\0"
 """Stands for the unit's name, which no line keeps: no text of the database holds a NUL."""
 
+_EVER: Final = datetime.min.replace(tzinfo=UTC)
 _NOT_CLOSED: Final = "the period the line bills is none that was closed"
 _KEPT: Final = {
     "used": "the usage",
@@ -82,10 +85,13 @@ _COLUMNS: Final = (  # of the line; what the evidence says of the same
 class Outcome(StrEnum):
     VERIFIED = "verified"
     DIFFERENT = "different"
+    NOT_VERIFIED = "not_verified"  # nothing differs, and what it was made of is archived
 
 
-def outcome(differences: Sequence[str]) -> Outcome:
-    return Outcome.DIFFERENT if differences else Outcome.VERIFIED
+def outcome(differences: Sequence[str], needs: Sequence[Archived]) -> Outcome:
+    if differences:
+        return Outcome.DIFFERENT
+    return Outcome.NOT_VERIFIED if needs else Outcome.VERIFIED
 
 
 @dataclass(slots=True)
@@ -93,16 +99,18 @@ class LineReport:
     line: InvoiceLine
     events: int = 0
     differences: list[str] = field(default_factory=list)
+    needs: list[Archived] = field(default_factory=list)  # months whose events it cannot be derived without
 
     @property
     def outcome(self) -> Outcome:
-        return outcome(self.differences)
+        return outcome(self.differences, self.needs)
 
 
 class Published:
-    """What was published of the terms and meters that lines were made with, and closed of periods, read once."""
+    """What was published of the terms and meters that lines were made with, closed of periods, and archived, read once."""
 
     def __init__(self) -> None:
+        self.archived: list[Archived] | None = None  # before it was looked up
         self._terms: dict[UUID, list[Terms]] = {}  # by plan
         self._meters: dict[UUID, Meter] = {}
         self._closed: dict[tuple[UUID, int], ClosedPeriod] = {}
@@ -121,8 +129,10 @@ class Published:
             self._meters.update({each.id: each for _, each in found})
         return self._meters.get(meter_id)
 
-    async def look_up(self, conn: Conn, lines: Iterable[InvoiceLine]) -> None:
+    async def look_up(self, conn: Conn, organization_id: UUID, lines: Iterable[InvoiceLine]) -> None:
         """The closed periods that these lines bill, after the lines were read: a period's position only moves on."""
+        if self.archived is None:
+            self.archived = await archives.of_organization(conn, organization_id=organization_id)
         wanted = {period for line in lines if (period := _period_of(line)) is not None} - self._closed.keys()
         for each in await late.closed_of(conn, periods=wanted) if wanted else ():
             self._closed[each.subscription_id, each.period_index] = each
@@ -171,6 +181,9 @@ class Checking:
         line = report.line
         basis = frozen_basis(proof, feature_id, feature_id)
         report.differences += await self._unpublished(line, proof, basis)
+        report.needs = self._archived(Period(basis.stretches[0][0].start, basis.stretches[-1][0].end))
+        if report.needs:
+            return
         pieces = await self._pieces(basis, _after(line, proof))
         rated = _rated(basis, pieces)
         if line.part == Part.DIFFERENCE:
@@ -185,6 +198,9 @@ class Checking:
             ]
         report.events = sum(piece.listed for piece in listed)
         report.differences += _compare(line, proof, made, listed)
+
+    def _archived(self, span: Period) -> list[Archived]:
+        return archives.touching(self.published.archived or (), span)
 
     async def _pieces(self, basis: Basis, after: int) -> list[Piece]:
         """What the events of each stretch come to, and the leaves of those after a position."""
@@ -259,13 +275,19 @@ class Checking:
             period_index=lived.index,
         )
         report.events = told.events
+        # What it paid for may have happened at any time before, and come late.
+        unlike, report.needs = told.unlike, self._archived(lived.period)
+        if any(taken < posted for _, posted, taken in unlike):
+            report.needs = self._archived(Period(_EVER, lived.period.end))
+        if report.needs:
+            unlike = [each for each in unlike if each[2] > each[1]]
         made = overdraft_line(lived, overdrawn=told.overdrawn, currency=self.invoice.currency)
         report.differences += [
             *_other_period(closed, line, lived, self.invoice),
             *_differ("what the movements until then come to", text(told.left), text(ZERO)),
             *(
                 f"batch {batch}: its events took {text(taken)}, the ledger says {text(posted)}"
-                for batch, posted, taken in told.unlike
+                for batch, posted, taken in unlike
             ),
             *_compare(line, proof, made, ()),
         ]

@@ -14,6 +14,7 @@ from tallystick.flows.verify import InvoiceReport, read_issued, verify_issued
 from tallystick.flows.verify_chain import Checked, Stretch, check_stretch, unkeyed
 from tallystick.flows.verify_line import Published, spans_of
 from tallystick.store import invoices, organizations
+from tallystick.store.archives import Archived
 from tallystick.store.db import Conn
 from tallystick.store.invoices import ToVerify
 from tallystick.store.organizations import Organization
@@ -38,6 +39,8 @@ class Verified:
     lines: int
     events: int
     differences: list[Difference]
+    needs: list[Archived]  # months that some line cannot be derived without
+    unverified: list[UUID]  # those lines
 
 
 async def verify_some(conn: Conn, wanted: Sequence[ToVerify]) -> list[Verified]:
@@ -50,7 +53,9 @@ async def verify_some(conn: Conn, wanted: Sequence[ToVerify]) -> list[Verified]:
         assert organization is not None
         owners[organization_id] = organization, Published()
         theirs = [each for each in found if owner_of[each.invoice.id] == organization_id]
-        await owners[organization_id][1].look_up(conn, (line for each in theirs for line in each.lines))
+        await owners[organization_id][1].look_up(
+            conn, organization_id, (line for each in theirs for line in each.lines)
+        )
     spans = [
         span
         for each in found
@@ -85,6 +90,8 @@ def _verified(organization: Organization, report: InvoiceReport) -> Verified:
         len(report.lines),
         report.events,
         list(_differences(report)),
+        report.needs,
+        [each.line.id for each in report.lines if each.needs],
     )
 
 

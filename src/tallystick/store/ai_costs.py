@@ -135,6 +135,7 @@ async def summed(
                AND (%(customer)s::uuid IS NULL OR c.customer_id = %(customer)s)
                AND (%(feature)s::uuid IS NULL OR c.feature_id = %(feature)s)
                AND (%(model)s::text IS NULL OR %(model)s IN (c.model, c.priced_as))
+               AND c.voided IS NULL
                AND NOT EXISTS (SELECT FROM events e
                                 WHERE e.customer_id = c.customer_id AND e.occurred_at = c.occurred_at
                                   AND e.id = c.event_id AND e.voided IS NOT NULL)

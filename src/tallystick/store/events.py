@@ -62,9 +62,11 @@ async def taken(
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """The event that a key already belongs to."""
+    """Whom a key already belongs to; `event` is None of one that is archived."""
 
-    event: StoredEvent
+    event_id: UUID
+    occurred_at: datetime
+    event: StoredEvent | None
     header_hash: bytes | None
 
 
@@ -73,18 +75,21 @@ async def holders(
 ) -> dict[tuple[UUID, bytes], Holder]:
     found = await rows(
         conn,
-        f"""SELECT k.key_hash, k.header_hash, {_EVENT}
+        f"""SELECT k.customer_id, k.key_hash, k.event_id, k.occurred_at, k.header_hash, {_EVENT}
               FROM unnest(%s::uuid[], %s::bytea[]) AS t (customer_id, key_hash)
              CROSS JOIN LATERAL (
                    SELECT * FROM event_keys k
                     WHERE k.customer_id = t.customer_id AND k.key_hash = t.key_hash OFFSET 0) k
-             CROSS JOIN LATERAL (
+              LEFT JOIN LATERAL (
                    SELECT * FROM events e
                     WHERE e.customer_id = k.customer_id AND e.occurred_at = k.occurred_at AND e.id = k.event_id
-                   OFFSET 0) e""",
+                   OFFSET 0) e ON true""",
         (columns.uuids(customers), columns.hashes(key_hashes)),
     )
-    return {(each[3], bytes(each[0])): Holder(_event(each[2:]), each[1]) for each in found}
+    return {
+        (each[0], bytes(each[1])): Holder(each[2], each[3], _event(each[5:]) if each[5] else None, each[4])
+        for each in found
+    }
 
 
 async def get(conn: Conn, *, organization_id: UUID, event_id: UUID) -> StoredEvent | None:

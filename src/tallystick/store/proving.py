@@ -163,6 +163,12 @@ def _merged(meter: Meter) -> str:
     return "sum(quantity) FILTER (WHERE counts AND leaf IS NOT NULL)"
 
 
+ARCHIVED: Final[LiteralString] = """EXISTS (
+    SELECT FROM archived_months m JOIN archived_shares s USING (month)
+     WHERE s.organization_id = %(organization)s AND {at} >= m.starts AND {at} < m.ends)"""
+"""Whether the instant `{at}` lies in a month that was archived with events of `organization`, and is not back."""
+
+
 # The chain ------------------------------------------------------------------------------------------------
 
 
@@ -359,14 +365,15 @@ class Keyed(NamedTuple):
 async def lost(
     conn: Conn, *, organization_id: UUID, customers: Sequence[UUID] | None, limit: int
 ) -> list[Keyed]:
-    """Key rows whose event is not where they say; of all customers, or of some."""
+    """Key rows whose event is not where they say, nor in an archived month; of all customers, or of some."""
     found = await rows(
         conn,
-        """SELECT k.event_id, k.customer_id FROM event_keys k JOIN customers c ON c.id = k.customer_id
+        f"""SELECT k.event_id, k.customer_id FROM event_keys k JOIN customers c ON c.id = k.customer_id
             WHERE c.organization_id = %(organization)s
               AND (%(customers)s::uuid[] IS NULL OR k.customer_id = ANY(%(customers)s))
               AND NOT EXISTS (SELECT FROM events e WHERE e.customer_id = k.customer_id
                                  AND e.occurred_at = k.occurred_at AND e.id = k.event_id)
+              AND NOT {ARCHIVED.format(at="k.occurred_at")}
             ORDER BY k.event_id LIMIT %(limit)s""",
         {
             "organization": organization_id,

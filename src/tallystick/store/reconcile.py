@@ -17,6 +17,7 @@ from tallystick.core.reckoning import FrozenLine
 from tallystick.store.db import Conn, row, rows
 from tallystick.store.late import WITH_THE_NEXT_INVOICE
 from tallystick.store.meter_sql import contributions, latest_at, merged
+from tallystick.store.proving import ARCHIVED
 from tallystick.store.usage import MEMBERS, CounterKey, member
 
 FIRST_MAX: Final = 10
@@ -70,6 +71,7 @@ async def wrong_hours(conn: Conn, organization_id: UUID, *, meters: Sequence[Met
             SELECT count(*) OVER (), customer_id, meter_id, hour, t.events, t.quantity, k.events, k.quantity
               FROM told t FULL JOIN kept k USING (customer_id, meter_id, hour)
              WHERE (t.events, t.quantity, t.latest) IS DISTINCT FROM (k.events, k.quantity, k.latest)
+               AND NOT {ARCHIVED.format(at="hour")}
              ORDER BY customer_id, meter_id, hour LIMIT %(first)s""",
         organization=organization_id,
         codes=list({each.event_code for each in meters}),
@@ -108,7 +110,7 @@ async def wrong_sets(conn: Conn, organization_id: UUID, *, meter: Meter) -> Offe
                   FROM told t FULL JOIN (SELECT customer_id, hour, block, members FROM usage_sets
                                           WHERE meter_id = %(meter)s AND bit_count(members) > 0) k
                  USING (customer_id, hour, block)
-                 WHERE t.members IS DISTINCT FROM k.members OR block IS NULL
+                 WHERE (t.members IS DISTINCT FROM k.members OR block IS NULL) AND NOT {ARCHIVED.format(at="hour")}
             )
             SELECT count(*) OVER (), customer_id, %(meter)s::uuid, hour FROM wrong ORDER BY 2, 4 LIMIT %(first)s""",
         organization=organization_id,
@@ -370,7 +372,8 @@ async def wrong_wallets(conn: Conn, organization_id: UUID) -> Offenders:
 async def wrong_postings(conn: Conn, organization_id: UUID) -> Offenders:
     """Batches whose events took something else of a customer's wallets than was posted: (customer, batch, took, posted).
 
-    Reads every prepaid event and every posting of usage.
+    Reads every prepaid event and every posting of usage. A batch that may have events in an archived month may have
+    posted more than is there.
     """
     return await _offenders(
         conn,
@@ -381,6 +384,10 @@ async def wrong_postings(conn: Conn, organization_id: UUID) -> Offenders:
                          WHERE organization_id = %(organization)s AND cause = 'usage' GROUP BY 1, 2) p
             USING (customer_id, batch)
             WHERE coalesce(t.amount, 0) <> coalesce(p.amount, 0)
+              AND NOT (coalesce(t.amount, 0) < coalesce(p.amount, 0) AND EXISTS (
+                       SELECT FROM archived_shares s JOIN archived_months USING (month)
+                        WHERE s.organization_id = %(organization)s
+                          AND batch >= s.first_batch AND batch <= s.last_batch))
             ORDER BY 2, 3 LIMIT %(first)s""",
         organization=organization_id,
     )
@@ -390,11 +397,12 @@ async def wrong_costs(conn: Conn, organization_id: UUID) -> Offenders:
     """AI calls that took something else than their costs come to: (event, took, costs). Reads every cost row."""
     return await _offenders(
         conn,
-        """SELECT count(*) OVER (), c.event_id, e.deducted, c.total
+        f"""SELECT count(*) OVER (), c.event_id, e.deducted, c.total
              FROM (SELECT customer_id, event_id, occurred_at, sum(total)::numeric AS total FROM ai_costs
                     WHERE organization_id = %(organization)s GROUP BY 1, 2, 3) c
              LEFT JOIN events e ON e.customer_id = c.customer_id AND e.occurred_at = c.occurred_at AND e.id = c.event_id
             WHERE e.deducted IS DISTINCT FROM c.total
+              AND NOT (e.id IS NULL AND {ARCHIVED.format(at="c.occurred_at")})
             ORDER BY 2 LIMIT %(first)s""",
         organization=organization_id,
     )

@@ -23,6 +23,7 @@ CREATE TABLE ai_costs (
     exact numeric[] NOT NULL,
     price_source text NOT NULL,
     price_valid_from timestamp with time zone,
+    voided bigint,
     CONSTRAINT ai_costs_check CHECK (((subtotal = (((input_cost + output_cost) + cache_read_cost) + cache_write_cost)) AND (total = (subtotal + margin))))
 );
 CREATE TABLE ai_model_aliases (
@@ -61,6 +62,27 @@ CREATE TABLE api_keys (
     revoked_at timestamp with time zone,
     last_used_at timestamp with time zone,
     created_at timestamp with time zone NOT NULL
+);
+CREATE TABLE archived_months (
+    month date NOT NULL,
+    starts timestamp with time zone NOT NULL,
+    ends timestamp with time zone NOT NULL,
+    file_name text NOT NULL,
+    bytes bigint NOT NULL,
+    sha256 bytea NOT NULL,
+    events bigint NOT NULL,
+    leaves bytea NOT NULL,
+    archived_at timestamp with time zone NOT NULL,
+    note text
+);
+CREATE TABLE archived_shares (
+    month date NOT NULL,
+    organization_id uuid NOT NULL,
+    events bigint NOT NULL,
+    first_id uuid NOT NULL,
+    last_id uuid NOT NULL,
+    first_batch bigint NOT NULL,
+    last_batch bigint NOT NULL
 );
 CREATE TABLE changes (
     organization_id uuid NOT NULL,
@@ -620,6 +642,10 @@ ALTER TABLE ONLY api_keys
     ADD CONSTRAINT api_keys_pkey PRIMARY KEY (id);
 ALTER TABLE ONLY api_keys
     ADD CONSTRAINT api_keys_secret_hash_key UNIQUE (secret_hash);
+ALTER TABLE ONLY archived_months
+    ADD CONSTRAINT archived_months_pkey PRIMARY KEY (month);
+ALTER TABLE ONLY archived_shares
+    ADD CONSTRAINT archived_shares_pkey PRIMARY KEY (month, organization_id);
 ALTER TABLE ONLY changes
     ADD CONSTRAINT changes_pkey PRIMARY KEY (organization_id, version);
 ALTER TABLE ONLY clock_run_items
@@ -761,6 +787,10 @@ ALTER TABLE ONLY ai_model_prices
     ADD CONSTRAINT ai_model_prices_organization_id_fkey FOREIGN KEY (organization_id) REFERENCES organizations(id);
 ALTER TABLE ONLY api_keys
     ADD CONSTRAINT api_keys_organization_id_fkey FOREIGN KEY (organization_id) REFERENCES organizations(id);
+ALTER TABLE ONLY archived_shares
+    ADD CONSTRAINT archived_shares_month_fkey FOREIGN KEY (month) REFERENCES archived_months(month) ON DELETE CASCADE;
+ALTER TABLE ONLY archived_shares
+    ADD CONSTRAINT archived_shares_organization_id_fkey FOREIGN KEY (organization_id) REFERENCES organizations(id);
 ALTER TABLE ONLY changes
     ADD CONSTRAINT changes_organization_id_fkey FOREIGN KEY (organization_id) REFERENCES organizations(id);
 ALTER TABLE ONLY clock_run_items

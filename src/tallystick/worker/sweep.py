@@ -9,6 +9,7 @@
     every few seconds   note when keys were last used
     every hour          forget answers kept for repeated requests      they last 24 hours
     every hour          try again what could not be closed or settled  `doctor` shows it meanwhile
+    every hour          make the next months' partitions               while there is nothing to move
     every day           reconcile the books                            next door, in `nightly`
 
 One process sweeps at a time: whoever holds the advisory lock. Losing it loses nothing.
@@ -31,6 +32,7 @@ from tallystick.flows.move_clock import perform_run
 from tallystick.flows.purchase import finish_pending
 from tallystick.flows.reserve import release_due
 from tallystick.flows.settle_late import settle_due
+from tallystick.flows.sort_months import make_ahead
 from tallystick.providers.payments import Payments
 from tallystick.store import clock, db, invoices, late, organizations, subscriptions
 from tallystick.store.db import Database
@@ -150,3 +152,4 @@ class Sweeper:
                 await db.forget_changes(conn, keep=CHANGES_KEPT)
                 await subscriptions.forget_failures(conn)
                 await late.forget_failures(conn)
+                await make_ahead(conn, now=now)
