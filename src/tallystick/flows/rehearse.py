@@ -152,7 +152,11 @@ class Rehearsal:
             again = []
             for each in asked:
                 holder = found.get((each.standing.customer_id, each.place or b""))
-                if holder is not None and holder.event.key != each.draft.event.key:
+                if (
+                    holder is not None
+                    and holder.event is not None
+                    and holder.event.key != each.draft.event.key
+                ):
                     each.draft.key_attempt += 1
                     each.place = each.draft.place
                     again.append(each)
