@@ -1,6 +1,6 @@
 """Group commit: everything that arrived while the last commit ran goes into the next.
 
-Where many ask at once, commits begin a few milliseconds apart: what a commit costs whatever is in it is then shared by
+Where many ask at once, commits begin a little apart: what a commit costs whatever is in it is then shared by
 more, and checks find a core that is free. Who asks alone waits for nobody.
 
 Two lanes per process, each with a connection of its own. The first takes whatever waits; the second helps only
@@ -37,7 +37,7 @@ LANES_TAKE_FROM_ROWS: Final = (1, MUCH)
 COMMIT_SIBLINGS: Final = 5
 """How many must ask at once, those that were just answered among them, for the next commit to wait for more."""
 
-COMMIT_GAP_S: Final = 0.004
+COMMIT_GAP_S: Final = 0.002
 """How long after the one before it such a commit begins, unless much waits."""
 
 
