@@ -37,6 +37,19 @@ INGEST_CONNECTION: Final[dict[str, Any]] = {
 }
 
 
+async def connect_for_ingest(conninfo: str) -> Conn:
+    """A connection for INGEST_CONNECTION's few statements, on whatever kind of PostgreSQL it leads to."""
+    conn: Conn = await AsyncConnection.connect(conninfo, connect_timeout=5, **INGEST_CONNECTION)
+    try:
+        if await row(conn, "SELECT FROM pg_extension WHERE extname = 'citus'") is not None:
+            # Citus finds the shards of a statement by its values: it has no generic plan of what joins several.
+            await conn.execute("SET plan_cache_mode = force_custom_plan")
+    except BaseException:
+        await conn.close()
+        raise
+    return conn
+
+
 PROOF_CONNECTION: Final[dict[str, Any]] = {
     "autocommit": True,
     # A customer may have ten events or ten million: each statement is planned for the one it asks about. Leaves

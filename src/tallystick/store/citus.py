@@ -1,0 +1,165 @@
+"""Past one machine: which tables lie on which node of a Citus cluster, and how they get there.
+
+Everything hot belongs to a customer, and lies with the rest of that customer. The catalogue is everywhere. What is
+left stays on the coordinator, and Citus is told of it: a transaction that writes there and on a worker is then
+committed in two phases. (Of tables that it does not know it would commit the worker first, and a coordinator that
+dies in between would have forgotten the notch of events that are stored.)
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, LiteralString
+
+import psycopg
+from psycopg import Connection, sql
+from psycopg.rows import TupleRow
+
+log = logging.getLogger("tallystick.migrate")
+
+BY_CUSTOMER: Final[tuple[LiteralString, ...]] = (
+    "events",
+    "event_keys",
+    "usage_hours",
+    "usage_sets",
+    "distinct_values",
+    "limit_counters",
+    "wallets",
+    "ledger_entries",
+    "ai_costs",
+)
+"""Hot: in shards by `customer_id`, all of a customer's on one node. The first is what the others lie with."""
+
+EVERYWHERE: Final[tuple[LiteralString, ...]] = (
+    "features",
+    "meters",
+    "plans",
+    "plan_prices",
+    "plan_features",
+    "plan_minimums",
+    "credit_packs",
+    "ai_model_prices",
+    "ai_model_aliases",
+)
+"""The catalogue: small, read by all, changed by people. Who references comes after what is referenced."""
+
+UNKNOWN: Final[tuple[LiteralString, ...]] = ("migrations",)
+"""Written by nothing that writes elsewhere too; Citus need not know of it. All others stay on the coordinator."""
+
+SHARDS: Final = 32
+"""A customer is in one of so many parts of each table; a cluster has use for no more nodes than that."""
+
+
+class NoCitus(RuntimeError):
+    """The database cannot be spread over nodes; the message says what an operator can do about it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What a run had to do; nothing, where all was laid out already."""
+
+    nodes: int  # that hold shards
+    by_customer: list[str]
+    everywhere: list[str]
+    on_coordinator: list[str]
+
+
+def is_laid_out(conn: Connection[TupleRow]) -> bool:
+    """Whether this database has been spread over the nodes of a cluster."""
+    if _version(conn) is None:
+        return False
+    return BY_CUSTOMER[0] in _tables(conn, "distributed")
+
+
+def lay_out(conn: Connection[TupleRow]) -> Done:
+    """Bring every table to where it belongs, with what it holds. Each moves in a transaction of its own, so that a run
+    that was interrupted is taken up by the next. Raises NoCitus.
+
+    Nobody should write meanwhile: a table is locked while it moves, and until all have moved, some statements fail.
+    """
+    nodes = _nodes(conn)
+    everywhere = [each for each in EVERYWHERE if each not in _tables(conn, "reference")]
+    for table in everywhere:
+        conn.execute("SELECT create_reference_table(%s)", (table,))
+        log.info("citus: %s is on every node", table)
+    by_customer = [each for each in BY_CUSTOMER if each not in _tables(conn, "distributed")]
+    for table in by_customer:
+        _distribute(conn, table)
+        log.info("citus: %s is distributed by customer", table)
+    on_coordinator = [each for each in _unknown(conn) if each not in UNKNOWN]
+    for table in on_coordinator:
+        if table in _unknown(conn):  # what references one another becomes known together
+            conn.execute("SELECT citus_add_local_table_to_metadata(%s, cascade_via_foreign_keys => true)", (table,))
+        log.info("citus: %s stays on the coordinator", table)
+    return Done(nodes, by_customer, everywhere, on_coordinator)
+
+
+def _distribute(conn: Connection[TupleRow], table: str) -> None:
+    with_first = {"colocate_with": BY_CUSTOMER[0]} if table != BY_CUSTOMER[0] else {"shard_count": SHARDS}
+    name, value = next(iter(with_first.items()))
+    conn.execute(
+        sql.SQL("SELECT create_distributed_table(%s, 'customer_id', {} => %s)").format(sql.Identifier(name)),
+        (table, value),
+    )
+    conn.execute("SELECT truncate_local_data_after_distributing_table(%s)", (table,))
+
+
+def _version(conn: Connection[TupleRow]) -> str | None:
+    found = conn.execute("SELECT extversion FROM pg_extension WHERE extname = 'citus'").fetchone()
+    return None if found is None else found[0]
+
+
+def _nodes(conn: Connection[TupleRow]) -> int:
+    """How many nodes hold shards."""
+    if _version(conn) is None:
+        there = conn.execute("SELECT FROM pg_available_extensions WHERE name = 'citus'").fetchone()
+        raise NoCitus(
+            "this database has no Citus: "
+            + (
+                "it is installed, so put `shared_preload_libraries = 'citus'` into postgresql.conf, restart, and "
+                "`CREATE EXTENSION citus` here and in the same database of every worker"
+                if there
+                else "install it on every node, then `CREATE EXTENSION citus` in the same database of each"
+            )
+        )
+    coordinator = conn.execute(
+        "SELECT nodename FROM pg_dist_node WHERE groupid = 0 AND noderole = 'primary' AND isactive"
+    ).fetchone()
+    if coordinator is None:
+        raise NoCitus(
+            "the nodes do not know their coordinator: `SELECT citus_set_coordinator_host('its name', its port)`, with the "
+            "name the workers reach it by"
+        )
+    here = conn.execute("SELECT groupid FROM pg_dist_local_group").fetchone()
+    if here is None or here[0] != 0:
+        raise NoCitus("this is a worker: give the coordinator's URL")
+    found = conn.execute(
+        "SELECT count(*) FROM pg_dist_node WHERE shouldhaveshards AND isactive AND noderole = 'primary'"
+    ).fetchone()
+    if found is None or not found[0]:
+        raise NoCitus("no node may hold shards: `SELECT citus_add_node('a worker', its port)` for each worker")
+    return int(found[0])
+
+
+def _tables(conn: Connection[TupleRow], kind: str) -> set[str]:
+    return {
+        each[0]
+        for each in conn.execute(
+            "SELECT table_name::text FROM citus_tables WHERE citus_table_type = %s", (kind,)
+        ).fetchall()
+    }
+
+
+def _unknown(conn: Connection[TupleRow]) -> list[str]:
+    """Our tables, without partitions, that Citus does not know of."""
+    return [
+        each[0]
+        for each in conn.execute(
+            """SELECT c.relname FROM pg_class c
+                WHERE c.relnamespace = current_schema()::regnamespace AND c.relkind IN ('r', 'p')
+                  AND NOT c.relispartition AND NOT EXISTS (
+                      SELECT FROM pg_dist_partition p WHERE p.logicalrelid = c.oid)
+                  AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.objid = c.oid AND d.deptype = 'e')
+                ORDER BY c.relname"""
+        ).fetchall()
+    ]
