@@ -71,9 +71,15 @@ class Node:
 
     def run(self, program: str, *arguments: str) -> None:
         lent = self.account.popen()
-        lent["env"] |= {"HOME": str(self.home)}  # where libpq looks for certificates when one node calls another
+        lent["env"] |= {
+            "HOME": str(self.home)
+        }  # where libpq looks for certificates when one node calls another
         done = subprocess.run(
-            [self.bin_dir / program, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, check=False, **lent
+            [self.bin_dir / program, *arguments],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            check=False,
+            **lent,
         )
         if done.returncode:
             raise RuntimeError(f"{program} failed:\n{done.stderr.decode()}")

@@ -6,7 +6,6 @@ from contextlib import contextmanager
 from typing import Annotated, Any, Final
 
 import typer
-from psycopg import AsyncConnection
 from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
@@ -17,7 +16,7 @@ from tallystick.cli.terminal import DatabaseUrl, DataDir, Json
 from tallystick.core import ids
 from tallystick.errors import Problem
 from tallystick.flows.verify_all import Progress, Report, Wanted, verify_all
-from tallystick.store.db import PROOF_CONNECTION, Database
+from tallystick.store.db import PROOF_CONNECTION, Database, connect
 
 _AHEAD: Final = 4
 """So many pieces of work per process are handed out at once; the rest waits where it is."""
@@ -63,7 +62,7 @@ def verify(
 
 
 async def run(database: Database, wanted: Wanted, progress: Progress, *, workers: int) -> Report:
-    async with await AsyncConnection.connect(database.conninfo, **PROOF_CONNECTION) as conn:
+    async with await connect(database.conninfo, PROOF_CONNECTION) as conn:
         with Processes(database.conninfo, workers) as processes:
             try:
                 return await verify_all(conn, processes.do, wanted, progress, at_once=_AHEAD * workers)

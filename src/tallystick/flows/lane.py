@@ -5,7 +5,7 @@ import contextlib
 
 import psycopg
 
-from tallystick.store.db import Conn, connect_for_ingest
+from tallystick.store.db import INGEST_CONNECTION, Conn, connect
 
 
 class Lane:
@@ -19,7 +19,7 @@ class Lane:
 
     async def connection(self) -> Conn:
         if self._conn is None or self._conn.closed or self._conn.broken:
-            self._conn = await connect_for_ingest(self._conninfo)
+            self._conn = await connect(self._conninfo, {"connect_timeout": 5, **INGEST_CONNECTION})
         return self._conn
 
     async def close(self) -> None:

@@ -7,12 +7,14 @@ dies in between would have forgotten the notch of events that are stored.)
 """
 
 import logging
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Final, LiteralString
+from typing import Any, Final, LiteralString
 
-import psycopg
-from psycopg import Connection, sql
+from psycopg import AsyncConnection, AsyncCursor, Connection, sql
+from psycopg.errors import Diagnostic, NotNullViolation
 from psycopg.rows import TupleRow
 
 log = logging.getLogger("tallystick.migrate")
@@ -40,14 +42,87 @@ EVERYWHERE: Final[tuple[LiteralString, ...]] = (
     "credit_packs",
     "ai_model_prices",
     "ai_model_aliases",
+    "ingest_batches",
 )
-"""The catalogue: small, read by all, changed by people. Who references comes after what is referenced."""
+"""On every node. The catalogue: small, read by all, changed by people; who references comes after what is referenced.
+And the notches of the chains: which events a period was rated with is asked where the events are."""
 
 UNKNOWN: Final[tuple[LiteralString, ...]] = ("migrations",)
 """Written by nothing that writes elsewhere too; Citus need not know of it. All others stay on the coordinator."""
 
 SHARDS: Final = 32
 """A customer is in one of so many parts of each table; a cluster has use for no more nodes than that."""
+
+
+# Connections -----------------------------------------------------------------------------------------------
+
+
+async def adapt(conn: AsyncConnection[TupleRow]) -> None:
+    """Let a new connection speak as the database behind it understands: nothing changes where that has no Citus."""
+    cursor = await conn.execute("SELECT FROM pg_extension WHERE extname = 'citus'")
+    if await cursor.fetchone() is not None:
+        conn.cursor_factory = Cursor
+        await conn.execute(_SETTINGS)
+
+
+_SETTINGS: Final = """
+    SELECT set_config('plan_cache_mode', 'force_custom_plan', false),
+           set_config('citus.multi_shard_modify_mode', 'sequential', false),
+           set_config('citus.enable_deadlock_prevention', 'off', false)"""
+"""Citus finds the shards of a statement by its values: it has no generic plan of what joins several. It writes one shard
+after the other, in one order, over one connection to each node: so that batches cannot deadlock, and what a node holds
+of a transaction becomes visible at once. As that order is kept, no batch need wait for another to leave a shard."""
+
+
+def is_citus(conn: AsyncConnection[TupleRow]) -> bool:
+    """Whether it was adapted: who locks rows of several customers must then do so one after the other."""
+    return conn.cursor_factory is Cursor
+
+
+class Cursor(AsyncCursor[Any]):
+    """Says to Citus what the statements of this room say to PostgreSQL, and hears it speak of tables, not of shards."""
+
+    async def execute(self, query: Any, *args: Any, **kwargs: Any) -> "Cursor":
+        with _of_tables():
+            return await super().execute(_unfenced(query), *args, **kwargs)
+
+    async def fetchone(self) -> Any:
+        with _of_tables():
+            return await super().fetchone()
+
+
+def _unfenced(query: Any) -> Any:
+    """`OFFSET 0` keeps PostgreSQL from planning a lateral probe as anything else; Citus takes no offset there, and each
+    shard is small enough for its own planner."""
+    return query.replace(" OFFSET 0", "") if isinstance(query, str) else query
+
+
+@contextmanager
+def _of_tables() -> Iterator[None]:
+    try:
+        yield
+    except _OfTable:
+        raise
+    except NotNullViolation as error:
+        raise _OfTable(*error.args, info=error.pgresult) from None
+
+
+class _OfTable(NotNullViolation):
+    """Names the table, where the error named the shard: `ingest_batches`, not `ingest_batches_102010`."""
+
+    @property
+    def diag(self) -> Diagnostic:
+        return _Table(self.pgresult)
+
+
+class _Table(Diagnostic):
+    @property
+    def table_name(self) -> str | None:
+        name = super().table_name
+        return None if name is None else re.sub(r"_[0-9]{6,}$", "", name)
+
+
+# Tables ----------------------------------------------------------------------------------------------------
 
 
 class NoCitus(RuntimeError):
@@ -86,10 +161,11 @@ def lay_out(conn: Connection[TupleRow]) -> Done:
     for table in by_customer:
         _distribute(conn, table)
         log.info("citus: %s is distributed by customer", table)
-    on_coordinator = [each for each in _unknown(conn) if each not in UNKNOWN]
-    for table in on_coordinator:
-        if table in _unknown(conn):  # what references one another becomes known together
-            conn.execute("SELECT citus_add_local_table_to_metadata(%s, cascade_via_foreign_keys => true)", (table,))
+    on_coordinator = [each for each in _untold(conn) if each not in UNKNOWN]
+    for table in on_coordinator:  # what references one another becomes known together
+        conn.execute(
+            "SELECT citus_add_local_table_to_metadata(%s, cascade_via_foreign_keys => true)", (table,)
+        )
         log.info("citus: %s stays on the coordinator", table)
     return Done(nodes, by_customer, everywhere, on_coordinator)
 
@@ -137,7 +213,9 @@ def _nodes(conn: Connection[TupleRow]) -> int:
         "SELECT count(*) FROM pg_dist_node WHERE shouldhaveshards AND isactive AND noderole = 'primary'"
     ).fetchone()
     if found is None or not found[0]:
-        raise NoCitus("no node may hold shards: `SELECT citus_add_node('a worker', its port)` for each worker")
+        raise NoCitus(
+            "no node may hold shards: `SELECT citus_add_node('a worker', its port)` for each worker"
+        )
     return int(found[0])
 
 
@@ -150,16 +228,16 @@ def _tables(conn: Connection[TupleRow], kind: str) -> set[str]:
     }
 
 
-def _unknown(conn: Connection[TupleRow]) -> list[str]:
-    """Our tables, without partitions, that Citus does not know of."""
+def _untold(conn: Connection[TupleRow]) -> list[str]:
+    """Our tables, without partitions, that Citus does not know of, or only as long as others reference them."""
     return [
         each[0]
         for each in conn.execute(
-            """SELECT c.relname FROM pg_class c
+            """SELECT c.relname FROM pg_class c LEFT JOIN pg_dist_partition p ON p.logicalrelid = c.oid
                 WHERE c.relnamespace = current_schema()::regnamespace AND c.relkind IN ('r', 'p')
-                  AND NOT c.relispartition AND NOT EXISTS (
-                      SELECT FROM pg_dist_partition p WHERE p.logicalrelid = c.oid)
+                  AND NOT c.relispartition AND (p.logicalrelid IS NULL OR p.autoconverted)
                   AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.objid = c.oid AND d.deptype = 'e')
+                  AND NOT relation_is_a_known_shard(c.oid)
                 ORDER BY c.relname"""
         ).fetchall()
     ]

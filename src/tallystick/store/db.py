@@ -3,7 +3,7 @@
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from decimal import Decimal
 from typing import Any, Final, LiteralString, TypeVar
@@ -16,6 +16,8 @@ from psycopg.pq import TransactionStatus
 from psycopg.rows import TupleRow
 from psycopg.types.json import set_json_dumps, set_json_loads
 from psycopg_pool import AsyncConnectionPool
+
+from tallystick.store import citus
 
 T = TypeVar("T")
 Conn = AsyncConnection[TupleRow]
@@ -37,19 +39,6 @@ INGEST_CONNECTION: Final[dict[str, Any]] = {
 }
 
 
-async def connect_for_ingest(conninfo: str) -> Conn:
-    """A connection for INGEST_CONNECTION's few statements, on whatever kind of PostgreSQL it leads to."""
-    conn: Conn = await AsyncConnection.connect(conninfo, connect_timeout=5, **INGEST_CONNECTION)
-    try:
-        if await row(conn, "SELECT FROM pg_extension WHERE extname = 'citus'") is not None:
-            # Citus finds the shards of a statement by its values: it has no generic plan of what joins several.
-            await conn.execute("SET plan_cache_mode = force_custom_plan")
-    except BaseException:
-        await conn.close()
-        raise
-    return conn
-
-
 PROOF_CONNECTION: Final[dict[str, Any]] = {
     "autocommit": True,
     # A customer may have ten events or ten million: each statement is planned for the one it asks about. Leaves
@@ -57,6 +46,17 @@ PROOF_CONNECTION: Final[dict[str, Any]] = {
     "options": "-c timezone=UTC -c plan_cache_mode=force_custom_plan -c work_mem=64MB -c jit=off "
     "-c max_parallel_workers_per_gather=0",
 }
+
+
+async def connect(conninfo: str, options: Mapping[str, Any]) -> Conn:
+    """A connection of one's own, with one of the above; whatever kind of PostgreSQL it leads to."""
+    conn: Conn = await AsyncConnection.connect(conninfo, **options)
+    try:
+        await citus.adapt(conn)
+    except BaseException:
+        await conn.close()
+        raise
+    return conn
 
 
 class Database:
@@ -72,6 +72,7 @@ class Database:
             max_size=size,
             open=False,
             kwargs=CONNECTION,
+            configure=citus.adapt,
             check=AsyncConnectionPool.check_connection,
             timeout=10,
         )
