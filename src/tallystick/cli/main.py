@@ -8,6 +8,7 @@ from tallystick.cli import (
     doctor,
     import_events,
     keys,
+    migrate,
     organizations,
     reconcile,
     serve,
@@ -30,6 +31,7 @@ app.command("verify")(verify.verify)
 app.command("reconcile")(reconcile.reconcile)
 app.add_typer(organizations.app, name="organizations")
 app.add_typer(keys.app, name="keys")
+app.command("migrate")(migrate.migrate_database)
 app.command("doctor")(doctor.doctor)
 
 

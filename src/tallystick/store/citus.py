@@ -6,6 +6,7 @@ committed in two phases. (Of tables that it does not know it would commit the wo
 dies in between would have forgotten the notch of events that are stored.)
 """
 
+import asyncio
 import logging
 import re
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, LiteralString
 
+import psycopg
 from psycopg import AsyncConnection, AsyncCursor, Connection, sql
 from psycopg.errors import Diagnostic, NotNullViolation
 from psycopg.rows import TupleRow
@@ -79,6 +81,55 @@ def is_citus(conn: AsyncConnection[TupleRow]) -> bool:
     return conn.cursor_factory is Cursor
 
 
+async def gate(conn: AsyncConnection[TupleRow]) -> str | None:
+    """The name of the shard that everybody locks who stores events or says that the catalogue has changed: the heads.
+
+    None where nothing is laid out yet, so that all there is lies on one node.
+    """
+    cursor = await conn.execute(
+        """SELECT shard_name(logicalrelid, shardid)::text FROM pg_dist_shard
+            WHERE logicalrelid = 'organization_heads'::regclass"""
+    )
+    found = await cursor.fetchone()
+    return None if found is None else str(found[0])
+
+
+async def look_everywhere(conn: AsyncConnection[TupleRow], gate: str) -> None:
+    """Begin a REPEATABLE READ transaction in which all nodes show the same batches. Raises OperationalError.
+
+    Each node has a snapshot of its own, taken when it is first asked, and a batch is committed on one after the other.
+    So all nodes are asked while nobody is between: who commits lets go of the heads only when every node has
+    committed. Whoever comes meanwhile waits for milliseconds; the lock goes with the savepoint, the snapshots stay.
+    LOCK is first, because it is no look at the coordinator itself.
+    """
+    await conn.execute("SET LOCAL citus.max_adaptive_executor_pool_size = 1")  # another connection looks anew
+    await conn.execute("SET LOCAL citus.enable_manual_changes_to_shards = on")  # a lock is one
+    await conn.execute("SAVEPOINT gate")
+    await conn.execute(sql.SQL("LOCK TABLE {} IN SHARE MODE").format(sql.Identifier(gate)))
+    await conn.execute(f"SELECT 1 FROM {BY_CUSTOMER[-1]} LIMIT 1")
+    for _ in range(_LOOKS_MAX):
+        cursor = await conn.execute(_HALF_COMMITTED)
+        if await cursor.fetchone() is None:
+            break
+        await asyncio.sleep(_LOOK_AGAIN_S)
+    else:
+        raise psycopg.OperationalError(
+            "a node was lost in the middle of a commit and has yet to finish it: Citus does so within minutes, "
+            "`SELECT recover_prepared_transactions()` at once"
+        )
+    await conn.execute("ROLLBACK TO SAVEPOINT gate")
+
+
+_HALF_COMMITTED: Final = """
+    SELECT FROM run_command_on_workers($$
+        SELECT coalesce(string_agg(gid, ' '), '') FROM pg_prepared_xacts
+         WHERE database = current_database() AND gid LIKE 'citus_0_%' $$)
+     WHERE NOT success OR result <> ''"""
+"""Transactions that this coordinator has prepared on a worker. Those of wallets and the like may be on their way, and
+end at once; what stays was left behind."""
+_LOOKS_MAX, _LOOK_AGAIN_S = 50, 0.02
+
+
 class Cursor(AsyncCursor[Any]):
     """Says to Citus what the statements of this room say to PostgreSQL, and hears it speak of tables, not of shards."""
 
@@ -137,6 +188,20 @@ class Done:
     by_customer: list[str]
     everywhere: list[str]
     on_coordinator: list[str]
+
+    def told(self) -> dict[str, int | list[str]]:
+        return {
+            "byCustomer": self.by_customer,
+            "everywhere": self.everywhere,
+            "onCoordinator": self.on_coordinator,
+            "nodes": self.nodes,
+        }
+
+
+def refuse_unless_coordinator(conninfo: str) -> None:
+    """Before anything is migrated. Raises NoCitus."""
+    with psycopg.connect(conninfo, autocommit=True) as conn:
+        _nodes(conn)
 
 
 def is_laid_out(conn: Connection[TupleRow]) -> bool:

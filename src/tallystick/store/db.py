@@ -106,9 +106,12 @@ async def one_moment(conn: Conn) -> AsyncIterator[None]:
         async with conn.transaction():
             yield
         return
+    gate = await citus.gate(conn) if citus.is_citus(conn) else None
     await conn.set_isolation_level(IsolationLevel.REPEATABLE_READ)
     try:
         async with conn.transaction():
+            if gate is not None:
+                await citus.look_everywhere(conn, gate)
             yield
     finally:
         if not conn.closed:
