@@ -85,28 +85,47 @@ class Node:
             raise RuntimeError(f"{program} failed:\n{done.stderr.decode()}")
 
 
-@contextmanager
-def cluster(bin_dir: Path, *, workers: int) -> Iterator[list[Node]]:
+class Cluster:
     """The coordinator, then its workers."""
+
+    def __init__(self, bin_dir: Path, folder: Path, stack: ExitStack) -> None:
+        self.nodes: list[Node] = []
+        self._bin_dir, self._folder, self._stack = bin_dir, folder, stack
+        self._account = account_for(folder)
+        with psycopg.connect(self.start().url, autocommit=True) as conn:
+            conn.execute("SELECT citus_set_coordinator_host('127.0.0.1', %s)", (self.nodes[0].port,))
+
+    @property
+    def url(self) -> str:
+        return self.nodes[0].url
+
+    def start(self) -> Node:
+        """A node that the others do not know yet."""
+        home = self._folder / str(len(self.nodes))
+        home.mkdir(mode=0o700)
+        give(home, self._account)
+        node = Node(self._bin_dir, home, self._account, free_port())
+        node.begin()
+        self._stack.callback(node.stop, "immediate")
+        self.nodes.append(node)
+        return node
+
+    def add(self) -> Node:
+        node = self.start()
+        with psycopg.connect(self.url, autocommit=True) as conn:
+            conn.execute("SELECT citus_add_node('127.0.0.1', %s)", (node.port,))
+        return node
+
+
+@contextmanager
+def cluster(bin_dir: Path, *, workers: int) -> Iterator[Cluster]:
     folder = private_dir("tallystick-citus-")
-    account = account_for(folder)
     with ExitStack() as stack:
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
-        nodes = []
-        for number in range(workers + 1):
-            home = folder / str(number)
-            home.mkdir(mode=0o700)
-            give(home, account)
-            node = Node(bin_dir, home, account, free_port())
-            node.begin()
-            stack.callback(node.stop, "immediate")
-            nodes.append(node)
-        coordinator, *others = nodes
-        with psycopg.connect(coordinator.url, autocommit=True) as conn:
-            conn.execute("SELECT citus_set_coordinator_host('127.0.0.1', %s)", (coordinator.port,))
-            for each in others:
-                conn.execute("SELECT citus_add_node('127.0.0.1', %s)", (each.port,))
-        yield nodes
+        made = Cluster(bin_dir, folder, stack)
+        for _ in range(workers):
+            made.add()
+        yield made
 
 
 def main() -> None:
@@ -116,9 +135,9 @@ def main() -> None:
     if BIN not in os.environ:
         sys.exit(f"{BIN} must name the bin directory of a PostgreSQL with Citus")
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with cluster(Path(os.environ[BIN]), workers=chosen.workers) as nodes:
-        print(nodes[0].url, flush=True)
-        for number, each in enumerate(nodes[1:], start=1):
+    with cluster(Path(os.environ[BIN]), workers=chosen.workers) as made:
+        print(made.url, flush=True)
+        for number, each in enumerate(made.nodes[1:], start=1):
             print(f"worker {number}: {each.url}", file=sys.stderr, flush=True)
         try:
             signal.pause()

@@ -139,6 +139,8 @@ _NUMBER_AND_COUNT: Final = f""", numbered AS MATERIALIZED (
 
 async def _add_values_apart(conn: Conn, additions: Sequence[Addition]) -> None:
     """The same in steps, where one statement cannot probe the shards of several customers for the newest number."""
+    if not additions:
+        return
     hours: dict[tuple[UUID, UUID, bytes], datetime] = {}
     for each in additions:
         value = (each.customer_id, each.feature_id, each.distinct or b"")
