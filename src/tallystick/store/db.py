@@ -4,7 +4,7 @@ import asyncio
 import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, nullcontext, suppress
 from decimal import Decimal
 from typing import Any, Final, LiteralString, TypeVar
 from uuid import UUID
@@ -116,6 +116,13 @@ async def one_moment(conn: Conn) -> AsyncIterator[None]:
     finally:
         if not conn.closed:
             await conn.set_isolation_level(None)
+
+
+@asynccontextmanager
+async def one_look(conn: Conn) -> AsyncIterator[None]:
+    """Each statement inside sees one moment. So it does by itself; on a cluster it must be told."""
+    async with one_moment(conn) if citus.is_citus(conn) else nullcontext():
+        yield
 
 
 @asynccontextmanager
