@@ -81,6 +81,13 @@ def is_citus(conn: AsyncConnection[TupleRow]) -> bool:
     return conn.cursor_factory is Cursor
 
 
+def grouped_by(conn: AsyncConnection[TupleRow], customer: LiteralString) -> LiteralString:
+    """What a lateral aggregate over one customer's rows must say to Citus, so that it can be asked of that customer's
+    shard. PostgreSQL would sort for it, and knows already. A customer without rows then has no row, instead of zeros.
+    """
+    return f"GROUP BY {customer}" if is_citus(conn) else ""
+
+
 async def gate(conn: AsyncConnection[TupleRow]) -> str | None:
     """The name of the shard that everybody locks who stores events or says that the catalogue has changed: the heads.
 

@@ -16,7 +16,7 @@ from psycopg.pq import PipelineStatus, TransactionStatus
 from tallystick.core.money import ZERO
 from tallystick.core.proof import leaf
 from tallystick.store import columns, db
-from tallystick.store.db import Conn, row, rows, the
+from tallystick.store.db import Conn, row, the
 from tallystick.store.events import HourShare, Inserted, New, StaleVersion
 
 _ROWS_AT_ONCE: Final = 1_000
@@ -163,5 +163,8 @@ async def _written_out(
     for start in range(0, len(given), _ROWS_AT_ONCE):
         some = given[start : start + _ROWS_AT_ONCE]
         places: LiteralString = ", ".join(["(" + ", ".join(["%s"] * len(some[0])) + ")"] * len(some))
-        found += await rows(conn, into + places + then, [value for each in some for value in each])
+        cursor = await conn.execute(  # unlike the last one: not worth remembering
+            into + places + then, [value for each in some for value in each], prepare=False
+        )
+        found += await cursor.fetchall()
     return found

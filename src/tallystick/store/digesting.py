@@ -12,7 +12,7 @@ from tallystick.core.meters import Aggregation, Meter
 from tallystick.core.money import ZERO
 from tallystick.core.proof import LEAF_BYTES
 from tallystick.core.times import Period
-from tallystick.store import columns
+from tallystick.store import citus, columns
 from tallystick.store.db import Conn, rows
 
 METERS_PER_READING: Final = 100
@@ -103,7 +103,8 @@ async def _read(conn: Conn, meters: Sequence[Meter], spans: Sequence[ToDigest]) 
                            WHERE e.customer_id = t.customer_id
                              AND e.occurred_at >= t.start_at AND e.occurred_at < t.end_at
                              AND {_NEWS if spans[0].after else _ALL_THERE_IS}
-                           ORDER BY e.occurred_at, e.id OFFSET 0) e GROUP BY e.customer_id OFFSET 0) d""",
+                           ORDER BY e.occurred_at, e.id OFFSET 0) e
+                  {citus.grouped_by(conn, "e.customer_id")} OFFSET 0) d""",
         {
             "customers": columns.uuids(each.customer_id for each in spans),
             "starts": columns.instants(each.span.start for each in spans),

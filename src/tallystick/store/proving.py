@@ -17,6 +17,7 @@ from tallystick.core.meters import Aggregation, Meter
 from tallystick.core.money import ZERO
 from tallystick.core.proof import GENESIS, LEAF_BYTES, key_hash
 from tallystick.core.times import Period
+from tallystick.store import citus
 from tallystick.store.db import Conn, row, rows
 from tallystick.store.meter_sql import contributions
 
@@ -135,7 +136,7 @@ async def _sum_alike(conn: Conn, wanted: Sequence[Span], amounts: bool) -> list[
                                        ELSE e.voided IS NULL OR (SELECT v.position > s.position FROM ingest_batches v
                                                                   WHERE v.batch = e.voided) END
                             ORDER BY e.occurred_at, e.id) AS found
-                    GROUP BY found.customer_id) AS f""",
+                    {citus.grouped_by(conn, "found.customer_id")}) AS f""",
         {
             "organizations": [each.organization_id for each in wanted],
             "customers": [each.customer_id for each in wanted],

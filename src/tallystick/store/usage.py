@@ -209,14 +209,14 @@ async def folds(conn: Conn, asked: Sequence[Asked]) -> list[Total]:
     if whole:
         for nth, events, quantity in await rows(
             conn,
-            """SELECT t.nth, u.events, u.quantity
+            f"""SELECT t.nth, u.events, u.quantity
                  FROM unnest(%s::uuid[], %s::uuid[], %s::timestamptz[], %s::timestamptz[])
                       WITH ORDINALITY AS t (customer_id, meter_id, start_at, end_at, nth)
                 CROSS JOIN LATERAL (
                       SELECT sum(events)::bigint AS events, sum(quantity) AS quantity FROM usage_hours h
                        WHERE h.customer_id = t.customer_id AND h.meter_id = t.meter_id
                          AND h.hour >= t.start_at AND h.hour < t.end_at
-                       GROUP BY h.customer_id OFFSET 0) u
+                       {citus.grouped_by(conn, "h.customer_id")} OFFSET 0) u
                 WHERE u.events > 0""",
             (
                 columns.uuids(asked[place].customer_id for place, _ in whole),
@@ -229,7 +229,7 @@ async def folds(conn: Conn, asked: Sequence[Asked]) -> list[Total]:
     if ragged:
         for nth, events, quantity in await rows(
             conn,
-            """SELECT t.nth, e.events, e.quantity
+            f"""SELECT t.nth, e.events, e.quantity
                  FROM unnest(%s::uuid[], %s::text[], %s::uuid[], %s::bool[], %s::timestamptz[], %s::timestamptz[])
                       WITH ORDINALITY AS t (customer_id, code, feature_id, counts, start_at, end_at, nth)
                 CROSS JOIN LATERAL (
@@ -240,7 +240,7 @@ async def folds(conn: Conn, asked: Sequence[Asked]) -> list[Total]:
                          AND e.occurred_at >= t.start_at AND e.occurred_at < t.end_at
                          AND e.voids IS NULL AND e.voided IS NULL
                          AND (e.adjusts IS NULL OR e.adjusts = t.feature_id)
-                       GROUP BY e.customer_id OFFSET 0) e
+                       {citus.grouped_by(conn, "e.customer_id")} OFFSET 0) e
                 WHERE e.events > 0""",
             (
                 columns.uuids(asked[place].customer_id for place, _ in ragged),
