@@ -34,6 +34,7 @@ _SETTINGS = {
     "shared_buffers": "64MB",
     "timezone": "UTC",
     "citus.enable_statistics_collection": "off",
+    "citus.recover_2pc_interval": "3s",  # what a crash left half committed is finished before a test loses patience
 }
 
 
@@ -65,6 +66,11 @@ class Node:
 
     def start(self) -> None:
         self.run("pg_ctl", "start", "-w", "-D", str(self.data), "-l", str(self.home / "log"))
+
+    def restart(self) -> None:
+        """As after a power cut."""
+        self.stop("immediate")
+        self.start()
 
     def stop(self, how: str = "fast") -> None:
         self.run("pg_ctl", "stop", "-w", "-D", str(self.data), "-m", how)

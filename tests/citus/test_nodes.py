@@ -1,18 +1,21 @@
 """A cluster grows, and loses a node: on one that the test starts for itself."""
 
 import os
+import signal
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import psycopg
 import pytest
 
 from tallystick.store import migrate
 from tests.audit import audit
 from tests.citus.cluster import BIN, Cluster, cluster
-from tests.conftest import open_one, serving
-from tests.shop import done, open_shop, set_clock, track, track_batch
+from tests.conftest import Organization, open_one, serving
+from tests.shop import API, done, open_shop, set_clock, track, track_batch
 
 
 @pytest.fixture
@@ -75,3 +78,58 @@ def test_a_node_that_is_gone_stores_nothing_and_is_caught_up_with(growing: Clust
             time.sleep(0.2)
         done(answer)
         assert audit(growing.url, shop) == 2
+
+
+def test_what_was_acknowledged_is_there_once_whatever_was_killed(growing: Cluster) -> None:
+    """A worker, the coordinator and the server are killed in turn, while a client sends each batch until it is told."""
+    growing.add()
+    with psycopg.connect(growing.url, autocommit=True) as conn:
+        conn.execute("SELECT rebalance_table_shards()")
+    customers = [f"customer_{number}" for number in range(6)]
+    with serving(growing.url) as server:
+        shop = open_one(growing.url, server.base_url, clock="2025-01-15T00:00:00Z")
+        open_shop(shop, *customers)
+        acknowledged: list[str] = []
+        over = threading.Event()
+
+        def pour() -> None:
+            while not over.is_set():
+                key = f"k{len(acknowledged)}"
+                sent = [
+                    {"featureCode": "api_calls", "customerId": each, "eventId": key} for each in customers
+                ]
+                while not _is_there(shop, sent):
+                    time.sleep(0.1)
+                acknowledged.append(key)
+
+        def kill() -> None:
+            server.stop(signal.SIGKILL)
+            server.start()
+
+        client = threading.Thread(target=pour)
+        client.start()
+        try:
+            for harm in (growing.nodes[2].restart, growing.nodes[0].restart, growing.nodes[1].restart, kill):
+                before = len(acknowledged)
+                time.sleep(1)
+                harm()
+                limit = time.monotonic() + 90
+                while len(acknowledged) < before + 5 and time.monotonic() < limit:
+                    time.sleep(0.1)
+                assert len(acknowledged) >= before + 5, server.log()
+        finally:
+            over.set()
+            client.join()
+        assert audit(growing.url, shop) == len(customers) * len(acknowledged)
+        set_clock(shop, "2025-03-01T00:00:00Z")
+        audit(growing.url, shop)
+
+
+def _is_there(shop: Organization, sent: list[dict[str, str]]) -> bool:
+    try:
+        answer = shop.http.post(f"{API}/usage/events/batch", json={"events": sent})
+    except httpx.TransportError:
+        return False
+    if answer.status_code != 200:
+        return False
+    return all(each["code"] == "duplicate" for each in answer.json()["failed"])
