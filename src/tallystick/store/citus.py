@@ -78,7 +78,7 @@ of a transaction becomes visible at once. As that order is kept, no batch need w
 
 def is_citus(conn: AsyncConnection[TupleRow]) -> bool:
     """Whether it was adapted: who locks rows of several customers must then do so one after the other."""
-    return conn.cursor_factory is Cursor
+    return issubclass(conn.cursor_factory, Cursor)
 
 
 def grouped_by(conn: AsyncConnection[TupleRow], customer: LiteralString) -> LiteralString:
