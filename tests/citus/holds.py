@@ -7,11 +7,22 @@ from typing import Final
 
 MODULES: Final = frozenset(
     {
-        "tests/scenarios/test_wire.py",
-        "tests/scenarios/test_check.py",
-        "tests/scenarios/test_usage_summary.py",
-        "tests/scenarios/test_periods.py",
+        "tests/flows/test_check_usage.py",
+        "tests/flows/test_close_sets.py",
         "tests/flows/test_exactly_once.py",
+        "tests/flows/test_limits.py",
+        "tests/scenarios/test_ai_costs.py",
+        "tests/scenarios/test_check.py",
+        "tests/scenarios/test_corrections.py",
+        "tests/scenarios/test_late_events.py",
+        "tests/scenarios/test_overdraft.py",
+        "tests/scenarios/test_periods.py",
+        "tests/scenarios/test_purchases.py",
+        "tests/scenarios/test_reconcile.py",
+        "tests/scenarios/test_reservations.py",
+        "tests/scenarios/test_usage_summary.py",
+        "tests/scenarios/test_verify_command.py",
+        "tests/scenarios/test_wire.py",
     }
 )
 """Whole files."""

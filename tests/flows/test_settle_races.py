@@ -90,7 +90,7 @@ class Mortal(Database):
         self.statements += 1
         if self.statements == self.last:
             async with await psycopg.AsyncConnection.connect(self.conninfo, autocommit=True) as other:
-                await other.execute("SELECT pg_terminate_backend(%s, 5000)", (conn.info.backend_pid,))
+                await other.execute("SELECT pg_terminate_backend(%s::int, 5000)", (conn.info.backend_pid,))
 
 
 def _counting(mortal: Mortal, usual: type[AsyncCursor[Any]]) -> type[AsyncCursor[Any]]:
