@@ -102,7 +102,8 @@ async def gate(conn: AsyncConnection[TupleRow]) -> str | None:
 
 
 async def look_everywhere(conn: AsyncConnection[TupleRow], gate: str) -> None:
-    """Begin a REPEATABLE READ transaction in which all nodes show the same batches. Raises OperationalError.
+    """Begin a REPEATABLE READ transaction in which all nodes show the same batches. Raises OperationalError, after
+    which it is to be tried again.
 
     Each node has a snapshot of its own, taken when it is first asked, and a batch is committed on one after the other.
     So all nodes are asked while nobody is between: who commits lets go of the heads only when every node has
@@ -112,6 +113,9 @@ async def look_everywhere(conn: AsyncConnection[TupleRow], gate: str) -> None:
     await conn.execute("SET LOCAL citus.max_adaptive_executor_pool_size = 1")  # another connection looks anew
     await conn.execute("SET LOCAL citus.enable_manual_changes_to_shards = on")  # a lock is one
     await conn.execute("SAVEPOINT gate")
+    await conn.execute(
+        "SET LOCAL lock_timeout = '5 s'"
+    )  # behind whom we wait, everybody waits who stores events
     await conn.execute(sql.SQL("LOCK TABLE {} IN SHARE MODE").format(sql.Identifier(gate)))
     await conn.execute(f"SELECT 1 FROM {BY_CUSTOMER[-1]} LIMIT 1")
     for _ in range(_LOOKS_MAX):
