@@ -16,6 +16,7 @@ MODULES: Final = frozenset(
         "tests/flows/test_close_sets.py",
         "tests/flows/test_exactly_once.py",
         "tests/flows/test_limits.py",
+        "tests/flows/test_wallet_races.py",
         "tests/scenarios/test_ai_costs.py",
         "tests/scenarios/test_check.py",
         "tests/scenarios/test_corrections.py",

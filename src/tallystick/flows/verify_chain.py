@@ -15,7 +15,7 @@ from tallystick.core.proof import GENESIS, link
 from tallystick.flows.name_tampering import Naming, tell_keys
 from tallystick.flows.read_usage import leaf_of
 from tallystick.store import events, proving
-from tallystick.store.db import Conn, one_look
+from tallystick.store.db import Conn
 from tallystick.store.organizations import Organization
 from tallystick.store.proving import End, Keyed, Record, Stored
 
@@ -70,8 +70,7 @@ async def verify_chain(
 
 async def stretches(conn: Conn, organization_id: UUID) -> list[Stretch]:
     """The chain as it is now, in parts of some ten thousand events."""
-    async with one_look(conn):
-        last = (await proving.end_of_chain(conn, organization_id=organization_id)).last
+    last = (await proving.end_of_chain(conn, organization_id=organization_id)).last
     cuts = await proving.cuts(conn, organization_id=organization_id, events=EVENTS_PER_STRETCH, until=last)
     return list(pairwise([0, *cuts]))
 
