@@ -10,8 +10,6 @@ from decimal import Decimal
 from typing import Any, TypeVar
 from uuid import UUID
 
-from psycopg import AsyncConnection
-
 from tallystick.app import wall
 from tallystick.core import ids
 from tallystick.core.catalog import terms_at
@@ -24,7 +22,7 @@ from tallystick.flows.books import load_catalogue
 from tallystick.flows.measure_usage import measure_usage
 from tallystick.flows.rules import RULES, Found
 from tallystick.store import events, organizations, subscriptions
-from tallystick.store.db import CONNECTION, Conn, Database, bump, rows
+from tallystick.store.db import CONNECTION, Conn, Database, bump, connect, rows
 from tests.audit_wallets import wallets_equal_their_ledger
 from tests.conftest import Organization, beside_the_server
 from tests.literals import at
@@ -37,7 +35,7 @@ def ask(database_url: str, question: Callable[[Conn], Awaitable[T]]) -> T:
     """Put a question to the database on a connection of its own, in one snapshot."""
 
     async def act() -> T:
-        async with await AsyncConnection.connect(database_url, **CONNECTION) as conn, conn.transaction():
+        async with await connect(database_url, CONNECTION) as conn, conn.transaction():
             await conn.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
             return await question(conn)
 

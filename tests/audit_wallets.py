@@ -76,7 +76,7 @@ async def _a_period_leaves_nothing_in_the_pool(conn: Conn, organization: UUID) -
                   count(*) FILTER (WHERE cause IN ('grant', 'reset')),
                   count(*) FILTER (WHERE cause IN ('expiry', 'overdraft')),
                   s.ended_at IS NOT NULL
-             FROM ledger_entries e JOIN wallets w ON w.subscription_id = e.subscription_id
+             FROM ledger_entries e JOIN wallets w USING (customer_id, subscription_id)
              JOIN subscriptions s ON s.id = e.subscription_id
             WHERE e.organization_id = %s GROUP BY e.subscription_id, 1, 2, 3, s.ended_at""",
         (organization,),

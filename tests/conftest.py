@@ -17,6 +17,7 @@ from typing import TypeVar
 
 import httpx
 import hypothesis
+import psycopg
 import pytest
 
 from tallystick.app import wall
@@ -26,6 +27,7 @@ from tallystick.flows.open_organization import open_organization
 from tallystick.store import migrate
 from tallystick.store.db import Database
 from tallystick.store.embedded import embedded_postgres
+from tests.citus import holds
 
 # A build must not depend on dice: the same examples every time. `make search` looks for new ones.
 hypothesis.settings.register_profile("steady", derandomize=True, deadline=None)
@@ -152,11 +154,38 @@ def database_url(data_folder: Path) -> Iterator[str]:
     given = os.environ.get("TALLYSTICK_TEST_DATABASE_URL")
     if given:
         migrate.migrate(given)
+        if is_citus(given):
+            migrate.spread(given)
         yield given
         return
     with embedded_postgres(data_folder / "data") as embedded:
         migrate.migrate(embedded.conninfo)
         yield embedded.conninfo
+
+
+def is_citus(url: str) -> bool:
+    with psycopg.connect(url) as conn:
+        return conn.execute("SELECT FROM pg_extension WHERE extname = 'citus'").fetchone() is not None
+
+
+@pytest.fixture(scope="session")
+def cluster_url(request: pytest.FixtureRequest) -> str:
+    """The coordinator of a Citus cluster, laid out."""
+    given = os.environ.get("TALLYSTICK_TEST_DATABASE_URL")
+    if not given or not is_citus(given):
+        pytest.skip(
+            "needs TALLYSTICK_TEST_DATABASE_URL to name a Citus cluster: python -m tests.citus.cluster makes one"
+        )
+    return str(request.getfixturevalue("database_url"))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what holds on a Citus cluster too (`tests/citus/holds.py`)."""
+    for item in items:
+        module = item.nodeid.partition("::")[0]
+        name = getattr(item, "originalname", item.name)
+        if module.startswith("tests/citus/") or (module in holds.MODULES and name not in holds.BUT):
+            item.add_marker("citus")
 
 
 @pytest.fixture(scope="session")

@@ -6,14 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from psycopg import AsyncConnection
-
 from tallystick.flows.read_usage import reading_one_by_one
 from tallystick.flows.verify import InvoiceReport, verify_invoice
 from tallystick.flows.verify_chain import verify_chain, verify_keys
 from tallystick.flows.verify_many import verify_some
 from tallystick.store import invoices, organizations
-from tallystick.store.db import CONNECTION, Conn, rows
+from tallystick.store.db import CONNECTION, Conn, connect, rows
 from tallystick.store.invoices import ToVerify
 from tallystick.store.organizations import Organization as Stored
 from tests.audit import organization_id
@@ -40,7 +38,7 @@ class Business:
 
         async def inside() -> Any:
             async with (
-                await AsyncConnection.connect(self.database_url, **CONNECTION) as conn,
+                await connect(self.database_url, CONNECTION) as conn,
                 conn.transaction(force_rollback=True),
             ):
                 return await act(conn)

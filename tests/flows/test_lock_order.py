@@ -6,12 +6,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
-from psycopg import AsyncConnection
 
 from tallystick.core import ids
 from tallystick.flows.correct_usage import void_event
 from tallystick.store import organizations
-from tallystick.store.db import CONNECTION, Conn, Database
+from tallystick.store.db import CONNECTION, Conn, Database, connect
 from tests.audit import audit, organization_id, select
 from tests.conftest import MakeOrganization, Organization, beside_the_server
 from tests.flows.test_limits import counters, limit_to
@@ -99,7 +98,7 @@ def test_an_event_that_was_undone_for_others_to_pass_is_stored_after_them(
     sent = [{"customerId": each, "featureCode": "call", "value": 1} for each in ("ada", "bob")]
 
     async def act() -> Json:
-        async with await AsyncConnection.connect(database_url, **CONNECTION) as conn:
+        async with await connect(database_url, CONNECTION) as conn:
             await conn.execute("SET deadlock_timeout = '1 h'")  # of two that wait, the other one notices
             async with conn.transaction():
                 await hold(conn, last)

@@ -78,7 +78,7 @@ class Mortal(Database):
             if snapshot:
                 yield conn
                 return
-            usual, conn.cursor_factory = conn.cursor_factory, _counting(self)
+            usual, conn.cursor_factory = conn.cursor_factory, _counting(self, conn.cursor_factory)
             try:
                 yield conn
             finally:
@@ -90,21 +90,20 @@ class Mortal(Database):
         self.statements += 1
         if self.statements == self.last:
             async with await psycopg.AsyncConnection.connect(self.conninfo, autocommit=True) as other:
-                await other.execute("SELECT pg_terminate_backend(%s, 5000)", (conn.info.backend_pid,))
+                await other.execute("SELECT pg_terminate_backend(%s::int, 5000)", (conn.info.backend_pid,))
 
 
-def _counting(mortal: Mortal) -> type[AsyncCursor[Any]]:
-    class Counting(AsyncCursor[Any]):
-        async def execute(self, *args: Any, **named: Any) -> Any:
-            found = await super().execute(*args, **named)
-            await mortal.count(self.connection)
-            return found
+def _counting(mortal: Mortal, usual: type[AsyncCursor[Any]]) -> type[AsyncCursor[Any]]:
+    async def execute(self: AsyncCursor[Any], *args: Any, **named: Any) -> Any:
+        found = await usual.execute(self, *args, **named)
+        await mortal.count(self.connection)
+        return found
 
-        async def executemany(self, *args: Any, **named: Any) -> None:
-            await super().executemany(*args, **named)
-            await mortal.count(self.connection)
+    async def executemany(self: AsyncCursor[Any], *args: Any, **named: Any) -> None:
+        await usual.executemany(self, *args, **named)
+        await mortal.count(self.connection)
 
-    return Counting
+    return type("Counting", (usual,), {"execute": execute, "executemany": executemany})
 
 
 class Gated(Database):

@@ -9,12 +9,11 @@ from typing import Any
 
 import psycopg
 import pytest
-from psycopg import AsyncConnection
 
 from tallystick.cli.processes import Processes
 from tallystick.core import ids
 from tallystick.flows.verify_all import Report, Wanted, verify_all
-from tallystick.store.db import PROOF_CONNECTION
+from tallystick.store.db import PROOF_CONNECTION, connect
 from tests import story
 from tests.audit import organization_id, select
 from tests.conftest import PROGRAM, Organization, Server, open_one
@@ -159,7 +158,7 @@ def test_long_lines_are_cut_into_slices_and_come_out_the_same(shop: Organization
     looks = Looks()
 
     async def act() -> Report:
-        async with await AsyncConnection.connect(database_url, **PROOF_CONNECTION) as conn:
+        async with await connect(database_url, PROOF_CONNECTION) as conn:
             with Processes(database_url, 2) as processes:
                 wanted = Wanted(organization_id=organization_id(shop), chains=False)
                 return await verify_all(conn, processes.do, wanted, looks, at_once=8, slice_events=5)

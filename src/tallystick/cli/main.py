@@ -9,6 +9,7 @@ from tallystick.cli import (
     doctor,
     import_events,
     keys,
+    migrate,
     organizations,
     reconcile,
     retention,
@@ -34,6 +35,7 @@ app.command("reconcile")(reconcile.reconcile)
 app.add_typer(retention.app, name="retention")
 app.add_typer(organizations.app, name="organizations")
 app.add_typer(keys.app, name="keys")
+app.command("migrate")(migrate.migrate_database)
 app.command("doctor")(doctor.doctor)
 
 

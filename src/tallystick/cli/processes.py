@@ -8,9 +8,7 @@ from concurrent.futures import ProcessPoolExecutor
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
-from psycopg import AsyncConnection
-
-from tallystick.store.db import PROOF_CONNECTION, Conn
+from tallystick.store.db import PROOF_CONNECTION, Conn, connect
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -54,7 +52,7 @@ def _begin(conninfo: str, options: Mapping[str, Any]) -> None:
     global _loop, _conn
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _loop = asyncio.new_event_loop()
-    _conn = _loop.run_until_complete(AsyncConnection.connect(conninfo, **options))
+    _conn = _loop.run_until_complete(connect(conninfo, options))
 
 
 def _perform(act: Callable[..., Awaitable[T]], given: tuple[object, ...], named: dict[str, object]) -> T:

@@ -8,7 +8,6 @@ from uuid import UUID
 
 import psycopg
 import typer
-from psycopg import AsyncConnection
 from rich import box
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
@@ -22,7 +21,7 @@ from tallystick.core import ids
 from tallystick.errors import Problem
 from tallystick.flows import reconcile as flow
 from tallystick.flows.reconcile import Finding
-from tallystick.store.db import PROOF_CONNECTION, Database
+from tallystick.store.db import PROOF_CONNECTION, Database, connect
 
 
 def reconcile(
@@ -61,7 +60,7 @@ def reconcile(
 
 
 async def _ask(database: Database, organization_id: UUID | None, progress: flow.Progress) -> list[Finding]:
-    async with await AsyncConnection.connect(database.conninfo, **PROOF_CONNECTION) as conn:
+    async with await connect(database.conninfo, PROOF_CONNECTION) as conn:
         try:
             return await flow.reconcile(conn, organization_id=organization_id, wall=wall(), progress=progress)
         except Problem as problem:  # it names something that is not there

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
-from psycopg import AsyncConnection
 from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
@@ -20,7 +19,7 @@ from tallystick.errors import Problem
 from tallystick.flows.read_archives import beside
 from tallystick.flows.verify_all import Progress, Report, Wanted, verify_all
 from tallystick.flows.verify_line import Outcome
-from tallystick.store.db import Database
+from tallystick.store.db import Database, connect
 
 _NEEDS: Final = 3
 _AHEAD: Final = 4
@@ -82,7 +81,7 @@ async def run(
 ) -> Report:
     async with (
         beside(database.conninfo, archive) as options,
-        await AsyncConnection.connect(database.conninfo, **options) as conn,
+        await connect(database.conninfo, options) as conn,
     ):
         with Processes(database.conninfo, workers, options) as processes:
             try:

@@ -36,6 +36,7 @@ from tallystick.store import archives, corrections, db, events, late, storing, s
 from tallystick.store.corrections import Correction
 from tallystick.store.db import Conn, new_id, new_ids
 from tallystick.store.organizations import Organization
+from tallystick.store.sheets import Shares, Sheet, StaleVersion
 from tallystick.store.usage import HourPlace
 
 _HOUR: Final = timedelta(hours=1)
@@ -276,7 +277,7 @@ async def _void(
             async with conn.transaction():
                 await _void_once(conn, organization, old, reason=reason, now=now)
                 return
-        except storing.StaleVersion:  # the catalogue moved while we read it
+        except StaleVersion:  # the catalogue moved while we read it
             continue
     raise Problem("unavailable", "The catalogue keeps changing; try again.", retry_after_s=1)
 
@@ -303,7 +304,7 @@ async def _void_once(
     ]
     done = await storing.insert(
         conn,
-        storing.Sheet(voids, [void_hash(each.id) for each in old], [None] * len(old), storing.Shares()),
+        Sheet(voids, [void_hash(each.id) for each in old], [None] * len(old), Shares()),
         organization_id=organization.id,
         version=version,
         received_at=now,

@@ -33,7 +33,7 @@ from tallystick.flows.subscribe import grace_of
 from tallystick.store import ai_costs, db, events, late, storing, usage
 from tallystick.store.ai_costs import EventCost
 from tallystick.store.db import Conn, new_ids
-from tallystick.store.storing import Shares, Sheet
+from tallystick.store.sheets import Inserted, NoPlenty, Shares, Sheet, StaleVersion
 from tallystick.store.usage import Addition
 
 log = logging.getLogger("tallystick.ingest")
@@ -60,7 +60,7 @@ async def ingest(
             return [outcome for outcome in outcomes if outcome is not None]
         try:
             found = await _attempt(conn, books, book, [drafts[position] for position in pending], wall)
-        except storing.StaleVersion:
+        except StaleVersion:
             book = await books.refreshed(conn, organization_id)
             continue
         except _LostRace:
@@ -92,7 +92,7 @@ async def _attempt(
     if not in_transaction:
         sheet = plain_batch(book, drafts, now=now, latest=latest)
         if sheet is not None:
-            with suppress(storing.NoPlenty):
+            with suppress(NoPlenty):
                 return await _take_plain(conn, book, drafts, sheet, now)
     outcomes: list[Outcome | None] = [None] * len(drafts)
     await books.learn(conn, book, {each for draft in drafts for each in draft.event.customers})
@@ -147,7 +147,7 @@ async def _take_plain(
     return await _with_repeats_told(conn, work, outcomes) if work else outcomes
 
 
-def _draws(sheet: Sheet, done: storing.Inserted) -> dict[int, Draw]:
+def _draws(sheet: Sheet, done: Inserted) -> dict[int, Draw]:
     """What each stored event took of its wallet, as the statement wrote it."""
     draws: dict[int, Draw] = {}
     levels, costs = dict(done.levels), sheet.costs
@@ -193,7 +193,7 @@ async def _take(
     }
     if not to_store:  # no head was locked, but the refusals must be up to date all the same
         if await db.version(conn, organization_id=book.organization.id) != book.version:
-            raise storing.StaleVersion
+            raise StaleVersion
         return
     number, stored = await _store(conn, book, to_store, now, drawing.number)
     for position, event in stored.items():

@@ -4,9 +4,8 @@ import asyncio
 import contextlib
 
 import psycopg
-from psycopg import AsyncConnection
 
-from tallystick.store.db import INGEST_CONNECTION, Conn
+from tallystick.store.db import INGEST_CONNECTION, Conn, connect
 
 
 class Lane:
@@ -20,7 +19,7 @@ class Lane:
 
     async def connection(self) -> Conn:
         if self._conn is None or self._conn.closed or self._conn.broken:
-            self._conn = await AsyncConnection.connect(self._conninfo, connect_timeout=5, **INGEST_CONNECTION)
+            self._conn = await connect(self._conninfo, {"connect_timeout": 5, **INGEST_CONNECTION})
         return self._conn
 
     async def close(self) -> None:

@@ -14,7 +14,7 @@ from tallystick.core.times import hour_of
 from tallystick.flows.books import Book
 from tallystick.flows.drafts import Draft
 from tallystick.store.db import new_ids
-from tallystick.store.storing import Costs, Shares, Sheet
+from tallystick.store.sheets import Costs, Shares, Sheet
 
 
 def plain_batch(book: Book, drafts: Sequence[Draft], *, now: datetime, latest: datetime) -> Sheet | None:

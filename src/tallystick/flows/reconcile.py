@@ -18,7 +18,7 @@ from tallystick.errors import Problem
 from tallystick.flows.rules import RULES, Asked, Found
 from tallystick.store import organizations, proving
 from tallystick.store import reconcile as store
-from tallystick.store.db import Conn
+from tallystick.store.db import Conn, one_look
 from tallystick.store.reconcile import FIRST_MAX, Noted
 
 
@@ -101,5 +101,6 @@ async def ask(
     found = []
     for rule in RULES:
         hear(rule.name)
-        found.append(await rule.find(asked))
+        async with one_look(conn):
+            found.append(await rule.find(asked))
     return found

@@ -3,8 +3,8 @@
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager, nullcontext, suppress
 from decimal import Decimal
 from typing import Any, Final, LiteralString, TypeVar
 from uuid import UUID, SafeUUID
@@ -16,6 +16,8 @@ from psycopg.pq import TransactionStatus
 from psycopg.rows import TupleRow
 from psycopg.types.json import set_json_dumps, set_json_loads
 from psycopg_pool import AsyncConnectionPool
+
+from tallystick.store import citus
 
 T = TypeVar("T")
 Conn = AsyncConnection[TupleRow]
@@ -46,6 +48,17 @@ PROOF_CONNECTION: Final[dict[str, Any]] = {
 }
 
 
+async def connect(conninfo: str, options: Mapping[str, Any]) -> Conn:
+    """A connection of one's own, with one of the above; whatever kind of PostgreSQL it leads to."""
+    conn: Conn = await AsyncConnection.connect(conninfo, **options)
+    try:
+        await citus.adapt(conn)
+    except BaseException:
+        await conn.close()
+        raise
+    return conn
+
+
 class Database:
     """A pool of connections. `transaction` is the only way to write; flows and edges open it, nobody else."""
 
@@ -59,6 +72,7 @@ class Database:
             max_size=size,
             open=False,
             kwargs=CONNECTION,
+            configure=citus.adapt,
             check=AsyncConnectionPool.check_connection,
             timeout=10,
         )
@@ -92,13 +106,23 @@ async def one_moment(conn: Conn) -> AsyncIterator[None]:
         async with conn.transaction():
             yield
         return
+    gate = await citus.gate(conn) if citus.is_citus(conn) else None
     await conn.set_isolation_level(IsolationLevel.REPEATABLE_READ)
     try:
         async with conn.transaction():
+            if gate is not None:
+                await citus.look_everywhere(conn, gate)
             yield
     finally:
         if not conn.closed:
             await conn.set_isolation_level(None)
+
+
+@asynccontextmanager
+async def one_look(conn: Conn) -> AsyncIterator[None]:
+    """Each statement inside sees one moment. So it does by itself; on a cluster it must be told."""
+    async with one_moment(conn) if citus.is_citus(conn) else nullcontext():
+        yield
 
 
 @asynccontextmanager

@@ -4,13 +4,15 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from hashlib import sha256
 from typing import Any, Final
 from uuid import UUID
 
 from tallystick.core.meters import Aggregation, Meter
+from tallystick.core.money import ZERO
 from tallystick.core.proof import LEAF_BYTES
 from tallystick.core.times import Period
-from tallystick.store import columns
+from tallystick.store import citus, columns
 from tallystick.store.db import Conn, rows
 
 METERS_PER_READING: Final = 100
@@ -46,7 +48,7 @@ async def digests(conn: Conn, asked: Sequence[ToDigest]) -> list[Digested | None
     What is new since a position is both the events and the voids that came later. None where a row from before
     leaves were kept is among the events.
     """
-    found: list[Digested | None] = [None] * len(asked)
+    found: list[Digested | None] = [_NOTHING] * len(asked)
     for readings in _alike(asked):
         meters = [asked[place].meter for place in readings[0]]
         spans = [asked[places[0]] for places in readings]
@@ -69,12 +71,15 @@ def _alike(asked: Sequence[ToDigest]) -> Iterator[list[list[int]]]:
     yield from alike.values()
 
 
+_NOTHING: Final = Digested(0, ZERO, sha256(b"").hexdigest())
+
+
 def _digested(count: int, quantity: Decimal, digest: bytes | None) -> Digested | None:
     return None if digest is None else Digested(count, Decimal(quantity), bytes(digest).hex())
 
 
 async def _read(conn: Conn, meters: Sequence[Meter], spans: Sequence[ToDigest]) -> list[tuple[Any, ...]]:
-    """One row for each span: its number, and for each meter a count, a quantity, and a digest or NULL."""
+    """One row for each span that has events: its number, and for each meter a count, a quantity, and a digest or NULL."""
     codes = {f"code_{nth}": meter.event_code for nth, meter in enumerate(meters)}
     features = {f"feature_{nth}": meter.feature_id for nth, meter in enumerate(meters)}
     counted = ", ".join(
@@ -90,7 +95,7 @@ async def _read(conn: Conn, meters: Sequence[Meter], spans: Sequence[ToDigest]) 
                   WITH ORDINALITY AS t (customer_id, start_at, end_at, after, number)
             CROSS JOIN LATERAL (
                   SELECT {told}
-                    FROM (SELECT e.occurred_at, e.id, e.leaf,
+                    FROM (SELECT e.customer_id, e.occurred_at, e.id, e.leaf,
                                  CASE WHEN e.voids IS NULL THEN e.value ELSE 0 END AS sums,
                                  CASE WHEN e.voids IS NOT NULL THEN 0 WHEN e.adjusts IS NULL THEN 1 ELSE e.value END AS ones,
                                  {counted}
@@ -98,7 +103,8 @@ async def _read(conn: Conn, meters: Sequence[Meter], spans: Sequence[ToDigest]) 
                            WHERE e.customer_id = t.customer_id
                              AND e.occurred_at >= t.start_at AND e.occurred_at < t.end_at
                              AND {_NEWS if spans[0].after else _ALL_THERE_IS}
-                           ORDER BY e.occurred_at, e.id OFFSET 0) e OFFSET 0) d""",
+                           ORDER BY e.occurred_at, e.id OFFSET 0) e
+                  {citus.grouped_by(conn, "e.customer_id")} OFFSET 0) d""",
         {
             "customers": columns.uuids(each.customer_id for each in spans),
             "starts": columns.instants(each.span.start for each in spans),

@@ -88,22 +88,33 @@ async def close_set(conn: Conn, closed: Sequence[ClosedPeriod]) -> None:
 
 async def among(conn: Conn, *, customer_ids: list[UUID]) -> set[UUID]:
     """Those of some customers with whom something may be late: what `touched` and `undecided` say one by one."""
-    found = await rows(
+    undecided = await rows(
         conn,
-        """SELECT customer_id FROM late_events WHERE customer_id = ANY(%(customers)s) AND due_at IS NOT NULL
-           UNION
-           SELECT p.customer_id
-             FROM unnest(%(customers)s::uuid[]) AS t (customer_id)
+        "SELECT DISTINCT customer_id FROM late_events WHERE customer_id = ANY(%s) AND due_at IS NOT NULL",
+        (customer_ids,),
+    )
+    newest = await rows(
+        conn,
+        """SELECT p.customer_id, p.period_start, p.period_end, p.position
+             FROM unnest(%s::uuid[]) AS t (customer_id)
             CROSS JOIN LATERAL (
                   SELECT * FROM closed_periods p WHERE p.customer_id = t.customer_id
-                   ORDER BY p.period_end DESC LIMIT 1) p
-            WHERE EXISTS (SELECT FROM usage_hours u JOIN ingest_batches b ON b.batch = u.batch
-                           WHERE u.customer_id = p.customer_id
-                             AND u.hour >= date_trunc('hour', p.period_start) AND u.hour < p.period_end
-                             AND b.position > p.position)""",
-        {"customers": customer_ids},
+                   ORDER BY p.period_end DESC LIMIT 1) p""",
+        (customer_ids,),
     )
-    return {each[0] for each in found}
+    met = await rows(
+        conn,
+        """SELECT DISTINCT p.customer_id
+             FROM unnest(%s::uuid[], %s::timestamptz[], %s::timestamptz[], %s::bigint[])
+               AS p (customer_id, period_start, period_end, position)
+            CROSS JOIN LATERAL (
+                  SELECT u.batch FROM usage_hours u
+                   WHERE u.customer_id = p.customer_id
+                     AND u.hour >= date_trunc('hour', p.period_start) AND u.hour < p.period_end OFFSET 0) u
+             JOIN ingest_batches b ON b.batch = u.batch AND b.position > p.position""",
+        tuple(map(list, zip(*newest, strict=True))) or ([], [], [], []),
+    )
+    return {each[0] for each in (*undecided, *met)}
 
 
 async def closed_between(
@@ -136,16 +147,14 @@ async def closed_of(conn: Conn, *, periods: Collection[tuple[UUID, int]]) -> lis
         return await cursor.fetchall()
 
 
-_NEWS = """EXISTS (SELECT FROM usage_hours u JOIN ingest_batches b ON b.batch = u.batch
-                     WHERE u.customer_id = %(customer)s
-                       AND u.hour >= date_trunc('hour', {start}) AND u.hour < {end} AND b.position > {position})"""
-
-
 async def overtaken(conn: Conn, *, customer_id: UUID, span: Period, position: int) -> bool:
     """Whether something happened in a span (or in the hour it begins in) that the chain had not at a position."""
-    query = f"SELECT {_NEWS.format(start='%(start)s', end='%(end)s', position='%(position)s')}"
     found = await rows(
-        conn, query, {"customer": customer_id, "start": span.start, "end": span.end, "position": position}
+        conn,
+        """SELECT EXISTS (SELECT FROM usage_hours u JOIN ingest_batches b ON b.batch = u.batch
+                           WHERE u.customer_id = %(customer)s AND u.hour >= date_trunc('hour', %(start)s)
+                             AND u.hour < %(end)s AND b.position > %(position)s)""",
+        {"customer": customer_id, "start": span.start, "end": span.end, "position": position},
     )
     return bool(found[0][0])
 
@@ -156,19 +165,24 @@ async def touched(conn: Conn, *, customer_id: UUID) -> list[ClosedPeriod]:
     Undecided late events name them. An event that was judged while its period was still open, and committed just
     after the close had looked, is not marked: the newest closed period's rollups tell of it.
     """
-    async with conn.cursor(row_factory=class_row(ClosedPeriod)) as cursor:
-        await cursor.execute(
-            f"""SELECT {_CLOSED} FROM closed_periods p
-                 WHERE p.customer_id = %(customer)s
-                   AND (EXISTS (SELECT FROM late_events l
-                                 WHERE l.customer_id = %(customer)s AND l.due_at IS NOT NULL
-                                   AND l.occurred_at >= p.period_start AND l.occurred_at < p.period_end)
-                        OR (p.period_end = (SELECT max(period_end) FROM closed_periods WHERE customer_id = %(customer)s)
-                            AND {_NEWS.format(start="p.period_start", end="p.period_end", position="p.position")}))
-                 ORDER BY p.period_end""",
-            {"customer": customer_id},
-        )
-        return await cursor.fetchall()
+    found = await rows(
+        conn,
+        f"""SELECT * FROM (
+                SELECT EXISTS (SELECT FROM late_events l
+                                WHERE l.customer_id = %(customer)s AND l.due_at IS NOT NULL
+                                  AND l.occurred_at >= p.period_start AND l.occurred_at < p.period_end) AS marked,
+                       {_CLOSED}
+                  FROM closed_periods p WHERE p.customer_id = %(customer)s) AS p
+             WHERE marked OR period_end = (SELECT max(period_end) FROM closed_periods WHERE customer_id = %(customer)s)
+             ORDER BY period_end""",
+        {"customer": customer_id},
+    )
+    periods = [(marked, ClosedPeriod(*closed)) for marked, *closed in found]
+    return [
+        each
+        for marked, each in periods
+        if marked or await overtaken(conn, customer_id=customer_id, span=each.span, position=each.position)
+    ]
 
 
 async def lock_closed(conn: Conn, periods: list[ClosedPeriod]) -> bool:

@@ -5,6 +5,8 @@ from importlib import resources
 
 import psycopg
 
+from tallystick.store import citus
+
 log = logging.getLogger("tallystick.migrate")
 _LOCK = 0x7461_6C6C_7973_7469  # "tallysti"
 
@@ -23,6 +25,7 @@ def migrate(conninfo: str) -> list[str]:
     done: list[str] = []
     with psycopg.connect(conninfo, autocommit=True) as conn:
         conn.execute("SELECT pg_advisory_lock(%s)", (_LOCK,))
+        spread = citus.is_laid_out(conn)
         conn.execute(
             """CREATE TABLE IF NOT EXISTS migrations (
                    number int PRIMARY KEY, name text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now())"""
@@ -41,7 +44,19 @@ def migrate(conninfo: str) -> list[str]:
                     conn.execute("INSERT INTO migrations (number, name) VALUES (%s, %s)", (number, name))
                 log.info("migration %s applied", name)
                 done.append(name)
+        if done and spread:
+            citus.lay_out(conn)
     return done
+
+
+def spread(conninfo: str) -> citus.Done:
+    """Spread a migrated database over the nodes of a Citus cluster; what later migrations add follows by itself.
+
+    Raises `citus.NoCitus`.
+    """
+    with psycopg.connect(conninfo, autocommit=True) as conn:
+        conn.execute("SELECT pg_advisory_lock(%s)", (_LOCK,))
+        return citus.lay_out(conn)
 
 
 def pending(conninfo: str) -> list[str]:

@@ -50,11 +50,12 @@ _KEY = "id, organization_id, name, prefix, permissions, expires_at, revoked_at, 
 
 async def insert(conn: Conn, organization: Organization) -> None:
     await conn.execute(
-        """WITH head AS (INSERT INTO organization_heads (organization_id, digest) VALUES (%(id)s, %(genesis)s))
-           INSERT INTO organizations
-                  (id, name, mode, timezone, currency, api_version, simulated_time, invoice_prefix, created_at, grace_s)
-           VALUES (%(id)s, %(name)s, %(mode)s, %(timezone)s, %(currency)s, %(api_version)s,
-                   %(simulated_time)s, %(invoice_prefix)s, %(created_at)s, %(grace_s)s)""",
+        """WITH made AS (
+               INSERT INTO organizations
+                      (id, name, mode, timezone, currency, api_version, simulated_time, invoice_prefix, created_at, grace_s)
+               VALUES (%(id)s, %(name)s, %(mode)s, %(timezone)s, %(currency)s, %(api_version)s,
+                       %(simulated_time)s, %(invoice_prefix)s, %(created_at)s, %(grace_s)s))
+           INSERT INTO organization_heads (organization_id, digest) VALUES (%(id)s, %(genesis)s)""",
         {
             "id": organization.id,
             "name": organization.name,

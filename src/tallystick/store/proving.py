@@ -14,8 +14,10 @@ from typing import Any, Final, LiteralString, NamedTuple
 from uuid import UUID
 
 from tallystick.core.meters import Aggregation, Meter
+from tallystick.core.money import ZERO
 from tallystick.core.proof import GENESIS, LEAF_BYTES, key_hash
 from tallystick.core.times import Period
+from tallystick.store import citus
 from tallystick.store.db import Conn, row, rows
 from tallystick.store.meter_sql import contributions
 
@@ -118,10 +120,10 @@ async def _sum_alike(conn: Conn, wanted: Sequence[Span], amounts: bool) -> list[
                    AS {_SPANS} (organization_id, customer_id, low, high, position, after
                                 {"".join(f", {name}" for name in counts.params)}, number)
              CROSS JOIN LATERAL (
-                   SELECT count(*) FILTER (WHERE counts AND leaf IS NOT NULL), coalesce({_merged(meter)}, 0),
-                          max(at) FILTER (WHERE counts AND leaf IS NOT NULL), {values}, {each},
-                          string_agg(leaf, ''::bytea ORDER BY at, id) FILTER (WHERE listed)
-                     FROM (SELECT e.occurred_at AS at, e.id, {counts.quantity} AS quantity, {value} AS value,
+                   SELECT s.number, count(*) FILTER (WHERE counts AND leaf IS NOT NULL) AS events, coalesce({_merged(meter)}, 0) AS quantity,
+                          max(at) FILTER (WHERE counts AND leaf IS NOT NULL) AS at, {values} AS met, {each} AS amounts,
+                          string_agg(leaf, ''::bytea ORDER BY at, id) FILTER (WHERE listed) AS leaves
+                     FROM (SELECT e.customer_id, e.occurred_at AS at, e.id, {counts.quantity} AS quantity, {value} AS value,
                                   e.voids IS NULL AS counts, e.position > s.after AS listed, {LEAF} AS leaf
                              FROM (SELECT e.*, (SELECT b.position FROM ingest_batches b
                                                  WHERE b.batch = e.batch AND b.organization_id = s.organization_id)
@@ -133,8 +135,8 @@ async def _sum_alike(conn: Conn, wanted: Sequence[Span], amounts: bool) -> list[
                               AND CASE WHEN e.voids IS NOT NULL THEN s.after > 0
                                        ELSE e.voided IS NULL OR (SELECT v.position > s.position FROM ingest_batches v
                                                                   WHERE v.batch = e.voided) END
-                            ORDER BY e.occurred_at, e.id) AS found) AS f
-             ORDER BY s.number""",
+                            ORDER BY e.occurred_at, e.id) AS found
+                    {citus.grouped_by(conn, "found.customer_id")}) AS f""",
         {
             "organizations": [each.organization_id for each in wanted],
             "customers": [each.customer_id for each in wanted],
@@ -146,10 +148,14 @@ async def _sum_alike(conn: Conn, wanted: Sequence[Span], amounts: bool) -> list[
         },
         binary=True,
     )
-    return [
-        Summed(events, quantity, at, distinct or [], contributed or [], bytes(leaves or b""))
-        for events, quantity, at, distinct, contributed, leaves in await cursor.fetchall()
-    ]
+    found = {
+        number: Summed(events, quantity, at, distinct or [], contributed or [], bytes(leaves or b""))
+        for number, events, quantity, at, distinct, contributed, leaves in await cursor.fetchall()
+    }
+    return [found.get(number, _NOTHING) for number, _ in enumerate(wanted, start=1)]
+
+
+_NOTHING: Final = Summed(0, ZERO, None, [], [], b"")
 
 
 def _merged(meter: Meter) -> str:
@@ -368,8 +374,8 @@ async def lost(
     """Key rows whose event is not where they say, nor in an archived month; of all customers, or of some."""
     found = await rows(
         conn,
-        f"""SELECT k.event_id, k.customer_id FROM event_keys k JOIN customers c ON c.id = k.customer_id
-            WHERE c.organization_id = %(organization)s
+        f"""SELECT k.event_id, k.customer_id FROM event_keys k
+             WHERE k.customer_id IN (SELECT id FROM customers WHERE organization_id = %(organization)s)
               AND (%(customers)s::uuid[] IS NULL OR k.customer_id = ANY(%(customers)s))
               AND NOT EXISTS (SELECT FROM events e WHERE e.customer_id = k.customer_id
                                  AND e.occurred_at = k.occurred_at AND e.id = k.event_id)

@@ -4,78 +4,19 @@ It pays too, for prepaid events whose wallets have plenty (`Costs`): then it loc
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
-from typing import Final, LiteralString, NamedTuple
+from typing import Final, LiteralString
 from uuid import UUID
 
 import psycopg
 
-from tallystick.core.events import StoredEvent
 from tallystick.core.proof import leaf
-from tallystick.core.subscriptions import Tariff
 from tallystick.core.wallets import LOW_SHARE, Draw, Model
-from tallystick.store import columns
+from tallystick.store import citus, citus_ingest, columns
 from tallystick.store.columns import Column
 from tallystick.store.db import Conn, new_ids, the
-
-
-@dataclass(frozen=True, slots=True)
-class Shares:
-    """What the events of a sheet add to hourly rollups: by place of the event, meter, hour, and quantity."""
-
-    places: list[int] = field(default_factory=list)
-    meters: list[UUID] = field(default_factory=list)
-    hours: list[datetime] = field(default_factory=list)
-    quantities: list[Decimal] = field(default_factory=list)
-
-    def add(self, place: int, meter: UUID, hour: datetime, quantity: Decimal) -> None:
-        self.places.append(place)
-        self.meters.append(meter)
-        self.hours.append(hour)
-        self.quantities.append(quantity)
-
-
-@dataclass(frozen=True, slots=True)
-class Costs:
-    """What the events of a sheet take of wallets that are expected to have plenty: a customer has one."""
-
-    places: list[int] = field(default_factory=list)  # of the events
-    amounts: list[Decimal] = field(default_factory=list)
-    payers: list[UUID] = field(default_factory=list)  # the customers
-    wallets: dict[UUID, Tariff] = field(default_factory=dict)  # by customer
-
-    def add(self, place: int, customer_id: UUID, tariff: Tariff, value: Decimal) -> None:
-        self.places.append(place)
-        self.amounts.append(value * tariff.per_value + tariff.per_event)
-        self.payers.append(customer_id)
-        self.wallets[customer_id] = tariff
-
-
-class Sheet(NamedTuple):
-    """A batch to store, by columns: its events, where their keys and their Idempotency-Keys live, what they count."""
-
-    events: Sequence[StoredEvent]
-    key_hashes: Sequence[bytes | None]
-    header_hashes: Sequence[bytes | None]
-    shares: Shares
-    costs: Costs = Costs()  # to be paid by the statement itself
-
-
-class StaleVersion(Exception):
-    """The organization's version moved: nothing of the batch was stored."""
-
-
-class NoPlenty(Exception):
-    """A wallet of `Costs` must be looked at more closely: nothing of the batch was stored."""
-
-
-@dataclass(frozen=True, slots=True)
-class Inserted:
-    number: int  # of the batch
-    repeats: set[int]  # ids, as numbers, that were not stored because their key is taken
-    levels: dict[UUID, Decimal]  # what remained in the wallets of `Costs` before, by customer
+from tallystick.store.sheets import Costs, Inserted, NoPlenty, Sheet, StaleVersion
 
 
 async def insert(
@@ -87,15 +28,33 @@ async def insert(
     received_at: datetime,
     number: int | None = None,
 ) -> Inserted:
-    """Make a batch true, in one statement: store what is new, count it in its hours, notch it into the chain.
+    """Make a batch true: store what is new, count it in its hours, notch it into the chain; in one statement, or, on a
+    Citus cluster, in a handful (`citus_ingest`), where no wallet has plenty.
 
-    Keys are inserted in one order and with ON CONFLICT DO NOTHING: the unique index decides, and two batches
+    Raises StaleVersion when the organization's version is another one by now, and NoPlenty: nothing is stored then.
+    """
+    form = citus_ingest.insert if citus.is_citus(conn) else in_one_statement
+    return await form(
+        conn, sheet, organization_id=organization_id, version=version, received_at=received_at, number=number
+    )
+
+
+async def in_one_statement(
+    conn: Conn,
+    sheet: Sheet,
+    *,
+    organization_id: UUID,
+    version: int,
+    received_at: datetime,
+    number: int | None,
+) -> Inserted:
+    """Keys are inserted in one order and with ON CONFLICT DO NOTHING: the unique index decides, and two batches
     cannot deadlock. What was not stored is looked up by a statement of its own (`events.holders`): only a new
     statement sees the row that won the race.
 
     The head row is locked last (`counted` is read before it is touched) and only if the version is still the
-    one the batch was judged by; else the notch has no position, which its column refuses, and all is undone:
-    StaleVersion. The digest is `core.proof.link`, computed where the row is locked; a test proves they agree.
+    one the batch was judged by; else the notch has no position, which its column refuses, and all is undone.
+    The digest is `core.proof.link`, computed where the row is locked; a test proves they agree.
     """
     (
         identities,

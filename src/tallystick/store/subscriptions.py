@@ -10,6 +10,7 @@ from psycopg.types.json import Jsonb
 
 from tallystick.core.subscriptions import Status
 from tallystick.core.times import Anchor, Period
+from tallystick.store import citus, wallets
 from tallystick.store.db import Conn
 
 _COLUMNS = """id, organization_id, customer_id, plan_id, price_id, name, description, status, billing_interval, currency,
@@ -239,6 +240,8 @@ async def with_wallet_to_turn(
     conn: Conn, *, organization_id: UUID, subscription_ids: Sequence[UUID], now: datetime
 ) -> list[Subscription]:
     """Of those that are due, the prepaid ones whose wallet still stands in the period to be closed; held."""
+    if citus.is_citus(conn):
+        return await _with_wallet_elsewhere(conn, organization_id, subscription_ids, now)
     async with conn.cursor(row_factory=class_row(Subscription)) as cursor:
         await cursor.execute(
             f"""SELECT {_COLUMNS} FROM subscriptions s
@@ -249,6 +252,21 @@ async def with_wallet_to_turn(
             (organization_id, list(subscription_ids), now),
         )
         return await cursor.fetchall()
+
+
+async def _with_wallet_elsewhere(
+    conn: Conn, organization_id: UUID, subscription_ids: Sequence[UUID], now: datetime
+) -> list[Subscription]:
+    """The same, where subscriptions and wallets do not lie on one node."""
+    asked = await of_ids(conn, organization_id=organization_id, subscription_ids=subscription_ids)
+    found = await wallets.read(conn, [wallets.WalletKey(each.customer_id, each.id) for each in asked])
+    standing = {key.subscription_id: wallet.period_index for key, wallet in found.items()}
+    held = await of_ids(conn, organization_id=organization_id, subscription_ids=list(standing), lock=True)
+    return [
+        each
+        for each in held
+        if each.closes_at is not None and each.closes_at <= now and standing[each.id] <= each.period_index
+    ]
 
 
 async def due(conn: Conn, *, now: datetime, limit: int) -> list[tuple[UUID, UUID, datetime]]:

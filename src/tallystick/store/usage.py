@@ -10,7 +10,7 @@ from uuid import UUID
 from tallystick.core.meters import NOTHING, Aggregation, Fold, Meter, Total
 from tallystick.core.money import ZERO
 from tallystick.core.times import Period
-from tallystick.store import columns
+from tallystick.store import citus, columns
 from tallystick.store.db import Conn, rows
 from tallystick.store.meter_sql import contributions, latest_at, merged
 
@@ -81,6 +81,9 @@ async def add_values(conn: Conn, additions: list[Addition]) -> None:
     The organization's head row must be locked: it is what keeps two batches from giving one number twice. (If
     it did not, the unique index on the numbers would refuse the second.)
     """
+    if citus.is_citus(conn):
+        await _add_values_apart(conn, additions)
+        return
     await conn.execute(
         f"""WITH sent AS (
                 SELECT * FROM unnest(%s::uuid[], %s::uuid[], %s::uuid[], %s::timestamptz[], %s::bytea[])
@@ -134,6 +137,60 @@ _NUMBER_AND_COUNT: Final = f""", numbered AS MATERIALIZED (
      WHERE (u.members | excluded.members) <> u.members"""
 
 
+async def _add_values_apart(conn: Conn, additions: Sequence[Addition]) -> None:
+    """The same in steps, where one statement cannot probe the shards of several customers for the newest number."""
+    if not additions:
+        return
+    hours: dict[tuple[UUID, UUID, bytes], datetime] = {}
+    for each in additions:
+        value = (each.customer_id, each.feature_id, each.distinct or b"")
+        hours[value] = min(hours.get(value, each.hour), each.hour)
+    numbers = {
+        (customer, feature, bytes(value)): number
+        for customer, feature, value, number in await rows(
+            conn,
+            """SELECT d.customer_id, d.feature_id, d.value_hash, d.number
+                 FROM unnest(%s::uuid[], %s::uuid[], %s::bytea[]) AS t (customer_id, feature_id, value_hash)
+                 JOIN distinct_values d USING (customer_id, feature_id, value_hash)""",
+            tuple(map(list, zip(*hours, strict=True))),
+        )
+    }
+    fresh = sorted(hours.keys() - numbers.keys(), key=lambda each: (each[0], each[1], hours[each], each[2]))
+    newest: dict[tuple[UUID, UUID], int] = {}
+    for customer, feature, value_hash in fresh:
+        if (customer, feature) not in newest:
+            found = await rows(
+                conn,
+                """SELECT number FROM distinct_values WHERE customer_id = %s AND feature_id = %s
+                    ORDER BY number DESC LIMIT 1""",
+                (customer, feature),
+            )
+            newest[customer, feature] = found[0][0] if found else -1
+        newest[customer, feature] += 1
+        numbers[customer, feature, value_hash] = newest[customer, feature]
+    if fresh:
+        await conn.execute(
+            """INSERT INTO distinct_values (customer_id, feature_id, value_hash, number)
+               SELECT * FROM unnest(%s::uuid[], %s::uuid[], %s::bytea[], %s::int[])
+                   AS t (customer_id, feature_id, value_hash, number)""",
+            (*map(list, zip(*fresh, strict=True)), [numbers[each] for each in fresh]),
+        )
+    await conn.execute(
+        f"""INSERT INTO usage_sets AS u (customer_id, meter_id, hour, block, members)
+            SELECT customer_id, meter_id, hour, number / {MEMBERS}, bit_or({member("number")})
+              FROM unnest(%s::uuid[], %s::uuid[], %s::timestamptz[], %s::int[]) AS t (customer_id, meter_id, hour, number)
+             GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4
+            ON CONFLICT (customer_id, meter_id, hour, block) DO UPDATE SET members = u.members | excluded.members
+             WHERE (u.members | excluded.members) <> u.members""",
+        (
+            [each.customer_id for each in additions],
+            [each.meter_id for each in additions],
+            [each.hour for each in additions],
+            [numbers[each.customer_id, each.feature_id, each.distinct or b""] for each in additions],
+        ),
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Asked:
     """A fold that is asked for: whole hours of one meter, and the ragged edges beside them."""
@@ -152,13 +209,14 @@ async def folds(conn: Conn, asked: Sequence[Asked]) -> list[Total]:
     if whole:
         for nth, events, quantity in await rows(
             conn,
-            """SELECT t.nth, u.events, u.quantity
+            f"""SELECT t.nth, u.events, u.quantity
                  FROM unnest(%s::uuid[], %s::uuid[], %s::timestamptz[], %s::timestamptz[])
                       WITH ORDINALITY AS t (customer_id, meter_id, start_at, end_at, nth)
                 CROSS JOIN LATERAL (
                       SELECT sum(events)::bigint AS events, sum(quantity) AS quantity FROM usage_hours h
                        WHERE h.customer_id = t.customer_id AND h.meter_id = t.meter_id
-                         AND h.hour >= t.start_at AND h.hour < t.end_at OFFSET 0) u
+                         AND h.hour >= t.start_at AND h.hour < t.end_at
+                       {citus.grouped_by(conn, "h.customer_id")} OFFSET 0) u
                 WHERE u.events > 0""",
             (
                 columns.uuids(asked[place].customer_id for place, _ in whole),
@@ -171,7 +229,7 @@ async def folds(conn: Conn, asked: Sequence[Asked]) -> list[Total]:
     if ragged:
         for nth, events, quantity in await rows(
             conn,
-            """SELECT t.nth, e.events, e.quantity
+            f"""SELECT t.nth, e.events, e.quantity
                  FROM unnest(%s::uuid[], %s::text[], %s::uuid[], %s::bool[], %s::timestamptz[], %s::timestamptz[])
                       WITH ORDINALITY AS t (customer_id, code, feature_id, counts, start_at, end_at, nth)
                 CROSS JOIN LATERAL (
@@ -181,7 +239,8 @@ async def folds(conn: Conn, asked: Sequence[Asked]) -> list[Total]:
                        WHERE e.customer_id = t.customer_id AND e.feature_code = t.code
                          AND e.occurred_at >= t.start_at AND e.occurred_at < t.end_at
                          AND e.voids IS NULL AND e.voided IS NULL
-                         AND (e.adjusts IS NULL OR e.adjusts = t.feature_id) OFFSET 0) e
+                         AND (e.adjusts IS NULL OR e.adjusts = t.feature_id)
+                       {citus.grouped_by(conn, "e.customer_id")} OFFSET 0) e
                 WHERE e.events > 0""",
             (
                 columns.uuids(asked[place].customer_id for place, _ in ragged),
@@ -336,6 +395,9 @@ async def set_counters(conn: Conn, *, used: dict[CounterKey, Decimal]) -> None:
     )
 
 
+_VALUES_AT_ONCE: Final = 10_000
+
+
 async def backfill(conn: Conn, *, organization_id: UUID, meter: Meter) -> None:
     """The rollups of a meter that is younger than the events it measures. The head row must be locked."""
     counts = contributions(meter)
@@ -354,7 +416,23 @@ async def backfill(conn: Conn, *, organization_id: UUID, meter: Meter) -> None:
              GROUP BY customer_id, hour ORDER BY customer_id, hour""",
         params,
     )
-    if counts.value is not None:
+    if counts.value is not None and citus.is_citus(conn):
+        met = await rows(
+            conn,
+            f"""SELECT DISTINCT e.customer_id, date_trunc('hour', e.occurred_at, 'UTC') AS hour, {counts.value_hash}
+                  FROM events e WHERE e.organization_id = %(organization)s AND {counts.matches}""",
+            params,
+        )
+        for start in range(0, len(met), _VALUES_AT_ONCE):
+            some = met[start : start + _VALUES_AT_ONCE]
+            await add_values(
+                conn,
+                [
+                    Addition(customer, meter.feature_id, meter.id, hour, ZERO, bytes(value))
+                    for customer, hour, value in some
+                ],
+            )
+    elif counts.value is not None:
         await conn.execute(
             f"""WITH sent AS (
                     SELECT DISTINCT e.customer_id, %(feature)s::uuid AS feature_id, %(meter)s::uuid AS meter_id,

@@ -9,8 +9,8 @@ from uuid import UUID
 
 from tallystick.core.times import Period
 from tallystick.core.wallets import Cause, Crossing, Model, Movement, Wallet
-from tallystick.store import columns
-from tallystick.store.db import Conn, Later, new_ids, rows
+from tallystick.store import citus, columns
+from tallystick.store.db import Conn, Later, new_ids, rows, the
 
 
 class WalletKey(NamedTuple):
@@ -42,8 +42,30 @@ _LOCK: Final = f"""
 async def lock(conn: Conn, keys: Sequence[WalletKey]) -> dict[WalletKey, Wallet]:
     """Hold wallets, in one order; those that do not exist are absent."""
     ordered = sorted(set(keys))
+    if citus.is_citus(conn):
+        return await (await _locked_one_by_one(conn, ordered))()
     found = await rows(conn, _LOCK, _columns(ordered))
     return {ordered[each[0] - 1]: _wallet(each[1:]) for each in found}
+
+
+async def _locked_one_by_one(conn: Conn, keys: Sequence[WalletKey]) -> Later[dict[WalletKey, Wallet]]:
+    """Where rows of several shards cannot be locked by one statement."""
+    asked = [
+        (
+            key,
+            await conn.execute(
+                f"SELECT {_STATE} FROM wallets WHERE customer_id = %s AND subscription_id = %s FOR NO KEY UPDATE",
+                key,
+            ),
+        )
+        for key in keys
+    ]
+
+    async def held() -> dict[WalletKey, Wallet]:
+        found = [(key, await cursor.fetchone()) for key, cursor in asked]
+        return {key: _wallet(state) for key, state in found if state is not None}
+
+    return held
 
 
 async def lock_for_batch(
@@ -52,6 +74,16 @@ async def lock_for_batch(
     """The same, and the number of the batch that is yet to be stored, for what refers to it beforehand; None where
     no wallet is held."""
     ordered = sorted(set(keys))
+    if citus.is_citus(conn):
+        locked = await _locked_one_by_one(conn, ordered)
+        numbered = await conn.execute("SELECT nextval('ingest_batch_numbers')")
+
+        async def numbered_and_held() -> tuple[dict[WalletKey, Wallet], int | None]:
+            found = await locked()
+            number = int((await the(numbered))[0])
+            return found, number if found else None
+
+        return numbered_and_held
     cursor = await conn.execute(
         f"""WITH batch AS MATERIALIZED (SELECT nextval('ingest_batch_numbers') AS number)
             SELECT batch.number, l.* FROM ({_LOCK}) l CROSS JOIN batch""",
@@ -113,17 +145,22 @@ async def overdrawn(conn: Conn, asked: Sequence[tuple[WalletKey, int]]) -> dict[
     """
     found = await rows(
         conn,
-        """SELECT t.subscription_id, l.amount + w.amount
-             FROM unnest(%s::uuid[], %s::uuid[], %s::int[]) AS t (customer_id, subscription_id, period_index)
-            CROSS JOIN LATERAL (
-                  SELECT coalesce(sum(amount), 0) AS amount FROM ledger_entries e
-                   WHERE e.customer_id = t.customer_id AND e.subscription_id = t.subscription_id
-                     AND e.period_index = t.period_index AND e.cause = 'overdraft') l
-            CROSS JOIN LATERAL (
-                  SELECT coalesce(sum(-(plan + held - held_purchased)), 0) AS amount FROM wallets w
-                   WHERE w.customer_id = t.customer_id AND w.subscription_id = t.subscription_id
-                     AND w.period_index = t.period_index AND w.plan + held - held_purchased < 0) w
-            WHERE l.amount + w.amount > 0""",
+        """WITH asked AS MATERIALIZED (
+               SELECT * FROM unnest(%s::uuid[], %s::uuid[], %s::int[]) AS t (customer_id, subscription_id, period_index)
+           ), found AS MATERIALIZED (
+               SELECT t.subscription_id, e.amount
+                 FROM asked t CROSS JOIN LATERAL (
+                      SELECT amount FROM ledger_entries e
+                       WHERE e.customer_id = t.customer_id AND e.subscription_id = t.subscription_id
+                         AND e.period_index = t.period_index AND e.cause = 'overdraft' OFFSET 0) e
+                UNION ALL
+               SELECT t.subscription_id, -(w.plan + w.held - w.held_purchased)
+                 FROM asked t CROSS JOIN LATERAL (
+                      SELECT plan, held, held_purchased FROM wallets w
+                       WHERE w.customer_id = t.customer_id AND w.subscription_id = t.subscription_id
+                         AND w.period_index = t.period_index AND w.plan + w.held - w.held_purchased < 0 OFFSET 0) w
+           )
+           SELECT subscription_id, sum(amount) FROM found GROUP BY 1 HAVING sum(amount) > 0""",
         (
             [key.customer_id for key, _ in asked],
             [key.subscription_id for key, _ in asked],

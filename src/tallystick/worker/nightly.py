@@ -83,7 +83,7 @@ class Nightly:
 
     async def look(self) -> bool:
         """Reconcile if that is due and nobody else is at it; whether it was."""
-        async with await AsyncConnection.connect(self._conninfo, **PROOF_CONNECTION) as conn:
+        async with await db.connect(self._conninfo, PROOF_CONNECTION) as conn:
             done = await db.try_hold(conn, name=_LOCK) and await self._if_due(conn)
         await self.show()
         return done

@@ -1,0 +1,68 @@
+"""Sheets: a batch as it is to be stored, by columns, and what storing it can come to."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal
+from typing import NamedTuple
+from uuid import UUID
+
+from tallystick.core.events import StoredEvent
+from tallystick.core.subscriptions import Tariff
+
+
+@dataclass(frozen=True, slots=True)
+class Shares:
+    """What the events of a sheet add to hourly rollups: by place of the event, meter, hour, and quantity."""
+
+    places: list[int] = field(default_factory=list)
+    meters: list[UUID] = field(default_factory=list)
+    hours: list[datetime] = field(default_factory=list)
+    quantities: list[Decimal] = field(default_factory=list)
+
+    def add(self, place: int, meter: UUID, hour: datetime, quantity: Decimal) -> None:
+        self.places.append(place)
+        self.meters.append(meter)
+        self.hours.append(hour)
+        self.quantities.append(quantity)
+
+
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """What the events of a sheet take of wallets that are expected to have plenty: a customer has one."""
+
+    places: list[int] = field(default_factory=list)  # of the events
+    amounts: list[Decimal] = field(default_factory=list)
+    payers: list[UUID] = field(default_factory=list)  # the customers
+    wallets: dict[UUID, Tariff] = field(default_factory=dict)  # by customer
+
+    def add(self, place: int, customer_id: UUID, tariff: Tariff, value: Decimal) -> None:
+        self.places.append(place)
+        self.amounts.append(value * tariff.per_value + tariff.per_event)
+        self.payers.append(customer_id)
+        self.wallets[customer_id] = tariff
+
+
+class Sheet(NamedTuple):
+    """A batch to store, by columns: its events, where their keys and their Idempotency-Keys live, what they count."""
+
+    events: Sequence[StoredEvent]
+    key_hashes: Sequence[bytes | None]
+    header_hashes: Sequence[bytes | None]
+    shares: Shares
+    costs: Costs = Costs()  # to be paid by the statement itself
+
+
+class StaleVersion(Exception):
+    """The organization's version moved: nothing of the batch was stored."""
+
+
+class NoPlenty(Exception):
+    """A wallet of `Costs` must be looked at more closely: nothing of the batch was stored."""
+
+
+@dataclass(frozen=True, slots=True)
+class Inserted:
+    number: int  # of the batch
+    repeats: set[int]  # ids, as numbers, that were not stored because their key is taken
+    levels: dict[UUID, Decimal]  # what remained in the wallets of `Costs` before, by customer
