@@ -111,5 +111,8 @@ RESERVATION_MAX: Final = timedelta(days=1)
 """How long a reservation may hold (ruling 27)."""
 LATE_PER_CLAIM: Final = 200
 PURCHASES_PER_CLAIM: Final = 200
+KEY_GENERATION_MB: Final = 512
+"""Rows and index of the open generation of keys, some three million of them: a small index stays in memory, and little of
+it is written anew after a checkpoint. Smaller generations are more of them, each of which is asked about every key."""
 CHANGES_KEPT: Final = 10_000
 """Per organization, for processes that catch up with what changed."""
