@@ -143,8 +143,8 @@ async def without_filter(conn: Conn) -> list[int]:
             conn,
             """SELECT number FROM key_generations g
                 WHERE frozen_at IS NOT NULL
-                  AND filter_bytes IS DISTINCT FROM (SELECT sum(octet_length(bits)) FROM key_filters f
-                                                      WHERE f.generation = g.number)
+                  AND (filter_bytes = (SELECT sum(octet_length(bits)) FROM key_filters f
+                                        WHERE f.generation = g.number)) IS NOT TRUE
                 ORDER BY number""",
         )
     ]

@@ -160,10 +160,10 @@ CREATE TABLE domain_events (
     created_at timestamp with time zone NOT NULL
 );
 CREATE TABLE event_keys (
-    customer_id uuid CONSTRAINT event_keys_customer_id_not_null1 NOT NULL,
-    key_hash bytea CONSTRAINT event_keys_key_hash_not_null1 NOT NULL,
-    event_id uuid CONSTRAINT event_keys_event_id_not_null1 NOT NULL,
-    occurred_at timestamp with time zone CONSTRAINT event_keys_occurred_at_not_null1 NOT NULL,
+    customer_id uuid NOT NULL,
+    key_hash bytea NOT NULL,
+    event_id uuid NOT NULL,
+    occurred_at timestamp with time zone NOT NULL,
     header_hash bytea,
     generation integer NOT NULL
 )
@@ -174,7 +174,7 @@ CREATE TABLE event_keys_g0 (
     event_id uuid CONSTRAINT event_keys_event_id_not_null NOT NULL,
     occurred_at timestamp with time zone CONSTRAINT event_keys_occurred_at_not_null NOT NULL,
     header_hash bytea,
-    generation integer NOT NULL
+    generation integer CONSTRAINT event_keys_generation_not_null NOT NULL
 );
 CREATE TABLE events (
     customer_id uuid NOT NULL,

@@ -4,19 +4,12 @@
 -- generation only, the flows see to (docs/decisions/0024). What there is becomes generation 0: it is read once to see
 -- that it is, and not written.
 
+ALTER TABLE event_keys ADD COLUMN generation int NOT NULL DEFAULT 0;
+ALTER TABLE event_keys ALTER COLUMN generation DROP DEFAULT;
 ALTER TABLE event_keys RENAME TO event_keys_g0;
 ALTER TABLE event_keys_g0 RENAME CONSTRAINT event_keys_pkey TO event_keys_g0_pkey;
-ALTER TABLE event_keys_g0 ADD COLUMN generation int NOT NULL DEFAULT 0;
-ALTER TABLE event_keys_g0 ALTER COLUMN generation DROP DEFAULT;
 
-CREATE TABLE event_keys (
-    customer_id uuid NOT NULL,
-    key_hash    bytea NOT NULL,
-    event_id    uuid NOT NULL,
-    occurred_at timestamptz NOT NULL,
-    header_hash bytea,
-    generation  int NOT NULL
-) PARTITION BY LIST (generation);
+CREATE TABLE event_keys (LIKE event_keys_g0) PARTITION BY LIST (generation);
 ALTER TABLE event_keys ATTACH PARTITION event_keys_g0 FOR VALUES IN (0);
 
 CREATE TABLE key_generations (
