@@ -376,7 +376,7 @@ def test_everybody_hammers_the_same_keys_while_generations_change_and_servers_di
     )
     assert max(count for _, count in found) == 1
     assert set(told) <= {each for each, _ in found} <= sent
-    assert len(found) > 500
+    assert len(found) > 200
     ((generations,),) = select(
         database_url,
         "SELECT count(DISTINCT generation) FROM event_keys k JOIN customers c ON c.id = k.customer_id "
