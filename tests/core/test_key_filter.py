@@ -7,15 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis.strategies import binary, lists, tuples, uuids
 
-from tallystick.core.key_filter import BLOCK_BYTES, KeyFilter, Sieve, add, bytes_for, number_of
+from tallystick.core.key_filter import BLOCK_BYTES, Filling, KeyFilter, Sieve, bytes_for, number_of
 
 Key = tuple[UUID, bytes]
 
 
-def holding(keys: list[Key], size: int | None = None) -> bytes:
-    bits = bytearray(bytes_for(len(keys)) if size is None else size)
-    add(bits, [number_of(customer.bytes, key_hash) for customer, key_hash in keys])
-    return bytes(bits)
+def holding(keys: list[Key]) -> bytes:
+    filling = Filling(len(keys))
+    filling.add([number_of(customer.bytes + key_hash) for customer, key_hash in keys])
+    return filling.bits()
 
 
 def told(sieve: Sieve, keys: list[Key]) -> dict[int, list[int]]:

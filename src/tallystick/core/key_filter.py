@@ -24,24 +24,37 @@ def bytes_for(keys: int) -> int:
     return max(1, -(-keys * BITS_PER_KEY // (8 * BLOCK_BYTES))) * BLOCK_BYTES
 
 
-def number_of(customer: bytes, key_hash: bytes) -> int:
-    """What a filter knows of a key. Keys are hashed already; the customer tells equal ones apart."""
-    return (int.from_bytes(customer) ^ int.from_bytes(key_hash)) & _LOW
+def number_of(key: bytes) -> int:
+    """What a filter knows of a key: of 16 bytes of its customer's id, and 16 of its hash.
+
+    Keys are hashed already; the customer tells equal ones apart.
+    """
+    both = int.from_bytes(key)
+    return (both >> 128 ^ both) & _LOW
 
 
-def add(bits: bytearray, numbers: Iterable[int]) -> None:
-    """Let a filter hold these keys (`number_of`)."""
-    blocks = len(bits) // BLOCK_BYTES
-    for n in numbers:
-        at = ((n >> 48) * blocks >> 48) * BLOCK_BYTES
-        bits[at + (n >> 3 & 7)] |= 1 << (n & 7)
-        bits[at + 8 + (n >> 9 & 7)] |= 1 << (n >> 6 & 7)
-        bits[at + 16 + (n >> 15 & 7)] |= 1 << (n >> 12 & 7)
-        bits[at + 24 + (n >> 21 & 7)] |= 1 << (n >> 18 & 7)
-        bits[at + 32 + (n >> 27 & 7)] |= 1 << (n >> 24 & 7)
-        bits[at + 40 + (n >> 33 & 7)] |= 1 << (n >> 30 & 7)
-        bits[at + 48 + (n >> 39 & 7)] |= 1 << (n >> 36 & 7)
-        bits[at + 56 + (n >> 45 & 7)] |= 1 << (n >> 42 & 7)
+class Filling:
+    """A filter that is being filled: its blocks as numbers, into which a key goes by a few look-ups."""
+
+    def __init__(self, keys: int) -> None:
+        self._blocks = [0] * (bytes_for(keys) // BLOCK_BYTES)
+        # Each pair of words by the twelve bits of a key that choose a bit in the one and a bit in the other.
+        self._pairs = [
+            [1 << (each & 63) + shift | 1 << (each >> 6) + 64 + shift for each in range(4096)]
+            for shift in (0, 128, 256, 384)
+        ]
+
+    def add(self, numbers: Iterable[int]) -> None:
+        """Let it hold these keys (`number_of`)."""
+        blocks, count = self._blocks, len(self._blocks)
+        first, second, third, fourth = self._pairs
+        for n in numbers:
+            blocks[(n >> 48) * count >> 48] |= (
+                first[n & 4095] | second[n >> 12 & 4095] | third[n >> 24 & 4095] | fourth[n >> 36 & 4095]
+            )
+
+    def bits(self) -> bytes:
+        return b"".join([each.to_bytes(BLOCK_BYTES, "little") for each in self._blocks])
 
 
 class Sieve:

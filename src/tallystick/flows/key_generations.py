@@ -14,7 +14,7 @@ from uuid import UUID
 
 import psycopg
 
-from tallystick.core.key_filter import KeyFilter, Sieve, add, bytes_for, number_of
+from tallystick.core.key_filter import Filling, KeyFilter, Sieve, number_of
 from tallystick.store import key_generations
 from tallystick.store.db import Conn
 from tallystick.store.key_generations import Looked
@@ -107,12 +107,12 @@ async def build_filters(conn: Conn) -> int:
     lacking = await key_generations.without_filter(conn)
     for generation in lacking:
         keys = await key_generations.count(conn, generation=generation)
-        bits = bytearray(bytes_for(keys))
+        filling = Filling(keys)
         async for page in key_generations.pages(conn, generation=generation):
             for start in range(0, len(page), _ADDED_AT_ONCE):
-                add(bits, [number_of(each[:16], each[16:]) for each in page[start : start + _ADDED_AT_ONCE]])
+                filling.add([number_of(each) for each in page[start : start + _ADDED_AT_ONCE]])
                 await asyncio.sleep(_PAUSE_S)
-        whole = bytes(bits)
+        whole = filling.bits()
         await key_generations.keep_filter(
             conn, generation=generation, bits=whole, digest=sha256(whole).digest()
         )
