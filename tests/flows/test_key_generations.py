@@ -251,7 +251,7 @@ def test_the_server_freezes_what_is_large_and_builds_its_filter(
                 break
             assert time.monotonic() < deadline, server.log()
             time.sleep(0.2)
-        assert found == [(20_032,)]
+        assert found == [(20_480,)]
         again = done(http.post(f"{API}/usage/events/bulk", json={"events": bulk[:500]}))
         assert {each["code"] for each in again["failed"]} == {"duplicate"}
         deadline = time.monotonic() + 30

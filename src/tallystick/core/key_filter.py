@@ -2,6 +2,9 @@
 
 A blocked Bloom filter: a key has one block of 64 bytes, and one bit in each of its eight words. At 20 bits a key some
 two or three of ten thousand strangers are taken for keys that are there; a key that is there is never missed.
+
+To ask, filters of one size stand side by side on a shelf, byte by byte: the bytes that a key wants of all of them are
+one slice, so that many generations are asked in the time of a few.
 """
 
 from collections import defaultdict
@@ -14,14 +17,21 @@ BLOCK_BYTES: Final = 64
 _LOW: Final = (1 << 96) - 1  # 48 bits for the places in a block, 48 that choose the block
 
 
+_PART_BYTES: Final = 1024 * BLOCK_BYTES
+SHELF_MAX: Final = 64
+"""Filters side by side: whenever one is added, the others of its shelf are copied."""
+
+
 class KeyFilter(NamedTuple):
     generation: int
     bits: bytes
 
 
 def bytes_for(keys: int) -> int:
-    """How large a filter of so many keys is: whole blocks, at least one."""
-    return max(1, -(-keys * BITS_PER_KEY // (8 * BLOCK_BYTES))) * BLOCK_BYTES
+    """How large a filter of so many keys is: few different sizes, at most an eighth more than is needed."""
+    blocks = max(1, -(-keys * BITS_PER_KEY // (8 * BLOCK_BYTES)))
+    step = 1 << max(0, blocks.bit_length() - 4)
+    return -(-blocks // step) * step * BLOCK_BYTES
 
 
 def number_of(key: bytes) -> int:
@@ -57,42 +67,93 @@ class Filling:
         return b"".join([each.to_bytes(BLOCK_BYTES, "little") for each in self._blocks])
 
 
+class Shelf(NamedTuple):
+    """Filters of one size: the first bytes of all of them, then their second bytes, …; in parts."""
+
+    size: int  # bytes of each filter
+    generations: tuple[int, ...]
+    parts: tuple[bytes, ...]
+
+    @property
+    def has_room(self) -> bool:
+        return len(self.generations) < SHELF_MAX
+
+
+def parts_of(size: int) -> int:
+    """In how many parts filters of this size stand on their shelf."""
+    return -(-size // _PART_BYTES)
+
+
+def part_with(shelf: Shelf | None, more: Sequence[KeyFilter], index: int) -> bytes:
+    """A part of the shelf as it is when `more` stand behind those that are there; a millisecond or so."""
+    there = len(shelf.generations) if shelf else 0
+    width = there + len(more)
+    columns = [each.bits[index * _PART_BYTES : (index + 1) * _PART_BYTES] for each in more]
+    part = bytearray(len(columns[0]) * width)
+    if shelf:
+        old = shelf.parts[index]
+        for place in range(there):
+            part[place::width] = old[place::there]
+    for place, column in enumerate(columns, there):
+        part[place::width] = column
+    return bytes(part)
+
+
 class Sieve:
     """Tells in which of the older generations a key may be; `unknown` are those whose filter is not at hand."""
 
-    def __init__(self, filters: Iterable[KeyFilter], unknown: Sequence[int]) -> None:
+    def __init__(self, shelves: Iterable[Shelf], unknown: Sequence[int]) -> None:
+        self._shelves = tuple(shelves)
         self._unknown = unknown
-        self._by_size: defaultdict[int, list[KeyFilter]] = defaultdict(list)
-        for each in filters:
-            self._by_size[len(each.bits) // BLOCK_BYTES].append(each)
 
     def may_hold(self, customers: Sequence[UUID], key_hashes: Sequence[bytes | None]) -> dict[int, list[int]]:
         """By generation, the places in the sequences of the keys that it may hold; generations without any are not told."""
         found: defaultdict[int, list[int]] = defaultdict(list)
-        for place, key_hash in enumerate(key_hashes):
-            if key_hash is None:
-                continue
-            n = (customers[place].int ^ int.from_bytes(key_hash)) & _LOW
-            for blocks, filters in self._by_size.items():
-                at = ((n >> 48) * blocks >> 48) * BLOCK_BYTES
-                # The first two words tell most strangers, and the rest is worked out for few.
-                first, bit = at + (n >> 3 & 7), 1 << (n & 7)
-                second, other_bit = at + 8 + (n >> 9 & 7), 1 << (n >> 6 & 7)
-                for generation, bits in filters:
-                    if bits[first] & bit and bits[second] & other_bit and _has_the_rest(bits, at, n):
-                        found[generation].append(place)
-            for generation in self._unknown:
-                found[generation].append(place)
+        keys = [
+            (place, (customer.int ^ int.from_bytes(key_hash)) & _LOW)
+            for place, (customer, key_hash) in enumerate(zip(customers, key_hashes, strict=True))
+            if key_hash is not None
+        ]
+        for shelf in self._shelves:
+            _ask(shelf, keys, found)
+        for generation in self._unknown:
+            if keys:
+                found[generation] = [place for place, _ in keys]
         return found
 
 
-def _has_the_rest(bits: bytes, at: int, n: int) -> bool:
-    return (
-        bits[at + 16 + (n >> 15 & 7)] >> (n >> 12 & 7)
-        & bits[at + 24 + (n >> 21 & 7)] >> (n >> 18 & 7)
-        & bits[at + 32 + (n >> 27 & 7)] >> (n >> 24 & 7)
-        & bits[at + 40 + (n >> 33 & 7)] >> (n >> 30 & 7)
-        & bits[at + 48 + (n >> 39 & 7)] >> (n >> 36 & 7)
-        & bits[at + 56 + (n >> 45 & 7)] >> (n >> 42 & 7)
-        & 1
-    ) == 1
+def _ask(shelf: Shelf, keys: Sequence[tuple[int, int]], found: defaultdict[int, list[int]]) -> None:
+    """A byte for each filter, of which the lowest bit remains where the key may be."""
+    parts, width, blocks = shelf.parts, len(shelf.generations), shelf.size // BLOCK_BYTES
+    number, lowest = int.from_bytes, int.from_bytes(b"\1" * width)
+    for place, n in keys:
+        block = (n >> 48) * blocks >> 48
+        part, at = parts[block >> 10], (block & 1023) * BLOCK_BYTES
+        start = (at + (n >> 3 & 7)) * width
+        may = number(part[start : start + width]) >> (n & 7)
+        start = (at + 8 + (n >> 9 & 7)) * width
+        may &= number(part[start : start + width]) >> (n >> 6 & 7) & lowest
+        if not may:
+            continue
+        start = (at + 16 + (n >> 15 & 7)) * width
+        may &= number(part[start : start + width]) >> (n >> 12 & 7)
+        if not may:
+            continue
+        start = (at + 24 + (n >> 21 & 7)) * width
+        may &= number(part[start : start + width]) >> (n >> 18 & 7)
+        if not may:
+            continue
+        start = (at + 32 + (n >> 27 & 7)) * width
+        may &= number(part[start : start + width]) >> (n >> 24 & 7)
+        if not may:
+            continue
+        start = (at + 40 + (n >> 33 & 7)) * width
+        may &= number(part[start : start + width]) >> (n >> 30 & 7)
+        start = (at + 48 + (n >> 39 & 7)) * width
+        may &= number(part[start : start + width]) >> (n >> 36 & 7)
+        start = (at + 56 + (n >> 45 & 7)) * width
+        may &= number(part[start : start + width]) >> (n >> 42 & 7)
+        if may:
+            for generation, bit in zip(shelf.generations, may.to_bytes(width), strict=True):
+                if bit:
+                    found[generation].append(place)

@@ -7,6 +7,7 @@ every key), and is built again when it is lost or damaged.
 
 import asyncio
 import logging
+from collections import defaultdict
 from collections.abc import Sequence
 from hashlib import sha256
 from typing import Final
@@ -14,10 +15,10 @@ from uuid import UUID
 
 import psycopg
 
-from tallystick.core.key_filter import Filling, KeyFilter, Sieve, number_of
+from tallystick.core.key_filter import Filling, KeyFilter, Shelf, Sieve, number_of, part_with, parts_of
 from tallystick.store import key_generations
 from tallystick.store.db import Conn
-from tallystick.store.key_generations import Looked
+from tallystick.store.key_generations import Filter, Looked
 
 log = logging.getLogger("tallystick.keys")
 
@@ -26,50 +27,76 @@ Keys = dict[tuple[UUID, bytes], int]
 
 _ADDED_AT_ONCE: Final = 500  # keys: about a millisecond in which nobody else is served
 _PAUSE_S: Final = 0.001
+_SHELVED_AT_ONCE: Final = 8  # filters
 
 
 class Filters:
     """Those that this process has in memory."""
 
     def __init__(self) -> None:
-        self._filters: dict[int, KeyFilter] = {}
+        self._shelves: list[Shelf] = []
         self._sieves: dict[int, Sieve] = {}
 
     @property
     def size(self) -> int:
         """Bytes of memory."""
-        return sum(len(each.bits) for each in self._filters.values())
+        return sum(each.size * len(each.generations) for each in self._shelves)
 
     def before(self, generation: int) -> Sieve | None:
-        """What to ask about the generations before this one; None when it is the first."""
+        """What to ask about the generations before this one; None when it is the first.
+
+        What a filter says of younger ones harms nobody: a book that does not know of them is out of date.
+        """
         if generation == 0:
             return None
         sieve = self._sieves.get(generation)
         if sieve is None:
-            older = range(generation)
+            known = self._known()
             sieve = self._sieves[generation] = Sieve(
-                [self._filters[each] for each in older if each in self._filters],
-                [each for each in older if each not in self._filters],
+                self._shelves, [each for each in range(generation) if each not in known]
             )
         return sieve
 
     async def load(self, conn: Conn) -> None:
-        """Bring what was built since. What is damaged is not brought, and will be built again."""
+        """Bring what was built since, a few at a time. What is damaged is not brought, and will be built again."""
+        known = self._known()
+        by_size: defaultdict[int, list[Filter]] = defaultdict(list)
         for stored in await key_generations.filters(conn):
-            if stored.generation in self._filters:
-                continue
-            bits, digest = bytearray(), sha256()
-            async for part in key_generations.parts(conn, generation=stored.generation):
-                bits += part
-                digest.update(part)
-            if len(bits) == stored.size and digest.digest() == stored.digest:
-                self._filters[stored.generation] = KeyFilter(stored.generation, bytes(bits))
-                self._sieves.clear()
-            else:
-                log.warning(
-                    "the filter of key generation %s is damaged; it is built again", stored.generation
-                )
-                await key_generations.forget_filter(conn, generation=stored.generation)
+            if stored.generation not in known:
+                by_size[stored.size].append(stored)
+        for size, some in by_size.items():
+            for start in range(0, len(some), _SHELVED_AT_ONCE):
+                read = [await _read(conn, each) for each in some[start : start + _SHELVED_AT_ONCE]]
+                await self._shelve(size, [each for each in read if each is not None])
+
+    def _known(self) -> set[int]:
+        return {generation for shelf in self._shelves for generation in shelf.generations}
+
+    async def _shelve(self, size: int, more: Sequence[KeyFilter]) -> None:
+        """Asked are the old shelves, until the new one is complete."""
+        if not more:
+            return
+        shelf = next((each for each in self._shelves if each.size == size and each.has_room), None)
+        parts = []
+        for index in range(parts_of(size)):
+            parts.append(part_with(shelf, more, index))
+            await asyncio.sleep(0)
+        there = shelf.generations if shelf else ()
+        wider = Shelf(size, (*there, *(each.generation for each in more)), tuple(parts))
+        self._shelves = [*(each for each in self._shelves if each is not shelf), wider]
+        self._sieves.clear()
+
+
+async def _read(conn: Conn, stored: Filter) -> KeyFilter | None:
+    bits, digest = bytearray(), sha256()
+    async for part in key_generations.parts(conn, generation=stored.generation):
+        bits += part
+        digest.update(part)
+    if len(bits) == stored.size and digest.digest() == stored.digest:
+        return KeyFilter(stored.generation, bytes(bits))
+    log.warning("the filter of key generation %s is damaged; it is built again", stored.generation)
+    await key_generations.forget_filter(conn, generation=stored.generation)
+    return None
 
 
 async def held_before(
