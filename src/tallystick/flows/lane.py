@@ -6,7 +6,7 @@ import contextlib
 import psycopg
 from psycopg import AsyncConnection
 
-from tallystick.store.db import INGEST_CONNECTION, Conn
+from tallystick.store.db import INGEST_CONNECTION, STATEMENTS_MAX, Conn
 
 
 class Lane:
@@ -21,6 +21,7 @@ class Lane:
     async def connection(self) -> Conn:
         if self._conn is None or self._conn.closed or self._conn.broken:
             self._conn = await AsyncConnection.connect(self._conninfo, connect_timeout=5, **INGEST_CONNECTION)
+            self._conn.prepared_max = STATEMENTS_MAX
         return self._conn
 
     async def close(self) -> None:
