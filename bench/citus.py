@@ -34,7 +34,15 @@ async def _measure(url: str) -> None:
         async def once(store: Store, customers: list[UUID], key: str) -> float:
             sheet = batch_of(customers, meter_id=meter, keys=[key])
             began = time.perf_counter()
-            await store(conn, sheet, organization_id=made.id, version=version, received_at=NOON, number=None)
+            await store(
+                conn,
+                sheet,
+                organization_id=made.id,
+                version=version,
+                generation=0,
+                received_at=NOON,
+                number=None,
+            )
             return (time.perf_counter() - began) * 1000
 
         print(

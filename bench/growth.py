@@ -8,12 +8,15 @@ import os
 import secrets
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from threading import Event, Thread
 from typing import Final
+from urllib.request import urlopen
 
 import psycopg
 from rich.console import Console
@@ -26,9 +29,11 @@ from bench.growth_report import Compared, Report, Side, as_json, show
 from bench.load import Load, drive, warm_up
 from bench.month import console, say, settle
 from bench.place import Place, metered, own_place
-from bench.relations import sizes
+from bench.relations import Relation, sizes
 from bench.report import complain
+from tallystick.core.limits import KEY_GENERATION_MB
 
+LOADED_WITHIN_S: Final = 120
 LOADS: Final = {
     "bulks of 1,000, keys in order": (1_000, False),
     "bulks of 1,000, random keys": (1_000, True),
@@ -55,11 +60,18 @@ def main() -> int:
 def measured(given: argparse.Namespace) -> Report:
     """Both databases have a server of their own, of which one rests while the other is measured."""
     settings = {"shared_buffers": _shared_buffers(given)}
+    os.environ["TALLYSTICK_KEY_GENERATION_MB"] = str(given.generation_mb)  # the servers inherit it
     open_one = partial(own_place, metered(given.customers), workers=given.workers, settings=settings)
     with open_one() as empty, open_one() as full:
         say(f"{given.keys:,} keys{' with events' if given.events else ''} of the past")
         with psycopg.connect(full.conninfo) as conn:
-            history.fill(conn, given.keys, events=given.events)
+            history.fill(
+                conn,
+                given.keys,
+                events=given.events,
+                per_generation=given.generation_mb * 2**20 // history.BYTES_PER_KEY,
+            )
+        _until_loaded(full, history.wait_for_filters(full.conninfo) * given.workers)
         settle(full.conninfo)
         held = sizes(full.conninfo)
         evicted = evict(full.conninfo)
@@ -82,14 +94,34 @@ def measured(given: argparse.Namespace) -> Report:
             evicted_bytes=evicted,
             evict_every_s=given.evict_every,
             compared=compared,
-            history={
-                ", ".join(each): size
-                for each, size in held.items()
-                if each.table in history.KEY_TABLES or (given.events and each.table.startswith("events"))
-            },
+            history=_of_history(held, events=given.events),
             empty=_side(empty),
             full=_side(full),
         )
+
+
+def _until_loaded(place: Place, wanted: int) -> None:
+    """Until all of its processes together have so many bytes of filters in memory."""
+    deadline = time.monotonic() + LOADED_WITHIN_S
+    while time.monotonic() < deadline:
+        with urlopen(f"{place.ours.url}/metrics") as answer:
+            for line in answer.read().decode().splitlines():
+                name, _, value = line.partition(" ")
+                if name == "tallystick_key_filter_bytes" and float(value) >= wanted:
+                    return
+        time.sleep(0.5)
+    raise server.ServerTrouble("the filters of the history are not in memory")
+
+
+def _of_history(held: Mapping[Relation, int], *, events: bool) -> dict[str, int]:
+    """Of keys, rows and primary keys of all generations together."""
+    found: Counter[str] = Counter()
+    for each, size in held.items():
+        if each.table.startswith("event_keys"):
+            found[f"event_keys, {'rows' if each.part == 'rows' else 'primary keys'}"] += size
+        elif each.table == "key_filters" or (events and each.table.startswith("events")):
+            found[", ".join(each)] += size
+    return dict(found)
 
 
 def _load(given: argparse.Namespace, name: str, size: int, random_keys: bool, place: Place) -> Load:
@@ -168,6 +200,12 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
         default=0.0,
         metavar="SECONDS",
         help="put files out of the operating system's cache again and again, not only before each window",
+    )
+    parser.add_argument(
+        "--generation-mb",
+        type=int,
+        default=KEY_GENERATION_MB,
+        help="how large a generation of keys becomes before it is frozen",
     )
     parser.add_argument("--seconds", type=float, default=30.0, help="each window, a checkpoint in its middle")
     parser.add_argument("--bulk-connections", type=int, default=4, help="connections for bulks")

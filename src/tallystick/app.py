@@ -38,6 +38,7 @@ from tallystick.providers.sandbox import Sandbox
 from tallystick.settings import Settings
 from tallystick.store.db import Database
 from tallystick.web import checkout
+from tallystick.worker.key_keeper import KeyKeeper
 from tallystick.worker.nightly import Nightly
 from tallystick.worker.sweep import Sweeper
 
@@ -72,7 +73,8 @@ def _rate_limits(chosen: Settings) -> RateLimits | None:
 
 
 class Application:
-    """One server process as an ASGI application; its lifespan owns the pool, the batcher, the sweeper and the nightly job.
+    """One server process as an ASGI application; its lifespan owns the pool, the batcher, the sweeper, the nightly job and the
+    key keeper.
 
     `clock` is what it takes for the wall clock.
     """
@@ -91,6 +93,12 @@ class Application:
         )
         rates = _rate_limits(chosen)
         self.nightly = Nightly(chosen.database_url, clock)
+        self.key_keeper = KeyKeeper(
+            chosen.database_url,
+            self.books.filters,
+            generation_bytes_max=chosen.key_generation_mb * 2**20,
+            every_s=chosen.sweep_every_s,
+        )
         services = Services(
             self.database, self.books, self.payments, clock, chosen.public_url, used_keys, rates
         )
@@ -133,11 +141,13 @@ class Application:
             self.checker.start()
             self.sweeper.start()
             self.nightly.start()
+            self.key_keeper.start()
         except (psycopg.Error, PoolTimeout) as error:
             await send({"type": "lifespan.startup.failed", "message": str(error)})
             return
         await send({"type": "lifespan.startup.complete"})
         await receive()
+        await self.key_keeper.stop()
         await self.nightly.stop()
         await self.sweeper.stop()
         await self.checker.stop()

@@ -23,6 +23,7 @@ class Settings:
     log_level: str = "info"
     rate_limit: int = 0  # requests a second per API key; 0: as many as come
     rate_burst: int = 0  # of those, so many at once
+    key_generation_mb: int = limits.KEY_GENERATION_MB  # a generation of keys is frozen when it is larger
     sweep_every_s: float = 5.0
 
     @property
@@ -53,6 +54,9 @@ def load(environment: Mapping[str, str] | None = None, *, dotenv: Path = Path(".
         rate_limit=rate,
         rate_burst=_whole(
             known, "TALLYSTICK_RATE_BURST", 2 * rate, least=min(rate, 1), most=limits.RATE_BURST_MAX
+        ),
+        key_generation_mb=_whole(
+            known, "TALLYSTICK_KEY_GENERATION_MB", limits.KEY_GENERATION_MB, least=1, most=1_000_000
         ),
     )
 

@@ -56,7 +56,13 @@ def test_what_is_new_is_stored_counted_and_notched_and_a_repeat_is_told(
         async def store(keys: list[str]) -> Inserted:
             sheet = batch_of(customers, meter_id=meter, keys=keys)
             told = await citus_ingest.insert(
-                conn, sheet, organization_id=organization, version=version, received_at=NOON, number=None
+                conn,
+                sheet,
+                organization_id=organization,
+                version=version,
+                generation=0,
+                received_at=NOON,
+                number=None,
             )
             kept = {each.key for each in sheet.events if each.id.int not in told.repeats}
             assert kept == set(keys) - met
@@ -87,7 +93,13 @@ def test_judged_by_an_old_version_nothing_of_it_is_stored(cluster_url: str, shop
         version = await db.version(conn, organization_id=organization)
         with pytest.raises(StaleVersion):
             await citus_ingest.insert(
-                conn, sheet, organization_id=organization, version=version - 1, received_at=NOON, number=None
+                conn,
+                sheet,
+                organization_id=organization,
+                version=version - 1,
+                generation=0,
+                received_at=NOON,
+                number=None,
             )
         for table in ("events", "event_keys", "usage_hours"):
             assert await rows(conn, f"SELECT FROM {table} WHERE customer_id = ANY(%s)", (customers,)) == []
@@ -103,7 +115,13 @@ def test_the_one_statement_says_stale_here_too(cluster_url: str, shop: Organizat
         version = await db.version(conn, organization_id=organization)
         with pytest.raises(StaleVersion):
             await storing.in_one_statement(
-                conn, sheet, organization_id=organization, version=version - 1, received_at=NOON, number=None
+                conn,
+                sheet,
+                organization_id=organization,
+                version=version - 1,
+                generation=0,
+                received_at=NOON,
+                number=None,
             )
         assert await rows(conn, "SELECT FROM events WHERE customer_id = ANY(%s)", (customers,)) == []
 

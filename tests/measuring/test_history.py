@@ -16,15 +16,20 @@ def test_a_history_is_as_long_as_it_was_asked_to_be() -> None:
         asyncio.run(customers_and_a_feature(conninfo))
         with psycopg.connect(conninfo) as conn:
             as_migrated = indexes(conn)
-            history.fill(conn, 900)
+            history.fill(conn, 900, per_generation=400)
             assert counted(conn) == (900, 0)
             history.fill(conn, 600, events=True)
             assert counted(conn) == (1_500, 600)
             of_each = conn.execute("SELECT count(*) FROM event_keys GROUP BY customer_id").fetchall()
             assert of_each == [(500,)] * 3
-            assert indexes(conn) == as_migrated
+            assert indexes(conn) == [each.replace("g0", f"g{n}") for n in range(3) for each in as_migrated]
+            generations = conn.execute(
+                "SELECT count(*) FROM event_keys GROUP BY generation ORDER BY generation"
+            )
+            assert generations.fetchall() == [(400,), (300,), (800,)], "the last one is open"
         held = sizes(conninfo)
-    assert held[Relation("event_keys", "rows")] > held[Relation("event_keys", "event_keys_pkey, btree")] > 0
+    for each in (f"event_keys_g{n}" for n in range(3)):
+        assert held[Relation(each, "rows")] > held[Relation(each, f"{each}_pkey, btree")] > 0
     assert Relation("events", "rows") not in held  # the partitions hold them
 
 
@@ -35,13 +40,14 @@ async def customers_and_a_feature(conninfo: str) -> None:
     await database.close()
 
 
-def indexes(conn: psycopg.Connection) -> list[tuple[str, str]]:
+def indexes(conn: psycopg.Connection) -> list[str]:
     """Of the keys, and what makes them unique."""
-    return conn.execute(
-        """SELECT indexdef, pg_get_constraintdef(c.oid) FROM pg_indexes
+    found = conn.execute(
+        """SELECT indexdef || ' ' || pg_get_constraintdef(c.oid) FROM pg_indexes
              LEFT JOIN pg_constraint c ON c.conname = indexname
-            WHERE tablename = 'event_keys' ORDER BY indexdef"""
+            WHERE tablename LIKE 'event_keys%' ORDER BY indexdef"""
     ).fetchall()
+    return [each[0] for each in found]
 
 
 def counted(conn: psycopg.Connection) -> tuple[int, int]:

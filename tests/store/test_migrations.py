@@ -102,3 +102,30 @@ def test_distinct_values_counted_before_they_were_numbered_move_over(empty_datab
             "SELECT count(*), count(DISTINCT number), max(number) FROM distinct_values GROUP BY customer_id"
         ).fetchall()
         assert sorted(counts) == [(1, 1, 0), (3000, 3000, 2999)], "numbers are dense"
+
+
+def test_keys_from_before_generations_are_the_first_one(empty_database: str) -> None:
+    """They stay where they are, unique as they were."""
+    with psycopg.connect(empty_database, autocommit=True) as conn:
+        conn.execute(
+            "CREATE TABLE migrations (number int PRIMARY KEY, name text NOT NULL, applied_at timestamptz DEFAULT now())"
+        )
+        for number, name, statements in migrate.available():
+            if number < 13:
+                conn.execute(statements.encode())
+                conn.execute("INSERT INTO migrations VALUES (%s, %s)", (number, name))
+        conn.execute(
+            """INSERT INTO event_keys (customer_id, key_hash, event_id, occurred_at)
+               SELECT gen_random_uuid(), sha256(int4send(n)), gen_random_uuid(), now()
+                 FROM generate_series(1, 1000) AS n"""
+        )
+        before = conn.execute("SELECT pg_relation_filenode('event_keys')").fetchone()
+    assert migrate.migrate(empty_database)[0].startswith("0013")
+    with psycopg.connect(empty_database, autocommit=True) as conn:
+        assert conn.execute("SELECT generation, count(*) FROM event_keys GROUP BY 1").fetchall() == [
+            (0, 1000)
+        ]
+        assert conn.execute("SELECT pg_relation_filenode('event_keys_g0')").fetchone() == before
+        assert conn.execute("SELECT number, frozen_at FROM key_generations").fetchall() == [(0, None)]
+        with pytest.raises(psycopg.errors.UniqueViolation):
+            conn.execute("INSERT INTO event_keys SELECT * FROM event_keys LIMIT 1")

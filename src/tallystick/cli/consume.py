@@ -18,6 +18,7 @@ from tallystick.core.limits import MESSAGES_PER_FETCH, ROWS_PER_COMMIT_MAX
 from tallystick.flows.batcher import Batcher
 from tallystick.flows.books import Books
 from tallystick.store.db import Database
+from tallystick.worker.key_keeper import KeyKeeper
 
 app = typer.Typer(
     help="Take events out of a queue, acknowledged when they are on disk.", no_args_is_help=True
@@ -96,13 +97,22 @@ def consume_nats(
         async def act(database: Database) -> None:
             owner = await terminal.the_organization(database, organization)
             stop = _asked_to_stop()
-            batcher = Batcher(conninfo, Books(), wall)
+            books = Books()
+            batcher = Batcher(conninfo, books, wall)
+            keeper = KeyKeeper(
+                conninfo,
+                books.filters,
+                generation_bytes_max=found.key_generation_mb * 2**20,
+                every_s=found.sweep_every_s,
+            )
             batcher.start()
+            keeper.start()
             consumer = jetstream.Consumer(wish, batcher, owner, file)
             try:
                 terminal.say(f"consuming {stream} into {owner.name}")
                 await consumer.run(stop)
             finally:
+                await keeper.stop()
                 await batcher.stop()
                 terminal.say(f"stopped: {consumer.shown()}")
 

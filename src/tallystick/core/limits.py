@@ -114,5 +114,8 @@ RESERVATION_MAX: Final = timedelta(days=1)
 """How long a reservation may hold (ruling 27)."""
 LATE_PER_CLAIM: Final = 200
 PURCHASES_PER_CLAIM: Final = 200
+KEY_GENERATION_MB: Final = 256
+"""Rows and index of the open generation of keys, more than a million of them: its index stays in memory, and is written
+anew after a checkpoint in seconds. Smaller ones are more of them: each adds to what a key is asked for (decision 24)."""
 CHANGES_KEPT: Final = 10_000
 """Per organization, for processes that catch up with what changed."""

@@ -13,13 +13,15 @@ from uuid import UUID
 
 from tallystick.core.catalog import Catalogue, Terms
 from tallystick.core.events import AiCall, UsageEvent
+from tallystick.core.key_filter import Sieve
 from tallystick.core.meters import Meter
 from tallystick.core.subscriptions import Standing
 from tallystick.core.tokens import TokenCharge
 from tallystick.core.wallets import Model, Prepaid, included_balance
 from tallystick.errors import FieldError, InvalidRequest, Problem
+from tallystick.flows.key_generations import Filters
 from tallystick.flows.price_tokens import PriceBook, load_prices, price
-from tallystick.store import catalog, customers, db, organizations
+from tallystick.store import catalog, customers, db, key_generations, organizations
 from tallystick.store.db import Conn
 
 _STANDINGS_MAX = 100_000
@@ -29,10 +31,17 @@ _STANDINGS_MAX = 100_000
 class Book:
     organization: organizations.Organization
     version: int
+    generation: int  # of keys: the one that was open when the organization had this version
+    filters: Filters  # of the older ones, as far as this process has them
     catalogue: Catalogue
     revoked_keys: frozenset[UUID]
     prices: PriceBook = field(default_factory=PriceBook)
     standings: dict[str, Standing] = field(default_factory=dict)  # by every reference that was asked for
+
+    @property
+    def sieve(self) -> Sieve | None:
+        """Tells which older generations may hold a key; None when there are none."""
+        return self.filters.before(self.generation)
 
     def price_tokens(self, call: AiCall, margin_bps: int, at: datetime) -> TokenCharge:
         """What an AI call costs. Raises model_not_found."""
@@ -59,6 +68,7 @@ class Books:
 
     def __init__(self) -> None:
         self._books: dict[UUID, Book] = {}
+        self.filters = Filters()
 
     def seen(self, organization_id: UUID) -> Book | None:
         """What this process remembers, without asking: after `ingest` judged something, what it was judged by."""
@@ -92,6 +102,8 @@ class Books:
                 book = Book(
                     old.organization,
                     old.version + len(seen),
+                    old.generation,  # another one would have moved everybody
+                    self.filters,
                     old.catalogue,
                     old.revoked_keys,
                     old.prices,
@@ -104,6 +116,10 @@ class Books:
         book = Book(
             organization,
             version,
+            await key_generations.current(
+                conn
+            ),  # asked after the version: newer than it, the version is out of date
+            self.filters,
             await load_catalogue(conn, organization_id),
             await organizations.revoked_keys(conn, organization_id=organization_id),
             await load_prices(conn, organization_id),

@@ -32,9 +32,21 @@ from tallystick.flows.measure_usage import contribution
 from tallystick.flows.refund_voided import refund_voided
 from tallystick.flows.settle_late import NeedsArchive, look
 from tallystick.flows.subscribe import grace_of
-from tallystick.store import archives, corrections, db, events, late, storing, subscriptions, usage, wallets
+from tallystick.store import (
+    archives,
+    corrections,
+    db,
+    events,
+    key_generations,
+    late,
+    storing,
+    subscriptions,
+    usage,
+    wallets,
+)
 from tallystick.store.corrections import Correction
 from tallystick.store.db import Conn, new_id, new_ids
+from tallystick.store.key_generations import Looked
 from tallystick.store.organizations import Organization
 from tallystick.store.sheets import Shares, Sheet, StaleVersion
 from tallystick.store.usage import HourPlace
@@ -286,6 +298,11 @@ async def _void_once(
     conn: Conn, organization: Organization, old: Sequence[StoredEvent], *, reason: str | None, now: datetime
 ) -> None:
     version = await db.version(conn, organization_id=organization.id)
+    generation = await key_generations.current(conn)
+    places = [void_hash(each.id) for each in old]
+    older = [Looked(each, [event.customer_id for event in old], places) for each in range(generation)]
+    if await key_generations.found(conn, older):
+        raise _taken_back()
     offered = await load_catalogue(conn, organization.id)
     hours = _hours(offered, old)
     # In the order of `ingest`: wallets, counters, the rollups that its one statement adds to, the head. Whatever else
@@ -304,13 +321,14 @@ async def _void_once(
     ]
     done = await storing.insert(
         conn,
-        Sheet(voids, [void_hash(each.id) for each in old], [None] * len(old), Shares()),
+        Sheet(voids, places, [None] * len(old), Shares()),
         organization_id=organization.id,
         version=version,
+        generation=generation,
         received_at=now,
     )
     if done.repeats:
-        raise Problem("duplicate", "One of the events was taken back by somebody else meanwhile.")
+        raise _taken_back()
     await events.mark_voided(conn, places=old, number=done.number)
     for place, meter in hours.items():
         await _fold_anew(conn, place, meter, done.number)
@@ -323,6 +341,10 @@ async def _void_once(
         received_at=now,
         due_at=now + grace_of(organization),
     )
+
+
+def _taken_back() -> Problem:
+    return Problem("duplicate", "One of the events was taken back by somebody else meanwhile.")
 
 
 def _hours(offered: Catalogue, old: Sequence[StoredEvent]) -> dict[HourPlace, Meter]:

@@ -113,6 +113,7 @@ class Import:
                 outcomes[line.number] = problem
         if self._newcomers is not None:
             await self._welcome([draft.event for draft in drafts.values()], self._newcomers, wall)
+        await self._books.filters.load(self._conn)
         stored = await self._ingest(list(drafts.values()), wall)
         outcomes.update(zip(drafts, stored, strict=True))
         return self._count(lines, outcomes)

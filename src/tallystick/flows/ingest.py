@@ -3,10 +3,12 @@
 Order inside (ruling 10, docs/decisions/0019): lock the wallets and counters of limited customers; look up their keys
 under that lock; core decides in arrival order; then one statement inserts keys, events and rollups and advances the
 chain's head. Where nothing is limited that statement is all there is, and commits by itself: one round trip. What lost
-a race is told apart by a statement of its own afterwards. A refused event leaves nothing, and its key stays free.
+a race is told apart by a statement of its own afterwards. Keys that a filter takes for old ones are looked for in frozen
+generations beforehand: those never change (docs/decisions/0024). A refused event leaves nothing, and its key stays free.
 """
 
 import logging
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
@@ -28,6 +30,7 @@ from tallystick.flows.books import Book, Books
 from tallystick.flows.drafts import Accepted, Draft, Outcome, Work
 from tallystick.flows.draw_on_limits import Limits
 from tallystick.flows.draw_on_wallets import Wallets
+from tallystick.flows.key_generations import Keys, held_before
 from tallystick.flows.plain_batch import plain_batch
 from tallystick.flows.subscribe import grace_of
 from tallystick.store import ai_costs, db, events, late, storing, usage
@@ -111,24 +114,47 @@ async def _attempt(
             admitted = Admitted(now, (), ())
         work[position] = Work(draft, standing, admitted, draft.place, identity)
 
+    older = await held_before(
+        conn,
+        book.sieve,
+        [each.standing.customer_id for each in work.values()],
+        [each.place for each in work.values()],
+    )
     plain = all(each.is_plain for each in work.values())
     if plain and not in_transaction:  # one statement is all there is, and a transaction by itself
-        await _take(conn, book, work, outcomes, now, plain=True)
+        await _take(conn, book, work, outcomes, now, older, plain=True)
     else:
         async with conn.transaction() if in_transaction else db.pipelined(conn):
-            await _take(conn, book, work, outcomes, now, plain=plain)
+            await _take(conn, book, work, outcomes, now, older, plain=plain)
     if in_transaction:
-        await _tell_repeats(conn, work, outcomes)
+        await _tell_repeats(conn, book, work, outcomes, older)
         return outcomes
-    return await _with_repeats_told(conn, work, outcomes)
+    return await _with_repeats_told(conn, book, work, outcomes, older)
 
 
 async def _take_plain(
     conn: Conn, book: Book, drafts: Sequence[Draft], sheet: Sheet, now: datetime
 ) -> list[Outcome | None]:
     """One statement is all there is, and a transaction by itself."""
+    older: Keys = {}
+    if (sieve := book.sieve) is not None:
+        customers = [each.customer_id for each in sheet.events]
+        older = await held_before(conn, sieve, customers, sheet.key_hashes)
+        if older:
+            sheet = sheet._replace(
+                older=[
+                    event.id
+                    for event, key_hash in zip(sheet.events, sheet.key_hashes, strict=True)
+                    if (event.customer_id, key_hash) in older
+                ]
+            )
     done = await storing.insert(
-        conn, sheet, organization_id=book.organization.id, version=book.version, received_at=now
+        conn,
+        sheet,
+        organization_id=book.organization.id,
+        version=book.version,
+        generation=book.generation,
+        received_at=now,
     )
     draws = _draws(sheet, done) if done.levels else {}
     outcomes: list[Outcome | None] = []
@@ -144,7 +170,7 @@ async def _take_plain(
             if position in draws:
                 event = event._replace(draw=draws[position])
             outcomes.append(Accepted(event, standing.reference))
-    return await _with_repeats_told(conn, work, outcomes) if work else outcomes
+    return await _with_repeats_told(conn, book, work, outcomes, older) if work else outcomes
 
 
 def _draws(sheet: Sheet, done: Inserted) -> dict[int, Draw]:
@@ -159,11 +185,11 @@ def _draws(sheet: Sheet, done: Inserted) -> dict[int, Draw]:
 
 
 async def _with_repeats_told(
-    conn: Conn, work: dict[int, Work], outcomes: list[Outcome | None]
+    conn: Conn, book: Book, work: dict[int, Work], outcomes: list[Outcome | None], older: Keys
 ) -> list[Outcome | None]:
     """After the commit: what was stored is on disk and must be answered so, whatever else can be told."""
     try:
-        await _tell_repeats(conn, work, outcomes)
+        await _tell_repeats(conn, book, work, outcomes, older)
     except Exception as error:
         if not any(isinstance(outcome, Accepted) for outcome in outcomes):
             raise
@@ -181,11 +207,12 @@ async def _take(
     work: dict[int, Work],
     outcomes: list[Outcome | None],
     now: datetime,
+    older: Keys,
     *,
     plain: bool,
 ) -> None:
     """Draw on limits, store, count; writes what was stored or refused into `outcomes`."""
-    drawing = _NOTHING_DRAWN if plain else await _draw(conn, book, work, outcomes, now)
+    drawing = _NOTHING_DRAWN if plain else await _draw(conn, book, work, outcomes, now, older)
     to_store = {
         position: each
         for position, each in work.items()
@@ -195,7 +222,7 @@ async def _take(
         if await db.version(conn, organization_id=book.organization.id) != book.version:
             raise StaleVersion
         return
-    number, stored = await _store(conn, book, to_store, now, drawing.number)
+    number, stored = await _store(conn, book, to_store, now, drawing.number, older)
     for position, event in stored.items():
         outcomes[position] = Accepted(event, to_store[position].standing.reference)
     if not plain:
@@ -230,7 +257,7 @@ def judge(book: Book, draft: Draft, standing: Standing, now: datetime, latest: d
 
 
 async def _store(
-    conn: Conn, book: Book, work: dict[int, Work], now: datetime, number: int | None
+    conn: Conn, book: Book, work: dict[int, Work], now: datetime, number: int | None, older: Keys
 ) -> tuple[int, dict[int, StoredEvent]]:
     """The batch's number and what of it was new, by position."""
     stored: list[StoredEvent] = []
@@ -268,9 +295,11 @@ async def _store(
             [each.place for each in work.values()],
             [each.draft.header_place for each in work.values()],
             shares,
+            older=[each.id for each in work.values() if _key_of(each) in older],
         ),
         organization_id=book.organization.id,
         version=book.version,
+        generation=book.generation,
         received_at=now,
         number=number,
     )
@@ -343,8 +372,17 @@ async def _mark_late(conn: Conn, book: Book, fresh: Sequence[Work], now: datetim
         )
 
 
+def _key_of(each: Work) -> tuple[UUID, bytes | None]:
+    return each.standing.customer_id, each.place
+
+
 async def _draw(
-    conn: Conn, book: Book, work: dict[int, Work], outcomes: list[Outcome | None], now: datetime
+    conn: Conn,
+    book: Book,
+    work: dict[int, Work],
+    outcomes: list[Outcome | None],
+    now: datetime,
+    older: Keys,
 ) -> "_Drawing":
     """Decide, in arrival order, which events fit into hard limits and wallets; writes refusals into `outcomes`."""
     drawing = [each for each in work.values() if each.admitted.limits or each.admitted.spend]
@@ -358,8 +396,9 @@ async def _draw(
         conn,
         customers=[each.standing.customer_id for each in keyed],
         key_hashes=[each.place for each in keyed if each.place is not None],
+        generation=book.generation,
     )
-    wallets, taken = await claimed(), await asked()
+    wallets, taken = await claimed(), {*await asked(), *older}
     held: set[int] = set()
     for position, each in work.items():
         if outcomes[position] is not None:
@@ -386,7 +425,9 @@ class _Drawing(NamedTuple):
 _NOTHING_DRAWN = _Drawing(set(), None)
 
 
-async def _tell_repeats(conn: Conn, work: dict[int, Work], outcomes: list[Outcome | None]) -> None:
+async def _tell_repeats(
+    conn: Conn, book: Book, work: dict[int, Work], outcomes: list[Outcome | None], older: Keys
+) -> None:
     """What was not stored may hold a key that is taken: tell a replay, a duplicate and a conflict apart.
 
     Refusals are looked at too: a repeat of a stored event is a repeat, whatever else has become of it (ruling 11).
@@ -402,11 +443,7 @@ async def _tell_repeats(conn: Conn, work: dict[int, Work], outcomes: list[Outcom
     )
     if not suspects:
         return
-    holders = await events.holders(
-        conn,
-        customers=[each.standing.customer_id for each in suspects.values()],
-        key_hashes=[each.place for each in suspects.values() if each.place is not None],
-    )
+    holders = await holders_of(conn, book, list(suspects.values()), older)
     mine = {each.id for each in work.values()} if any(outcomes[position] for position in suspects) else set()
     for position, each in suspects.items():
         holder = holders.get((each.standing.customer_id, each.place or b""))
@@ -420,6 +457,26 @@ async def _tell_repeats(conn: Conn, work: dict[int, Work], outcomes: list[Outcom
             outcomes[position] = None
             continue
         outcomes[position] = repeat(each, holder)
+
+
+async def holders_of(
+    conn: Conn, book: Book, suspects: Sequence[Work], older: Keys
+) -> dict[tuple[UUID, bytes], events.Holder]:
+    """Each where it was found, or else where it would have gone."""
+    by_generation: defaultdict[int, list[tuple[UUID, bytes]]] = defaultdict(list)
+    for each in suspects:
+        if each.place is not None:
+            key = (each.standing.customer_id, each.place)
+            by_generation[older.get(key, book.generation)].append(key)
+    found: dict[tuple[UUID, bytes], events.Holder] = {}
+    for generation, keys in by_generation.items():
+        found |= await events.holders(
+            conn,
+            customers=[customer for customer, _ in keys],
+            key_hashes=[key_hash for _, key_hash in keys],
+            generation=generation,
+        )
+    return found
 
 
 def repeat(each: Work, holder: events.Holder) -> Outcome:

@@ -5,7 +5,7 @@ import contextlib
 
 import psycopg
 
-from tallystick.store.db import INGEST_CONNECTION, Conn, connect
+from tallystick.store.db import INGEST_CONNECTION, STATEMENTS_MAX, Conn, connect
 
 
 class Lane:
@@ -20,6 +20,7 @@ class Lane:
     async def connection(self) -> Conn:
         if self._conn is None or self._conn.closed or self._conn.broken:
             self._conn = await connect(self._conninfo, {"connect_timeout": 5, **INGEST_CONNECTION})
+            self._conn.prepared_max = STATEMENTS_MAX
         return self._conn
 
     async def close(self) -> None:

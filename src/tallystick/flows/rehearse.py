@@ -23,7 +23,8 @@ from tallystick.flows.books import Book, Books
 from tallystick.flows.drafts import Accepted, Draft, Outcome, Work
 from tallystick.flows.draw_on_limits import Limits
 from tallystick.flows.draw_on_wallets import Wallets
-from tallystick.flows.ingest import duplicate, judge, repeat, standing_of
+from tallystick.flows.ingest import duplicate, holders_of, judge, repeat, standing_of
+from tallystick.flows.key_generations import held_before
 from tallystick.flows.publish_catalog import find_plan
 from tallystick.flows.subscribe import Wish, price_for
 from tallystick.store import customers, events, subscriptions
@@ -92,7 +93,7 @@ class Rehearsal:
                 outcomes[position] = problem
             work[position] = Work(draft, standing, admitted, draft.place, identity)
         await self._draw(conn, book, [each for at, each in work.items() if outcomes[at] is None], now)
-        holders = await self._holders(conn, list(work.values()))
+        holders = await _holders(conn, book, list(work.values()))
         for position, each in work.items():
             outcomes[position] = self._decided(each, outcomes[position], holders, now)
         return [outcome for outcome in outcomes if outcome is not None]
@@ -138,31 +139,6 @@ class Rehearsal:
             self._wallets = self._wallets or Wallets(book, {}, None)
             await self._wallets.foresee(conn, spending, now=now)
 
-    async def _holders(self, conn: Conn, work: Sequence[Work]) -> dict[tuple[UUID, bytes], events.Holder]:
-        """The stored events whose keys these have. Two keys of one hash: the next hash is asked for."""
-        holders: dict[tuple[UUID, bytes], events.Holder] = {}
-        asked = [each for each in work if each.place is not None]
-        while asked:
-            found = await events.holders(
-                conn,
-                customers=[each.standing.customer_id for each in asked],
-                key_hashes=[each.place for each in asked if each.place is not None],
-            )
-            holders |= found
-            again = []
-            for each in asked:
-                holder = found.get((each.standing.customer_id, each.place or b""))
-                if (
-                    holder is not None
-                    and holder.event is not None
-                    and holder.event.key != each.draft.event.key
-                ):
-                    each.draft.key_attempt += 1
-                    each.place = each.draft.place
-                    again.append(each)
-            asked = again
-        return holders
-
     def _decided(
         self,
         each: Work,
@@ -190,6 +166,26 @@ class Rehearsal:
             self._contents[place] = content
         self.forecast.add(each.standing.reference, event, each.admitted)
         return Accepted(_stored(each, now), each.standing.reference)
+
+
+async def _holders(conn: Conn, book: Book, work: Sequence[Work]) -> dict[tuple[UUID, bytes], events.Holder]:
+    """The stored events whose keys these have. Two keys of one hash: the next hash is asked for."""
+    holders: dict[tuple[UUID, bytes], events.Holder] = {}
+    asked = [each for each in work if each.place is not None]
+    while asked:
+        customers = [each.standing.customer_id for each in asked]
+        older = await held_before(conn, book.sieve, customers, [each.place for each in asked])
+        found = await holders_of(conn, book, asked, older)
+        holders |= found
+        again = []
+        for each in asked:
+            holder = found.get((each.standing.customer_id, each.place or b""))
+            if holder is not None and holder.event is not None and holder.event.key != each.draft.event.key:
+                each.draft.key_attempt += 1
+                each.place = each.draft.place
+                again.append(each)
+        asked = again
+    return holders
 
 
 def _stored(each: Work, now: datetime) -> StoredEvent:

@@ -30,6 +30,7 @@ async def insert(
     *,
     organization_id: UUID,
     version: int,
+    generation: int,
     received_at: datetime,
     number: int | None,
 ) -> Inserted:
@@ -49,7 +50,7 @@ async def insert(
             for event, key_hash in zip(sheet.events, sheet.key_hashes, strict=True)
             if key_hash is not None
         }
-        repeats = {each.int for each in keyed - await _take_keys(conn, sheet)}
+        repeats = {each.int for each in keyed - await _take_keys(conn, sheet, generation)}
         stored = [each for each in sheet.events if each.id.int not in repeats]
         if stored:
             await _store(
@@ -62,18 +63,18 @@ async def insert(
         return Inserted(number, repeats, {})
 
 
-async def _take_keys(conn: Conn, sheet: Sheet) -> set[UUID]:
+async def _take_keys(conn: Conn, sheet: Sheet, generation: int) -> set[UUID]:
     """In one order; which events have theirs now."""
     given = sorted(
-        (event.customer_id, key_hash, event.id, event.occurred_at, header_hash)
+        (event.customer_id, key_hash, event.id, event.occurred_at, header_hash, generation)
         for event, key_hash, header_hash in zip(
             sheet.events, sheet.key_hashes, sheet.header_hashes, strict=True
         )
-        if key_hash is not None
+        if key_hash is not None and event.id not in sheet.older
     )
     found = await _written_out(
         conn,
-        "INSERT INTO event_keys (customer_id, key_hash, event_id, occurred_at, header_hash) VALUES ",
+        "INSERT INTO event_keys (customer_id, key_hash, event_id, occurred_at, header_hash, generation) VALUES ",
         given,
         " ON CONFLICT DO NOTHING RETURNING event_id",
     )

@@ -38,6 +38,9 @@ INGEST_CONNECTION: Final[dict[str, Any]] = {
     "prepare_threshold": 0,
 }
 
+STATEMENTS_MAX: Final = 500
+"""Planned and kept by a connection that ingests: a few, and one or two for each generation of keys."""
+
 
 PROOF_CONNECTION: Final[dict[str, Any]] = {
     "autocommit": True,

@@ -12,6 +12,7 @@ from tallystick.core.times import Period
 from tallystick.core.wallets import Draw, Model
 from tallystick.store import columns
 from tallystick.store.db import Conn, Later, rows
+from tallystick.store.key_generations import table
 from tallystick.store.proving import Span
 
 _EVENT: Final = """e.id, e.customer_id, e.feature_code, e.value, e.occurred_at, e.received_at, e.event_key, e.timed,
@@ -42,14 +43,14 @@ def _event(found: Sequence[Any]) -> StoredEvent:
 
 
 async def taken(
-    conn: Conn, *, customers: Sequence[UUID], key_hashes: Sequence[bytes]
+    conn: Conn, *, customers: Sequence[UUID], key_hashes: Sequence[bytes], generation: int
 ) -> Later[set[tuple[UUID, bytes]]]:
-    """Which of these keys belong to an event already."""
+    """Which of these keys belong to an event of this generation already."""
     cursor = await conn.execute(
-        """SELECT t.nth
+        f"""SELECT t.nth
              FROM unnest(%s::uuid[], %s::bytea[]) WITH ORDINALITY AS t (customer_id, key_hash, nth)
             CROSS JOIN LATERAL (
-                  SELECT FROM event_keys k
+                  SELECT FROM {table(generation)} k
                    WHERE k.customer_id = t.customer_id AND k.key_hash = t.key_hash OFFSET 0) k""",
         (columns.uuids(customers), columns.hashes(key_hashes)),
     )
@@ -71,14 +72,15 @@ class Holder:
 
 
 async def holders(
-    conn: Conn, *, customers: list[UUID], key_hashes: list[bytes]
+    conn: Conn, *, customers: Sequence[UUID], key_hashes: Sequence[bytes], generation: int
 ) -> dict[tuple[UUID, bytes], Holder]:
+    """By customer and hash, those of these keys that this generation holds."""
     found = await rows(
         conn,
         f"""SELECT k.customer_id, k.key_hash, k.event_id, k.occurred_at, k.header_hash, {_EVENT}
               FROM unnest(%s::uuid[], %s::bytea[]) AS t (customer_id, key_hash)
              CROSS JOIN LATERAL (
-                   SELECT * FROM event_keys k
+                   SELECT * FROM {table(generation)} k
                     WHERE k.customer_id = t.customer_id AND k.key_hash = t.key_hash OFFSET 0) k
               LEFT JOIN LATERAL (
                    SELECT * FROM events e

@@ -8,6 +8,7 @@ from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
 from tallystick.core.proof import GENESIS
+from tallystick.store import key_generations
 from tallystick.store.db import Conn, rows, the
 
 
@@ -49,6 +50,7 @@ _KEY = "id, organization_id, name, prefix, permissions, expires_at, revoked_at, 
 
 
 async def insert(conn: Conn, organization: Organization) -> None:
+    await key_generations.stay(conn)  # until its head is there for everybody to see
     await conn.execute(
         """WITH made AS (
                INSERT INTO organizations

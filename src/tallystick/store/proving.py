@@ -396,7 +396,8 @@ async def unkeyed(
     """Events of the chain after a position and up to another that have a key nobody guards any more.
 
     A key lives at the hash of its text (`core.proof.key_hash`), and at the next one only where another key of that
-    hash was there first: so what is missed is looked for there, too.
+    hash was there first: so what is missed is looked for there, too. The generation that was open when the batch got its
+    number is looked in first, and all of them for what is not there.
     """
     numbers = [
         each[0]
@@ -413,7 +414,8 @@ async def unkeyed(
               FROM {_OF_RUNS}
               LEFT JOIN LATERAL (
                    SELECT k.event_id FROM event_keys k
-                    WHERE k.customer_id = e.customer_id
+                    WHERE k.generation = (SELECT max(number) FROM key_generations WHERE first_batch <= e.batch)
+                      AND k.customer_id = e.customer_id
                       AND k.key_hash = substr(sha256('\\x6b6579000000'::bytea || convert_to(e.event_key, 'UTF8')), 1, 16)
                    OFFSET 0) k ON true
              WHERE e.event_key IS NOT NULL AND k.event_id IS DISTINCT FROM e.id
@@ -429,7 +431,7 @@ async def unkeyed(
     further = [
         (event_id, customer_id, key_hash(key, attempt))
         for event_id, customer_id, key in suspects
-        for attempt in range(1, _ATTEMPTS)
+        for attempt in range(_ATTEMPTS)
     ]
     guarded = await rows(
         conn,

@@ -186,7 +186,17 @@ CREATE TABLE event_keys (
     key_hash bytea NOT NULL,
     event_id uuid NOT NULL,
     occurred_at timestamp with time zone NOT NULL,
-    header_hash bytea
+    header_hash bytea,
+    generation integer NOT NULL
+)
+PARTITION BY LIST (generation);
+CREATE TABLE event_keys_g0 (
+    customer_id uuid CONSTRAINT event_keys_customer_id_not_null NOT NULL,
+    key_hash bytea CONSTRAINT event_keys_key_hash_not_null NOT NULL,
+    event_id uuid CONSTRAINT event_keys_event_id_not_null NOT NULL,
+    occurred_at timestamp with time zone CONSTRAINT event_keys_occurred_at_not_null NOT NULL,
+    header_hash bytea,
+    generation integer CONSTRAINT event_keys_generation_not_null NOT NULL
 );
 CREATE TABLE events (
     customer_id uuid NOT NULL,
@@ -316,6 +326,20 @@ CREATE TABLE invoices (
     updated_at timestamp with time zone NOT NULL,
     CONSTRAINT invoices_check CHECK ((total = (((subtotal - discount) - credit_applied) + tax))),
     CONSTRAINT invoices_status_check CHECK ((status = ANY (ARRAY['draft'::text, 'outstanding'::text, 'paid'::text, 'void'::text, 'uncollectible'::text])))
+);
+CREATE TABLE key_filters (
+    generation integer NOT NULL,
+    part integer NOT NULL,
+    bits bytea NOT NULL
+);
+ALTER TABLE ONLY key_filters ALTER COLUMN bits SET STORAGE EXTERNAL;
+CREATE TABLE key_generations (
+    number integer NOT NULL,
+    first_batch bigint NOT NULL,
+    opened_at timestamp with time zone DEFAULT now() NOT NULL,
+    frozen_at timestamp with time zone,
+    filter_bytes bigint,
+    filter_digest bytea
 );
 CREATE TABLE late_events (
     customer_id uuid NOT NULL,
@@ -631,6 +655,7 @@ CREATE TABLE wallets (
     CONSTRAINT wallets_purchased_check CHECK ((purchased >= (0)::numeric))
 )
 WITH (fillfactor='50');
+ALTER TABLE ONLY event_keys ATTACH PARTITION event_keys_g0 FOR VALUES IN (0);
 ALTER TABLE ONLY events ATTACH PARTITION events_any DEFAULT;
 ALTER TABLE ONLY ai_costs
     ADD CONSTRAINT ai_costs_pkey PRIMARY KEY (customer_id, event_id, feature_id);
@@ -666,8 +691,8 @@ ALTER TABLE ONLY distinct_values
     ADD CONSTRAINT distinct_values_pkey PRIMARY KEY (customer_id, feature_id, value_hash);
 ALTER TABLE ONLY domain_events
     ADD CONSTRAINT domain_events_pkey PRIMARY KEY (organization_id, id);
-ALTER TABLE ONLY event_keys
-    ADD CONSTRAINT event_keys_pkey PRIMARY KEY (customer_id, key_hash);
+ALTER TABLE ONLY event_keys_g0
+    ADD CONSTRAINT event_keys_g0_pkey PRIMARY KEY (customer_id, key_hash);
 ALTER TABLE ONLY events
     ADD CONSTRAINT events_pkey PRIMARY KEY (customer_id, occurred_at, id);
 ALTER TABLE ONLY events_any
@@ -688,6 +713,10 @@ ALTER TABLE ONLY invoices
     ADD CONSTRAINT invoices_organization_id_number_key UNIQUE (organization_id, number);
 ALTER TABLE ONLY invoices
     ADD CONSTRAINT invoices_pkey PRIMARY KEY (id);
+ALTER TABLE ONLY key_filters
+    ADD CONSTRAINT key_filters_pkey PRIMARY KEY (generation, part);
+ALTER TABLE ONLY key_generations
+    ADD CONSTRAINT key_generations_pkey PRIMARY KEY (number);
 ALTER TABLE ONLY late_events
     ADD CONSTRAINT late_events_pkey PRIMARY KEY (customer_id, event_id);
 ALTER TABLE ONLY ledger_entries
@@ -758,6 +787,7 @@ CREATE INDEX invoice_lines_of_period ON invoice_lines USING btree (subscription_
 CREATE INDEX invoices_of_customer ON invoices USING btree (customer_id, id);
 CREATE UNIQUE INDEX invoices_once ON invoices USING btree (subscription_id, period_index, invoice_type) WHERE (invoice_type <> 'adjustment'::text);
 CREATE INDEX invoices_to_collect ON invoices USING btree (collect_at) WHERE (collect_at IS NOT NULL);
+CREATE UNIQUE INDEX key_generations_open ON key_generations USING btree ((true)) WHERE (frozen_at IS NULL);
 CREATE INDEX late_events_of_organization ON late_events USING btree (organization_id, event_id);
 CREATE INDEX late_events_undecided ON late_events USING btree (due_at) WHERE (due_at IS NOT NULL);
 CREATE INDEX ledger_entries_overdrafts ON ledger_entries USING btree (customer_id, subscription_id, period_index) WHERE (cause = 'overdraft'::text);

@@ -51,6 +51,7 @@ class Sheet(NamedTuple):
     header_hashes: Sequence[bytes | None]
     shares: Shares
     costs: Costs = Costs()  # to be paid by the statement itself
+    older: Sequence[UUID] = ()  # ids of events whose key a frozen generation holds: repeats
 
 
 class StaleVersion(Exception):

@@ -6,6 +6,7 @@ It pays too, for prepaid events whose wallets have plenty (`Costs`): then it loc
 from collections.abc import Sequence
 from datetime import datetime
 from decimal import Decimal
+from functools import lru_cache
 from typing import Final, LiteralString
 from uuid import UUID
 
@@ -16,6 +17,7 @@ from tallystick.core.wallets import LOW_SHARE, Draw, Model
 from tallystick.store import citus, citus_ingest, columns
 from tallystick.store.columns import Column
 from tallystick.store.db import Conn, new_ids, the
+from tallystick.store.key_generations import table
 from tallystick.store.sheets import Costs, Inserted, NoPlenty, Sheet, StaleVersion
 
 
@@ -25,6 +27,7 @@ async def insert(
     *,
     organization_id: UUID,
     version: int,
+    generation: int,
     received_at: datetime,
     number: int | None = None,
 ) -> Inserted:
@@ -35,7 +38,13 @@ async def insert(
     """
     form = citus_ingest.insert if citus.is_citus(conn) else in_one_statement
     return await form(
-        conn, sheet, organization_id=organization_id, version=version, received_at=received_at, number=number
+        conn,
+        sheet,
+        organization_id=organization_id,
+        version=version,
+        generation=generation,
+        received_at=received_at,
+        number=number,
     )
 
 
@@ -45,12 +54,14 @@ async def in_one_statement(
     *,
     organization_id: UUID,
     version: int,
+    generation: int,
     received_at: datetime,
     number: int | None,
 ) -> Inserted:
     """Keys are inserted in one order and with ON CONFLICT DO NOTHING: the unique index decides, and two batches
     cannot deadlock. What was not stored is looked up by a statement of its own (`events.holders`): only a new
-    statement sees the row that won the race.
+    statement sees the row that won the race. They go into the generation that was open when the organization had this
+    version: another one is opened only together with another version (`key_generations.freeze`).
 
     The head row is locked last (`counted` is read before it is touched) and only if the version is still the
     one the batch was judged by; else the notch has no position, which its column refuses, and all is undone.
@@ -77,7 +88,7 @@ async def in_one_statement(
     payers = sorted(sheet.costs.wallets)
     try:
         cursor = await conn.execute(
-            _INSERT_AND_PAY if payers else _INSERT,
+            _statement(pays=bool(payers), generation=generation),
             {
                 "ids": ids,
                 "customers": owners,
@@ -95,6 +106,7 @@ async def in_one_statement(
                     if any(adjusts) or any(voids) or any(draws)
                     else _NOTHING_RARE
                 ),
+                "older": columns.uuids(sheet.older) if sheet.older else None,
                 "number": number,
                 "hour_events": ids if one_each else columns.uuids(identities[each] for each in shares.places),
                 "hour_customers": owners
@@ -169,8 +181,9 @@ _NOTHING_RARE: Final[dict[str, Column | None]] = dict.fromkeys(
 )
 
 
-def _statement(*, pays: bool) -> LiteralString:
-    """With the parts that pay, or without them.
+@lru_cache(maxsize=8)
+def _statement(*, pays: bool, generation: int) -> LiteralString:
+    """With the parts that pay, or without them; the generation's table by its name, which routes no row and plans no other.
 
     Wallets are found locked and in order before a key is inserted; what they are asked for is what was stored. One that
     is in another period, has something set aside, or would come near its end divides by zero.
@@ -189,9 +202,10 @@ def _statement(*, pays: bool) -> LiteralString:
               event_key, timed, properties, adjusts, reason, voids, leaf, drew_on, deducted, remaining, blocked
               {", wallet" if pays else ""}){_HELD if pays else ""}
     ), fresh AS (
-        INSERT INTO event_keys (customer_id, key_hash, event_id, occurred_at, header_hash)
-        SELECT customer_id, key_hash, id, occurred_at, header_hash FROM sent
-         WHERE key_hash IS NOT NULL {"AND (SELECT wallets FROM found) >= 0" if pays else ""}
+        INSERT INTO {table(generation)} (generation, customer_id, key_hash, event_id, occurred_at, header_hash)
+        SELECT {generation:d}, customer_id, key_hash, id, occurred_at, header_hash FROM sent
+         WHERE key_hash IS NOT NULL AND id NOT IN (SELECT unnest(%(older)s::uuid[]))
+           {"AND (SELECT wallets FROM found) >= 0" if pays else ""}
          ORDER BY customer_id, key_hash, id
         ON CONFLICT DO NOTHING RETURNING event_id
     ), stored AS (
@@ -284,6 +298,3 @@ _PAYING: Final = """
                CASE WHEN (%(credits)s::bool[])[wallet] THEN 'plan_credits' ELSE 'balance' END, 'used',
                cost, 'usage', batch, %(received)s
           FROM spent, numbered WHERE cost > 0"""
-
-_INSERT: Final = _statement(pays=False)
-_INSERT_AND_PAY: Final = _statement(pays=True)

@@ -1,0 +1,200 @@
+"""Generations of keys: which is open, what the frozen ones hold, and their filters. See docs/decisions/0024.
+
+A frozen generation never changes, so whatever was found in it, or not, is true for ever, in any statement.
+"""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import nullcontext
+from typing import Final, LiteralString, NamedTuple
+from uuid import UUID
+
+from psycopg import AsyncCursor
+from psycopg.rows import TupleRow
+
+from tallystick.store import columns
+from tallystick.store.db import Conn, rows, the
+
+_PART_BYTES: Final = 1024 * 1024
+_PAGE_KEYS: Final = 2_000
+_PATIENCE: Final = "1s"  # others wait behind whoever waits for a lock
+
+
+def table(generation: int) -> LiteralString:
+    """By its own name, so that a plan opens one table, however many there are."""
+    return f"event_keys_g{generation:d}"
+
+
+async def current(conn: Conn) -> int:
+    """The one that is open."""
+    cursor = await conn.execute("SELECT number FROM key_generations WHERE frozen_at IS NULL")
+    return int((await the(cursor))[0])
+
+
+async def stay(conn: Conn) -> None:
+    """No other generation is opened until this transaction ends."""
+    await conn.execute("SELECT FROM key_generations WHERE frozen_at IS NULL FOR SHARE")
+
+
+class Looked(NamedTuple):
+    """Keys to look for in one generation."""
+
+    generation: int
+    customers: Sequence[UUID]
+    key_hashes: Sequence[bytes]
+
+
+async def found(conn: Conn, looked: Sequence[Looked]) -> dict[tuple[UUID, bytes], int]:
+    """Those of the keys that are there, each with its generation; a statement for each, one round trip for all."""
+    there: dict[tuple[UUID, bytes], int] = {}
+    asked: list[tuple[Looked, AsyncCursor[TupleRow]]] = []
+    async with conn.pipeline() if len(looked) > 1 else nullcontext():
+        for each in looked:
+            cursor = await conn.execute(
+                f"""SELECT t.nth
+                      FROM unnest(%s::uuid[], %s::bytea[]) WITH ORDINALITY AS t (customer_id, key_hash, nth)
+                     CROSS JOIN LATERAL (
+                           SELECT FROM {table(each.generation)} k
+                            WHERE k.customer_id = t.customer_id AND k.key_hash = t.key_hash OFFSET 0) k""",
+                (columns.uuids(each.customers), columns.hashes(each.key_hashes)),
+            )
+            asked.append((each, cursor))
+        for each, cursor in asked:
+            for (nth,) in await cursor.fetchall():
+                there[each.customers[nth - 1], each.key_hashes[nth - 1]] = each.generation
+    return there
+
+
+async def size(conn: Conn, *, generation: int) -> int:
+    """Bytes, rows and index."""
+    cursor = await conn.execute("SELECT pg_total_relation_size(%s)", (table(generation),))
+    return int((await the(cursor))[0])
+
+
+async def freeze(conn: Conn, *, number: int) -> bool:
+    """Freeze generation `number` and open the next; False when it was not the open one any more.
+
+    One transaction moves the version of every organization with it. A batch is stored only if the head still has the
+    version of its book: so nobody adds to the old generation afterwards, and whoever adds to the new one began when all
+    of the old one was there to be seen. Heads are locked in order of id. Whoever makes an organization holds the open
+    generation meanwhile (`stay`), so that no head is overlooked.
+
+    Raises LockNotAvailable when somebody holds a head for too long: nothing has happened then; try again.
+    """
+    async with conn.transaction():
+        await conn.execute("SELECT set_config('lock_timeout', %s, true)", (_PATIENCE,))
+        await _make(conn, number + 1)
+    async with conn.transaction():
+        await conn.execute("SELECT set_config('lock_timeout', %s, true)", (_PATIENCE,))
+        if not await rows(
+            conn,
+            "SELECT FROM key_generations WHERE number = %s AND frozen_at IS NULL FOR UPDATE",
+            (number,),
+        ):
+            return False
+        await conn.execute("SELECT FROM organization_heads ORDER BY organization_id FOR NO KEY UPDATE")
+        await conn.execute(
+            """WITH heads AS (
+                   UPDATE organization_heads SET version = version + 1 RETURNING organization_id, version)
+               INSERT INTO changes (organization_id, version) SELECT organization_id, version FROM heads"""
+        )
+        await conn.execute("UPDATE key_generations SET frozen_at = now() WHERE number = %s", (number,))
+        await conn.execute(
+            "INSERT INTO key_generations (number, first_batch) VALUES (%s, nextval('ingest_batch_numbers'))",
+            (number + 1,),
+        )
+    return True
+
+
+async def _make(conn: Conn, number: int) -> None:
+    """The table of a generation, if it is not there yet. Attaching lets others read and write the older ones meanwhile."""
+    name = table(number)
+    if (await rows(conn, "SELECT to_regclass(%s) IS NULL", (name,)))[0][0]:
+        await conn.execute(f"CREATE TABLE {name} (LIKE event_keys, PRIMARY KEY (customer_id, key_hash))")
+        await conn.execute(f"ALTER TABLE event_keys ATTACH PARTITION {name} FOR VALUES IN ({number:d})")
+
+
+# Filters --------------------------------------------------------------------------------------------------
+
+
+class Filter(NamedTuple):
+    """A filter as it is stored."""
+
+    generation: int
+    size: int  # bytes
+    digest: bytes
+
+
+async def filters(conn: Conn) -> list[Filter]:
+    return [
+        Filter(each[0], each[1], bytes(each[2]))
+        for each in await rows(
+            conn,
+            """SELECT number, filter_bytes, filter_digest FROM key_generations
+                WHERE frozen_at IS NOT NULL AND filter_bytes IS NOT NULL ORDER BY number""",
+        )
+    ]
+
+
+async def without_filter(conn: Conn) -> list[int]:
+    """Frozen generations whose filter was never built, or is not all there."""
+    return [
+        each[0]
+        for each in await rows(
+            conn,
+            """SELECT number FROM key_generations g
+                WHERE frozen_at IS NOT NULL
+                  AND (filter_bytes = (SELECT sum(octet_length(bits)) FROM key_filters f
+                                        WHERE f.generation = g.number)) IS NOT TRUE
+                ORDER BY number""",
+        )
+    ]
+
+
+async def count(conn: Conn, *, generation: int) -> int:
+    cursor = await conn.execute(f"SELECT count(*) FROM {table(generation)}")
+    return int((await the(cursor))[0])
+
+
+async def pages(conn: Conn, *, generation: int) -> AsyncIterator[list[bytes]]:
+    """All keys of a generation, a page at a time: the customer's 16 bytes and then those of the hash."""
+    async with conn.transaction(), conn.cursor(f"keys_of_{generation:d}", binary=True) as cursor:
+        await cursor.execute(f"SELECT uuid_send(customer_id) || key_hash FROM {table(generation)}")
+        while page := await cursor.fetchmany(_PAGE_KEYS):
+            yield [each[0] for each in page]
+
+
+async def keep_filter(conn: Conn, *, generation: int, bits: bytes, digest: bytes) -> None:
+    async with conn.transaction():
+        await conn.execute("DELETE FROM key_filters WHERE generation = %s", (generation,))
+        for part, start in enumerate(range(0, len(bits), _PART_BYTES)):
+            await conn.execute(
+                "INSERT INTO key_filters (generation, part, bits) VALUES (%s, %s, %b)",
+                (generation, part, bits[start : start + _PART_BYTES]),
+            )
+        await conn.execute(
+            "UPDATE key_generations SET filter_bytes = %s, filter_digest = %s WHERE number = %s",
+            (len(bits), digest, generation),
+        )
+
+
+async def forget_filter(conn: Conn, *, generation: int) -> None:
+    """It is not what it was: let it be built again."""
+    await conn.execute(
+        "UPDATE key_generations SET filter_bytes = NULL, filter_digest = NULL WHERE number = %s",
+        (generation,),
+    )
+
+
+async def parts(conn: Conn, *, generation: int) -> AsyncIterator[bytes]:
+    """A stored filter, a part at a time."""
+    part = 0
+    while True:
+        cursor = conn.cursor(binary=True)
+        await cursor.execute(
+            "SELECT bits FROM key_filters WHERE generation = %s AND part = %s", (generation, part)
+        )
+        row = await cursor.fetchone()
+        if row is None:
+            return
+        yield row[0]
+        part += 1

@@ -1,0 +1,70 @@
+"""Keep the open generation of keys small, and the filters of the frozen ones at hand.
+
+    every few seconds   bring filters that were built                  in every process, for itself
+    every few seconds   freeze the open generation when it is large    one process: whoever holds the advisory lock
+    afterwards          build the filters that are missing             the same process, a little at a time
+
+On a connection of its own, beside the sweep. A crash loses a filter that is half built, and it is built again.
+"""
+
+import asyncio
+import contextlib
+import logging
+from typing import Final
+
+import psycopg
+from prometheus_client import Gauge
+from psycopg import AsyncConnection
+
+from tallystick.flows.key_generations import Filters, build_filters, freeze_if_full
+from tallystick.store import db
+from tallystick.store.db import CONNECTION
+
+log = logging.getLogger("tallystick.keys")
+_LOCK: Final = b"keygener"
+
+_FILTER_BYTES: Final = Gauge(
+    "tallystick_key_filter_bytes",
+    "Memory of the filters over frozen keys, of all processes together",
+    multiprocess_mode="livesum",
+)
+
+
+class KeyKeeper:
+    def __init__(self, conninfo: str, filters: Filters, *, generation_bytes_max: int, every_s: float) -> None:
+        self._conninfo = conninfo
+        self._filters = filters
+        self._generation_bytes_max = generation_bytes_max
+        self._every_s = every_s
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        self._task = asyncio.create_task(self._run(), name="key keeper")
+
+    async def stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                await self.look()
+            except psycopg.OperationalError as error:
+                log.warning("the generations of keys wait for the database: %s", str(error).strip())
+            except Exception as error:  # whatever it is, time goes on
+                log.exception("the generations of keys were not looked after", exc_info=error)
+            await asyncio.sleep(self._every_s)
+
+    async def look(self) -> None:
+        async with await AsyncConnection.connect(self._conninfo, **CONNECTION) as conn:
+            await self._load(conn)
+            if await db.try_hold(conn, name=_LOCK):
+                await freeze_if_full(conn, bytes_max=self._generation_bytes_max)
+                if await build_filters(conn):
+                    await self._load(conn)
+
+    async def _load(self, conn: db.Conn) -> None:
+        await self._filters.load(conn)
+        _FILTER_BYTES.set(self._filters.size)
