@@ -16,7 +16,7 @@ demo: .venv/runtime ## the same, with an organization that has three months behi
 	@exec $(BIN)/tallystick demo
 
 test: check ## everything CI runs: make check, then every test
-	@$(BIN)/pytest
+	@$(BIN)/pytest -n 2 --dist loadfile
 
 search: .venv/development ## look for counterexamples that no build has met yet
 	@$(BIN)/pytest tests/core --hypothesis-profile search

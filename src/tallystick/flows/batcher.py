@@ -37,8 +37,8 @@ LANES_TAKE_FROM_ROWS: Final = (1, MUCH)
 COMMIT_SIBLINGS: Final = 5
 """How many must ask at once, those that were just answered among them, for the next commit to wait for more."""
 
-COMMIT_GAP_S: Final = 0.002
-"""How long after the one before it such a commit begins, unless much waits."""
+COMMIT_GAP_S: Final = 0.004
+"""How long after the one before it such a commit begins, unless much waits, or all who had asked are there again."""
 
 
 @dataclass(slots=True)
@@ -110,14 +110,15 @@ class Batcher:
                 place += len(submission.drafts)
                 if not submission.answer.done():  # the caller may be gone
                     submission.answer.set_result(share)
-            if len(taken) + len(self._waiting) >= COMMIT_SIBLINGS and self._unclaimed < MUCH:
-                await self._gather(lane, began + COMMIT_GAP_S - clock())
+            if len(taken) + len(self._waiting) >= COMMIT_SIBLINGS:
+                crowd = len(drafts) + self._unclaimed
+                await self._gather(lane, began + COMMIT_GAP_S - clock(), rows=min(crowd, MUCH))
 
-    async def _gather(self, lane: "Lane", seconds: float) -> None:
-        """Let more come before the next commit, until much waits or the time is over."""
-        if seconds <= 0 or self._closing:
+    async def _gather(self, lane: "Lane", seconds: float, *, rows: int) -> None:
+        """Let more come before the next commit, until so many rows wait or the time is over."""
+        if seconds <= 0 or self._unclaimed >= rows or self._closing:
             return
-        usual, lane.from_rows = lane.from_rows, MUCH
+        usual, lane.from_rows = lane.from_rows, rows
         lane.wanted.clear()
         timer = asyncio.get_running_loop().call_later(seconds, lane.wanted.set)
         await lane.wanted.wait()
