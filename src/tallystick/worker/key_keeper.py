@@ -14,7 +14,6 @@ from typing import Final
 
 import psycopg
 from prometheus_client import Gauge
-from psycopg import AsyncConnection
 
 from tallystick.flows.key_generations import Filters, build_filters, freeze_if_full
 from tallystick.store import db
@@ -58,7 +57,7 @@ class KeyKeeper:
             await asyncio.sleep(self._every_s)
 
     async def look(self) -> None:
-        async with await AsyncConnection.connect(self._conninfo, **CONNECTION) as conn:
+        async with await db.connect(self._conninfo, CONNECTION) as conn:
             await self._load(conn)
             if await db.try_hold(conn, name=_LOCK):
                 await freeze_if_full(conn, bytes_max=self._generation_bytes_max)
