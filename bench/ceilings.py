@@ -24,8 +24,8 @@ ORGANIZATION: Final = UUID(int=7)
 # Tables of the server's shape: a narrow table of keys, events apart from it, a rollup by the hour.
 TABLES: Final[LiteralString] = """
     CREATE TABLE event_keys (
-        customer_id uuid, key_hash bytea, event_id uuid NOT NULL, occurred_at timestamptz NOT NULL,
-        header_hash bytea, PRIMARY KEY (customer_id, key_hash));
+        customer_id uuid NOT NULL, key_hash uuid PRIMARY KEY, event_id uuid NOT NULL,
+        occurred_at timestamptz NOT NULL, header_mark int, generation int NOT NULL);
     CREATE TABLE events (
         customer_id uuid, occurred_at timestamptz, id uuid, organization_id uuid NOT NULL,
         received_at timestamptz NOT NULL, batch bigint NOT NULL, feature_code text NOT NULL,
@@ -41,11 +41,11 @@ TABLES: Final[LiteralString] = """
 
 INSERT: Final[LiteralString] = """
     WITH given AS (
-        SELECT * FROM unnest(%(customers)b::uuid[], %(keys)b::bytea[], %(ids)b::uuid[], %(headers)b::bytea[],
+        SELECT * FROM unnest(%(customers)b::uuid[], %(keys)b::uuid[], %(ids)b::uuid[], %(marks)b::int[],
                              %(names)b::text[], %(quantities)b::int8[])
-            AS given (customer_id, key_hash, id, header_hash, event_key, value)
+            AS given (customer_id, key_hash, id, header_mark, event_key, value)
     ), fresh AS (
-        INSERT INTO event_keys SELECT customer_id, key_hash, id, %(now)b, header_hash FROM given
+        INSERT INTO event_keys SELECT customer_id, key_hash, id, %(now)b, header_mark, 0 FROM given
             ON CONFLICT DO NOTHING RETURNING event_id
     ), stored AS (
         INSERT INTO events
@@ -61,8 +61,8 @@ INSERT: Final[LiteralString] = """
            batch = excluded.batch
 """
 
-COLUMNS: Final = ("customers", "keys", "ids", "headers", "names", "quantities")
-Row = tuple[UUID, bytes, UUID, bytes, str, int]
+COLUMNS: Final = ("customers", "keys", "ids", "marks", "names", "quantities")
+Row = tuple[UUID, UUID, UUID, int, str, int]
 
 
 class Written(msgspec.Struct, frozen=True, rename="camel"):
@@ -160,7 +160,8 @@ def _row(customers: list[UUID], salt: str, number: int) -> Row:
     name = f"{salt}-{number:09d}"
     digest = hashlib.sha256(name.encode()).digest()
     event_id = UUID(int=(time.time_ns() // 1_000_000) << 80 | int.from_bytes(os.urandom(10)))
-    return customers[SPREAD.customer_of(0, number) - 1], digest[:16], event_id, digest[16:], name, 1
+    customer = customers[SPREAD.customer_of(0, number) - 1]
+    return customer, UUID(bytes=digest[:16]), event_id, int.from_bytes(digest[16:20], signed=True), name, 1
 
 
 def _batches(rows_per_commit: int) -> Iterator[list[Row]]:
@@ -175,4 +176,4 @@ def _batches(rows_per_commit: int) -> Iterator[list[Row]]:
             else:
                 rows.append(_row(customers, salt, sent))
                 sent += 1
-        yield sorted(rows)
+        yield sorted(rows, key=lambda row: row[1])

@@ -24,16 +24,16 @@ FILTERS_WITHIN_S: Final = 3_600
 
 _MADE: Final = """
     WITH made AS MATERIALIZED (
-        SELECT c.id AS customer_id, decode(md5('key' || %(salt)s || i), 'hex') AS key_hash,
+        SELECT c.id AS customer_id, md5('key' || %(salt)s || i)::uuid AS key_hash,
                (lpad(to_hex(at_ms), 12, '0') || '7' || left(other, 3) || '8' || right(other, 15))::uuid AS id,
-               to_timestamp(at_ms / 1000.0) AS occurred_at, decode(other, 'hex') AS header_hash, i
+               to_timestamp(at_ms / 1000.0) AS occurred_at, ('x' || left(other, 8))::bit(32)::int AS header_mark, i
           FROM (SELECT i, %(from_ms)s::int8 + i * %(lasts_ms)s::int8 / %(total)s::int8 AS at_ms,
                        md5('header' || %(salt)s || i) AS other
                   FROM generate_series(%(first)s::int8, %(last)s::int8) AS i OFFSET 0) AS numbers
           JOIN bench_crowd c ON c.nth = i %% %(crowd)s
     ), keys AS (
-        INSERT INTO event_keys (generation, customer_id, key_hash, event_id, occurred_at, header_hash)
-        SELECT %(generation)s, customer_id, key_hash, id, occurred_at, header_hash FROM made
+        INSERT INTO event_keys (generation, customer_id, key_hash, event_id, occurred_at, header_mark)
+        SELECT %(generation)s, customer_id, key_hash, id, occurred_at, header_mark FROM made
     )"""
 _KEYS: Final = f"{_MADE} SELECT"
 _KEYS_AND_EVENTS: Final = f"""{_MADE}
@@ -92,7 +92,7 @@ def _fill_one(
         progress.more(last - first + 1)
     # A tree that grew by keys in no order has pages that are full to ln 2 on average.
     conn.execute(
-        f"""ALTER TABLE {table} ADD CONSTRAINT {table}_pkey PRIMARY KEY (customer_id, key_hash) WITH (fillfactor = 69);
+        f"""ALTER TABLE {table} ADD CONSTRAINT {table}_pkey PRIMARY KEY (key_hash) WITH (fillfactor = 69);
             ALTER INDEX {table}_pkey RESET (fillfactor)""".encode()
     )
     conn.commit()

@@ -37,4 +37,4 @@ def batch_of(
                 None,
             )
         )
-    return Sheet(events, [key_hash(key) for _, key in sent], [None] * len(sent), shares)
+    return Sheet(events, [key_hash(customer, key) for customer, key in sent], [None] * len(sent), shares)

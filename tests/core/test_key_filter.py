@@ -5,7 +5,7 @@ from uuid import UUID
 
 import pytest
 from hypothesis import given
-from hypothesis.strategies import binary, lists, tuples, uuids
+from hypothesis.strategies import binary, lists
 
 from tallystick.core.key_filter import (
     BITS_PER_KEY,
@@ -19,13 +19,14 @@ from tallystick.core.key_filter import (
     part_with,
     parts_of,
 )
+from tallystick.core.proof import key_hash
 
-Key = tuple[UUID, bytes]
+Key = bytes
 
 
 def holding(keys: list[Key]) -> bytes:
     filling = Filling(len(keys))
-    filling.add([number_of(customer.bytes + key_hash) for customer, key_hash in keys])
+    filling.add([number_of(each) for each in keys])
     return filling.bits()
 
 
@@ -49,22 +50,19 @@ def sieve_of(filters: list[KeyFilter], unknown: list[int]) -> Sieve:
 
 
 def told(sieve: Sieve, keys: list[Key]) -> dict[int, list[int]]:
-    return sieve.may_hold([customer for customer, _ in keys], [key_hash for _, key_hash in keys])
+    return sieve.may_hold(keys)
 
 
 def some_keys(count: int, salt: str) -> list[Key]:
-    """Of a hundred customers, hashed as the server does."""
-    return [
-        (UUID(bytes=_digest(f"customer {each % 100}"), version=4), _digest(f"{salt} {each}"))
-        for each in range(count)
-    ]
+    """Hashed as the server does."""
+    return [_digest(f"{salt} {each}") for each in range(count)]
 
 
 def _digest(text: str) -> bytes:
     return sha256(text.encode()).digest()[:16]
 
 
-KEYS = lists(tuples(uuids(), binary(min_size=16, max_size=16)), max_size=60)
+KEYS = lists(binary(min_size=16, max_size=16), max_size=60)
 
 
 @given(held=KEYS, others=KEYS)
@@ -85,10 +83,10 @@ def test_each_generation_answers_for_itself(keys: list[list[Key]]) -> None:
 
 
 def test_events_without_a_key_are_asked_about_nowhere() -> None:
-    (customer, key_hash), *_ = keys = some_keys(5, "held")
+    key, *_ = keys = some_keys(5, "held")
     sieve = sieve_of([KeyFilter(0, holding(keys))], [1])
-    assert sieve.may_hold([customer, customer], [None, key_hash]) == {0: [1], 1: [1]}
-    assert sieve.may_hold([customer], [None]) == {}
+    assert sieve.may_hold([None, key]) == {0: [1], 1: [1]}
+    assert sieve.may_hold([None]) == {}
 
 
 def test_many_filters_stand_side_by_side() -> None:
@@ -111,7 +109,7 @@ def test_few_strangers_are_taken_for_keys(count: int) -> None:
 
 def test_the_same_key_of_another_customer_is_a_stranger() -> None:
     """A business may call every customer's first event of a day by its date."""
-    ours = [(UUID(bytes=_digest(f"{each}"), version=4), _digest("2026-03-10")) for each in range(4_000)]
+    ours = [key_hash(UUID(int=each), "2026-03-10") for each in range(4_000)]
     held, others = ours[:2_000], ours[2_000:]
     assert len(told(sieve_of([KeyFilter(0, holding(held))], []), others).get(0, [])) < 10
 

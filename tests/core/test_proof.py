@@ -8,7 +8,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tallystick.core.events import StoredEvent
-from tallystick.core.proof import GENESIS, LEAF_BYTES, header_hash, key_hash, leaf, link, set_digest
+from tallystick.core.proof import (
+    GENESIS,
+    LEAF_BYTES,
+    header_hash,
+    header_mark,
+    key_hash,
+    leaf,
+    link,
+    set_digest,
+    void_hash,
+)
 from tests.literals import D, U, at
 
 EVENT = StoredEvent(
@@ -127,8 +137,18 @@ def test_a_set_digest_depends_on_members_and_order() -> None:
 
 @given(printable.filter(bool), printable.filter(bool), st.integers(0, 5), st.integers(0, 5))
 def test_keys_headers_and_attempts_live_in_places_of_their_own(a: str, b: str, one: int, two: int) -> None:
-    assert (key_hash(a, one) == key_hash(b, two)) is ((a, one) == (b, two))
-    assert (header_hash(a, one) == header_hash(b, two)) is ((a, one) == (b, two))
-    assert key_hash(a) != header_hash(a)
-    assert header_hash(a) != header_hash(a, 0)
-    assert len(key_hash(a)) == len(header_hash(a, one)) == 16
+    ada, bob = U(1), U(2)
+    assert (key_hash(ada, a, one) == key_hash(ada, b, two)) is ((a, one) == (b, two))
+    assert (header_hash(ada, a, one) == header_hash(ada, b, two)) is ((a, one) == (b, two))
+    assert key_hash(ada, a) != header_hash(ada, a)
+    assert key_hash(ada, a) != key_hash(bob, a)
+    assert header_hash(ada, a) != header_hash(ada, a, 0)
+    assert void_hash(ada, U(3)) not in (void_hash(bob, U(3)), void_hash(ada, U(4)), key_hash(ada, a))
+    assert len(key_hash(ada, a)) == len(header_hash(ada, a, one)) == 16
+
+
+@given(printable.filter(bool), printable.filter(bool), st.none() | st.integers(0, 9_999))
+def test_a_mark_tells_headers_and_places_in_a_request_apart(a: str, b: str, index: int | None) -> None:
+    assert (header_mark(a, index) == header_mark(b, index)) is (a == b)
+    assert len({header_mark(a), header_mark(a, 0), header_mark(a, 1)}) == 3
+    assert -(2**31) <= header_mark(a, index) < 2**31

@@ -326,7 +326,7 @@ CHANGES: Final[Mapping[str, tuple[str, list[str], str]]] = {
         f"DELETE FROM event_keys WHERE event_id = (SELECT id FROM events WHERE {EVENT})"], "has lost its key"),
     "a key has no event": ("keys", [
         f"""INSERT INTO event_keys (generation, customer_id, key_hash, event_id, occurred_at)
-            SELECT 0, id, '\\x00', id, now() FROM customers WHERE {OF_THE_SHOP} LIMIT 1"""], "which is not there"),
+            SELECT 0, id, id, id, now() FROM customers WHERE {OF_THE_SHOP} LIMIT 1"""], "which is not there"),
     "an invoice asks for more": ("totals", [
         f"UPDATE invoices SET subtotal = subtotal + 1, total = total + 1 WHERE {INVOICE}"],
         "the lines sum to"),

@@ -3,13 +3,14 @@
 import threading
 from hashlib import sha256
 from pathlib import Path
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import psycopg
 import pytest
 from tests.conftest import private_dir
 from tests.literals import at
 
+from tallystick.core.proof import header_hash, key_hash
 from tallystick.store import migrate, schema
 
 SCHEMA = Path(schema.__file__).with_name("schema.sql")
@@ -104,28 +105,70 @@ def test_distinct_values_counted_before_they_were_numbered_move_over(empty_datab
         assert sorted(counts) == [(1, 1, 0), (3000, 3000, 2999)], "numbers are dense"
 
 
+def apply_until(conn: psycopg.Connection, number: int) -> None:
+    """Every migration before this one, on an empty database."""
+    conn.execute(
+        "CREATE TABLE migrations (number int PRIMARY KEY, name text NOT NULL, applied_at timestamptz DEFAULT now())"
+    )
+    for each, name, statements in migrate.available():
+        if each < number:
+            conn.execute(statements.encode())
+            conn.execute("INSERT INTO migrations VALUES (%s, %s)", (each, name))
+
+
 def test_keys_from_before_generations_are_the_first_one(empty_database: str) -> None:
-    """They stay where they are, unique as they were."""
+    """Unique as they were."""
     with psycopg.connect(empty_database, autocommit=True) as conn:
-        conn.execute(
-            "CREATE TABLE migrations (number int PRIMARY KEY, name text NOT NULL, applied_at timestamptz DEFAULT now())"
-        )
-        for number, name, statements in migrate.available():
-            if number < 13:
-                conn.execute(statements.encode())
-                conn.execute("INSERT INTO migrations VALUES (%s, %s)", (number, name))
+        apply_until(conn, 13)
         conn.execute(
             """INSERT INTO event_keys (customer_id, key_hash, event_id, occurred_at)
-               SELECT gen_random_uuid(), sha256(int4send(n)), gen_random_uuid(), now()
+               SELECT gen_random_uuid(), substr(sha256(int4send(n)), 1, 16), gen_random_uuid(), now()
                  FROM generate_series(1, 1000) AS n"""
         )
-        before = conn.execute("SELECT pg_relation_filenode('event_keys')").fetchone()
     assert migrate.migrate(empty_database)[0].startswith("0013")
     with psycopg.connect(empty_database, autocommit=True) as conn:
         assert conn.execute("SELECT generation, count(*) FROM event_keys GROUP BY 1").fetchall() == [
             (0, 1000)
         ]
-        assert conn.execute("SELECT pg_relation_filenode('event_keys_g0')").fetchone() == before
         assert conn.execute("SELECT number, frozen_at FROM key_generations").fetchall() == [(0, None)]
         with pytest.raises(psycopg.errors.UniqueViolation):
             conn.execute("INSERT INTO event_keys SELECT * FROM event_keys LIMIT 1")
+
+
+def test_keys_from_before_they_were_narrow_are_where_they_are_looked_for(empty_database: str) -> None:
+    """In every generation; what is repeated after the migration is found, and filters are built anew."""
+    customer, event = UUID(int=1), UUID(int=2)
+    with psycopg.connect(empty_database, autocommit=True) as conn:
+        apply_until(conn, 15)
+        conn.execute("CREATE TABLE event_keys_g1 (LIKE event_keys, PRIMARY KEY (customer_id, key_hash))")
+        conn.execute("ALTER TABLE event_keys ATTACH PARTITION event_keys_g1 FOR VALUES IN (1)")
+        conn.execute(
+            "UPDATE key_generations SET frozen_at = now(), filter_bytes = 64, filter_digest = sha256('')"
+        )
+        conn.execute("INSERT INTO key_generations (number, first_batch) VALUES (1, 9)")
+        conn.execute("INSERT INTO key_filters VALUES (0, 0, sha256(''))")
+        places = {
+            0: sha256(b"key\0" + bytes(2) + b"req_1").digest()[:16],
+            1: sha256(b"header\0" + bytes(4) + b"\0" + b"a header").digest()[:16],
+        }
+        for generation, place in places.items():
+            conn.execute(
+                """INSERT INTO event_keys (generation, customer_id, key_hash, event_id, occurred_at, header_hash)
+                   VALUES (%s, %s, %s, %s, now(), substr(sha256('a'), 1, 16))""",
+                (generation, customer, place, event),
+            )
+    migrate.migrate(empty_database)
+    with psycopg.connect(empty_database, autocommit=True) as conn:
+        found = conn.execute(
+            "SELECT generation, key_hash, customer_id, event_id, header_mark FROM event_keys ORDER BY 1"
+        ).fetchall()
+        assert found == [
+            (0, UUID(bytes=key_hash(customer, "req_1")), customer, event, None),
+            (1, UUID(bytes=header_hash(customer, "a header", 0)), customer, event, None),
+        ]
+        for number in (0, 1):
+            with pytest.raises(psycopg.errors.UniqueViolation):
+                conn.execute(f"INSERT INTO event_keys_g{number} SELECT * FROM event_keys_g{number}".encode())
+        assert conn.execute(
+            "SELECT count(filter_bytes), (SELECT count(*) FROM key_filters) FROM key_generations"
+        ).fetchone() == (0, 0)

@@ -10,7 +10,6 @@ one slice, so that many generations are asked in the time of a few.
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
-from uuid import UUID
 
 BITS_PER_KEY: Final = 20
 BLOCK_BYTES: Final = 64
@@ -35,12 +34,8 @@ def bytes_for(keys: int) -> int:
 
 
 def number_of(key: bytes) -> int:
-    """What a filter knows of a key: of 16 bytes of its customer's id, and 16 of its hash.
-
-    Keys are hashed already; the customer tells equal ones apart.
-    """
-    both = int.from_bytes(key)
-    return (both >> 128 ^ both) & _LOW
+    """What a filter knows of a key, which is a hash of 16 bytes already."""
+    return int.from_bytes(key) & _LOW
 
 
 class Filling:
@@ -106,13 +101,11 @@ class Sieve:
         self._shelves = tuple(shelves)
         self._unknown = unknown
 
-    def may_hold(self, customers: Sequence[UUID], key_hashes: Sequence[bytes | None]) -> dict[int, list[int]]:
-        """By generation, the places in the sequences of the keys that it may hold; generations without any are not told."""
+    def may_hold(self, key_hashes: Sequence[bytes | None]) -> dict[int, list[int]]:
+        """By generation, the places in the sequence of the keys that it may hold; generations without any are not told."""
         found: defaultdict[int, list[int]] = defaultdict(list)
         keys = [
-            (place, (customer.int ^ int.from_bytes(key_hash)) & _LOW)
-            for place, (customer, key_hash) in enumerate(zip(customers, key_hashes, strict=True))
-            if key_hash is not None
+            (place, number_of(key_hash)) for place, key_hash in enumerate(key_hashes) if key_hash is not None
         ]
         for shelf in self._shelves:
             _ask(shelf, keys, found)

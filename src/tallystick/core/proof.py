@@ -67,17 +67,36 @@ def set_digest(leaves: Iterable[bytes]) -> str:
     return running.hexdigest()
 
 
-def key_hash(key: str, attempt: int = 0) -> bytes:
-    """Where a sender's key lives in the key table. `attempt` moves on when another key holds that place."""
-    return sha256(b"key\0" + attempt.to_bytes(2) + key.encode()).digest()[:16]
+def key_hash(customer_id: UUID, key: str, attempt: int = 0) -> bytes:
+    """Where a customer's key lives in the key table. `attempt` moves on when another key holds that place."""
+    return _of_customer(customer_id, sha256(b"key\0" + attempt.to_bytes(2) + key.encode()).digest())
 
 
-def void_hash(event_id: UUID) -> bytes:
+def void_hash(customer_id: UUID, event_id: UUID) -> bytes:
     """Where the void of an event lives: a namespace of its own, so that an event is taken back once."""
-    return sha256(b"void\0" + event_id.bytes).digest()[:16]
+    return _of_customer(customer_id, sha256(b"void\0" + event_id.bytes).digest())
 
 
-def header_hash(header: str, index: int | None = None) -> bytes:
+def header_hash(customer_id: UUID, header: str, index: int | None = None) -> bytes:
     """Where an `Idempotency-Key` lives: a namespace of its own; `index` tells the items of a batch apart."""
     place = b"" if index is None else index.to_bytes(4)
-    return sha256(b"header\0" + place + b"\0" + header.encode()).digest()[:16]
+    return _of_customer(customer_id, sha256(b"header\0" + place + b"\0" + header.encode()).digest())
+
+
+def _of_customer(customer_id: UUID, digest: bytes) -> bytes:
+    """One index tells all keys apart, whosever they are: 16 bytes of both."""
+    return sha256(customer_id.bytes + digest[:16]).digest()[:16]
+
+
+def header_mark(header: str, index: int | None = None) -> int:
+    """Four bytes by which a stored event knows the `Idempotency-Key` it came with, and its place in the request.
+
+    They tell a retry of the same request from an event that is sent twice, once its content is known to be the same.
+    """
+    place = 0 if index is None else index + 1
+    return ((_header_number(header) + place) & 0xFFFFFFFF) - 0x80000000
+
+
+@lru_cache(maxsize=1024)
+def _header_number(header: str) -> int:
+    return int.from_bytes(sha256(header.encode()).digest()[:4])

@@ -299,7 +299,7 @@ async def _void_once(
 ) -> None:
     version = await db.version(conn, organization_id=organization.id)
     generation = await key_generations.current(conn)
-    places = [void_hash(each.id) for each in old]
+    places = [void_hash(each.customer_id, each.id) for each in old]
     older = [Looked(each, [event.customer_id for event in old], places) for each in range(generation)]
     if await key_generations.found(conn, older):
         raise _taken_back()

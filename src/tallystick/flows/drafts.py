@@ -8,7 +8,7 @@ from uuid import UUID
 from tallystick.core.admission import Admitted
 from tallystick.core.events import StoredEvent, UsageEvent
 from tallystick.core.meters import Meter
-from tallystick.core.proof import header_hash, key_hash
+from tallystick.core.proof import header_hash, header_mark, key_hash
 from tallystick.core.subscriptions import Standing
 from tallystick.core.wallets import Draw
 from tallystick.errors import Problem
@@ -25,18 +25,16 @@ class Draft:
     adjusts: Meter | None = None  # set: a signed correction of that meter's total
     reason: str | None = None
     key_attempt: int = 0
-    header_place: bytes | None = None
 
-    def __post_init__(self) -> None:
-        if self.header is not None:
-            self.header_place = header_hash(self.header, self.index)
-
-    @property
-    def place(self) -> bytes | None:
+    def place(self, customer_id: UUID) -> bytes | None:
         """Where its key lives; an event without a key of its own is known by its header (ruling 12)."""
         if self.event.key is not None:
-            return key_hash(self.event.key, self.key_attempt)
-        return self.header_place
+            return key_hash(customer_id, self.event.key, self.key_attempt)
+        return None if self.header is None else header_hash(customer_id, self.header, self.index)
+
+    @property
+    def header_mark(self) -> int | None:
+        return None if self.header is None else header_mark(self.header, self.index)
 
 
 class Accepted(NamedTuple):

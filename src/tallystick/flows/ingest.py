@@ -112,7 +112,7 @@ async def _attempt(
         except Problem as problem:
             outcomes[position] = problem
             admitted = Admitted(now, (), ())
-        work[position] = Work(draft, standing, admitted, draft.place, identity)
+        work[position] = Work(draft, standing, admitted, draft.place(standing.customer_id), identity)
 
     older = await held_before(
         conn,
@@ -145,7 +145,7 @@ async def _take_plain(
                 older=[
                     event.id
                     for event, key_hash in zip(sheet.events, sheet.key_hashes, strict=True)
-                    if (event.customer_id, key_hash) in older
+                    if key_hash in older
                 ]
             )
     done = await storing.insert(
@@ -293,9 +293,9 @@ async def _store(
         Sheet(
             stored,
             [each.place for each in work.values()],
-            [each.draft.header_place for each in work.values()],
+            [each.draft.header_mark for each in work.values()],
             shares,
-            older=[each.id for each in work.values() if _key_of(each) in older],
+            older=[each.id for each in work.values() if each.place in older],
         ),
         organization_id=book.organization.id,
         version=book.version,
@@ -372,10 +372,6 @@ async def _mark_late(conn: Conn, book: Book, fresh: Sequence[Work], now: datetim
         )
 
 
-def _key_of(each: Work) -> tuple[UUID, bytes | None]:
-    return each.standing.customer_id, each.place
-
-
 async def _draw(
     conn: Conn,
     book: Book,
@@ -403,16 +399,15 @@ async def _draw(
     for position, each in work.items():
         if outcomes[position] is not None:
             continue
-        place = (each.standing.customer_id, each.place) if each.place is not None else None
-        if place in taken:
+        if each.place in taken:
             held.add(position)
             continue
         refusal = limits.refusal(each) or wallets.refusal(each)
         if refusal is not None:
             outcomes[position] = refusal
             continue
-        if place is not None:
-            taken.add(place)  # it comes first, so it will have the key
+        if each.place is not None:
+            taken.add(each.place)  # it comes first, so it will have the key
     await limits.keep(conn)
     return _Drawing(held, await wallets.keep(conn, now=now))
 
@@ -446,7 +441,7 @@ async def _tell_repeats(
     holders = await holders_of(conn, book, list(suspects.values()), older)
     mine = {each.id for each in work.values()} if any(outcomes[position] for position in suspects) else set()
     for position, each in suspects.items():
-        holder = holders.get((each.standing.customer_id, each.place or b""))
+        holder = holders.get(each.place or b"")
         if holder is None:
             continue  # None stays None: look again
         if outcomes[position] is not None and holder.event_id in mine and holder.event_id > each.id:
@@ -461,14 +456,14 @@ async def _tell_repeats(
 
 async def holders_of(
     conn: Conn, book: Book, suspects: Sequence[Work], older: Keys
-) -> dict[tuple[UUID, bytes], events.Holder]:
+) -> dict[bytes, events.Holder]:
     """Each where it was found, or else where it would have gone."""
     by_generation: defaultdict[int, list[tuple[UUID, bytes]]] = defaultdict(list)
     for each in suspects:
         if each.place is not None:
-            key = (each.standing.customer_id, each.place)
-            by_generation[older.get(key, book.generation)].append(key)
-    found: dict[tuple[UUID, bytes], events.Holder] = {}
+            generation = older.get(each.place, book.generation)
+            by_generation[generation].append((each.standing.customer_id, each.place))
+    found: dict[bytes, events.Holder] = {}
     for generation, keys in by_generation.items():
         found |= await events.holders(
             conn,
@@ -485,10 +480,8 @@ def repeat(each: Work, holder: events.Holder) -> Outcome:
     if stored is None:
         return _repeat_of_archived(each, holder)
     identical = event.as_sent() == stored.as_sent()
-    same_header = each.draft.header is not None and each.draft.header_place == (
-        bytes(holder.header_hash) if holder.header_hash is not None else None
-    )
-    if identical and same_header:
+    mark = each.draft.header_mark
+    if identical and mark is not None and mark == holder.header_mark:
         return Accepted(stored, each.standing.reference, replayed=True)
     details = {
         "identical": identical,

@@ -22,8 +22,8 @@ from tallystick.store.key_generations import Filter, Looked
 
 log = logging.getLogger("tallystick.keys")
 
-Keys = dict[tuple[UUID, bytes], int]
-"""Keys by customer and hash, each with its generation."""
+Keys = dict[bytes, int]
+"""Where keys live, each with its generation."""
 
 _ADDED_AT_ONCE: Final = 1_000  # keys: a millisecond or two in which nobody else is served
 _SHELVED_AT_ONCE: Final = 8  # filters
@@ -105,7 +105,7 @@ async def held_before(
     if sieve is None:
         return {}
     looked = []
-    for generation, places in sieve.may_hold(customers, key_hashes).items():
+    for generation, places in sieve.may_hold(key_hashes).items():
         keyed = [
             (customers[place], key_hash) for place in places if (key_hash := key_hashes[place]) is not None
         ]

@@ -63,5 +63,5 @@ def plain_batch(book: Book, drafts: Sequence[Draft], *, now: datetime, latest: d
                 event.properties,
             )
         )
-        key_hashes.append(draft.place)
-    return Sheet(stored, key_hashes, [each.header_place for each in drafts], shares, costs)
+        key_hashes.append(draft.place(standing.customer_id))
+    return Sheet(stored, key_hashes, [each.header_mark for each in drafts], shares, costs)

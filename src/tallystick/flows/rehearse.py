@@ -91,7 +91,7 @@ class Rehearsal:
                 admitted = judge(book, draft, standing, now, max(now, wall))
             except Problem as problem:
                 outcomes[position] = problem
-            work[position] = Work(draft, standing, admitted, draft.place, identity)
+            work[position] = Work(draft, standing, admitted, draft.place(standing.customer_id), identity)
         await self._draw(conn, book, [each for at, each in work.items() if outcomes[at] is None], now)
         holders = await _holders(conn, book, list(work.values()))
         for position, each in work.items():
@@ -143,16 +143,16 @@ class Rehearsal:
         self,
         each: Work,
         refusal: Outcome | None,
-        holders: dict[tuple[UUID, bytes], events.Holder],
+        holders: dict[bytes, events.Holder],
         now: datetime,
     ) -> Outcome:
-        event, customer = each.draft.event, each.standing.customer_id
+        event = each.draft.event
         place = content = 0
         if each.place is not None:
-            holder = holders.get((customer, each.place))
+            holder = holders.get(each.place)
             if holder is not None:
                 return repeat(each, holder)
-            place = int.from_bytes(sha256(customer.bytes + each.place).digest()[:8])
+            place = int.from_bytes(each.place[:8])
             content = int.from_bytes(sha256(event.as_text().encode()).digest()[:8])
             earlier = self._contents.get(place)
             if earlier is not None:
@@ -168,9 +168,9 @@ class Rehearsal:
         return Accepted(_stored(each, now), each.standing.reference)
 
 
-async def _holders(conn: Conn, book: Book, work: Sequence[Work]) -> dict[tuple[UUID, bytes], events.Holder]:
+async def _holders(conn: Conn, book: Book, work: Sequence[Work]) -> dict[bytes, events.Holder]:
     """The stored events whose keys these have. Two keys of one hash: the next hash is asked for."""
-    holders: dict[tuple[UUID, bytes], events.Holder] = {}
+    holders: dict[bytes, events.Holder] = {}
     asked = [each for each in work if each.place is not None]
     while asked:
         customers = [each.standing.customer_id for each in asked]
@@ -179,10 +179,10 @@ async def _holders(conn: Conn, book: Book, work: Sequence[Work]) -> dict[tuple[U
         holders |= found
         again = []
         for each in asked:
-            holder = found.get((each.standing.customer_id, each.place or b""))
+            holder = found.get(each.place or b"")
             if holder is not None and holder.event is not None and holder.event.key != each.draft.event.key:
                 each.draft.key_attempt += 1
-                each.place = each.draft.place
+                each.place = each.draft.place(each.standing.customer_id)
                 again.append(each)
         asked = again
     return holders

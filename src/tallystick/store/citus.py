@@ -235,6 +235,8 @@ def lay_out(conn: Connection[TupleRow]) -> Done:
         log.info("citus: %s is on every node", table)
     by_customer = [each for each in BY_CUSTOMER if each not in _tables(conn, "distributed")]
     for table in by_customer:
+        if table == "event_keys":
+            _widen_keys(conn)
         _distribute(conn, table)
         log.info("citus: %s is distributed by customer", table)
     on_coordinator = [each for each in _untold(conn) if each not in UNKNOWN]
@@ -244,6 +246,18 @@ def lay_out(conn: Connection[TupleRow]) -> Done:
         )
         log.info("citus: %s stays on the coordinator", table)
     return Done(nodes, by_customer, everywhere, on_coordinator)
+
+
+def _widen_keys(conn: Connection[TupleRow]) -> None:
+    """A primary key must name what the shard is chosen by; the hash alone tells keys apart as before."""
+    for (table,) in conn.execute(
+        "SELECT c.relname FROM pg_inherits JOIN pg_class c ON c.oid = inhrelid WHERE inhparent = 'event_keys'::regclass"
+    ).fetchall():
+        conn.execute(
+            sql.SQL(
+                "ALTER TABLE {0} DROP CONSTRAINT {1}, ADD CONSTRAINT {1} PRIMARY KEY (key_hash, customer_id)"
+            ).format(sql.Identifier(table), sql.Identifier(f"{table}_pkey"))
+        )
 
 
 def _distribute(conn: Connection[TupleRow], table: str) -> None:

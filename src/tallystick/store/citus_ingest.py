@@ -66,15 +66,13 @@ async def insert(
 async def _take_keys(conn: Conn, sheet: Sheet, generation: int) -> set[UUID]:
     """In one order; which events have theirs now."""
     given = sorted(
-        (event.customer_id, key_hash, event.id, event.occurred_at, header_hash, generation)
-        for event, key_hash, header_hash in zip(
-            sheet.events, sheet.key_hashes, sheet.header_hashes, strict=True
-        )
+        (event.customer_id, UUID(bytes=key_hash), event.id, event.occurred_at, mark, generation)
+        for event, key_hash, mark in zip(sheet.events, sheet.key_hashes, sheet.header_marks, strict=True)
         if key_hash is not None and event.id not in sheet.older
     )
     found = await _written_out(
         conn,
-        "INSERT INTO event_keys (customer_id, key_hash, event_id, occurred_at, header_hash, generation) VALUES ",
+        "INSERT INTO event_keys (customer_id, key_hash, event_id, occurred_at, header_mark, generation) VALUES ",
         given,
         " ON CONFLICT DO NOTHING RETURNING event_id",
     )

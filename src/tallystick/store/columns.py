@@ -52,6 +52,11 @@ def hashes(values: Iterable[bytes | None]) -> Column:
     return Column(_BYTEA, [_NULL if each is None else _SIXTEEN + each for each in values])
 
 
+def places(values: Iterable[bytes | None]) -> Column:
+    """Where keys live: hashes of 16 bytes, kept as uuids, which need no length."""
+    return Column(_UUID, [_NULL if each is None else _SIXTEEN + each for each in values])
+
+
 def texts(values: Iterable[str | None]) -> Column:
     return Column(_TEXT, [_NULL if each is None else _sized(each.encode()) for each in values])
 

@@ -44,19 +44,19 @@ def _event(found: Sequence[Any]) -> StoredEvent:
 
 async def taken(
     conn: Conn, *, customers: Sequence[UUID], key_hashes: Sequence[bytes], generation: int
-) -> Later[set[tuple[UUID, bytes]]]:
+) -> Later[set[bytes]]:
     """Which of these keys belong to an event of this generation already."""
     cursor = await conn.execute(
         f"""SELECT t.nth
-             FROM unnest(%s::uuid[], %s::bytea[]) WITH ORDINALITY AS t (customer_id, key_hash, nth)
+             FROM unnest(%s::uuid[], %s::uuid[]) WITH ORDINALITY AS t (customer_id, key_hash, nth)
             CROSS JOIN LATERAL (
                   SELECT FROM {table(generation)} k
                    WHERE k.customer_id = t.customer_id AND k.key_hash = t.key_hash OFFSET 0) k""",
-        (columns.uuids(customers), columns.hashes(key_hashes)),
+        (columns.uuids(customers), columns.places(key_hashes)),
     )
 
-    async def told() -> set[tuple[UUID, bytes]]:
-        return {(customers[nth - 1], key_hashes[nth - 1]) for (nth,) in await cursor.fetchall()}
+    async def told() -> set[bytes]:
+        return {key_hashes[nth - 1] for (nth,) in await cursor.fetchall()}
 
     return told
 
@@ -68,17 +68,17 @@ class Holder:
     event_id: UUID
     occurred_at: datetime
     event: StoredEvent | None
-    header_hash: bytes | None
+    header_mark: int | None
 
 
 async def holders(
     conn: Conn, *, customers: Sequence[UUID], key_hashes: Sequence[bytes], generation: int
-) -> dict[tuple[UUID, bytes], Holder]:
-    """By customer and hash, those of these keys that this generation holds."""
+) -> dict[bytes, Holder]:
+    """By hash, those of these keys that this generation holds."""
     found = await rows(
         conn,
-        f"""SELECT k.customer_id, k.key_hash, k.event_id, k.occurred_at, k.header_hash, {_EVENT}
-              FROM unnest(%s::uuid[], %s::bytea[]) AS t (customer_id, key_hash)
+        f"""SELECT t.nth, k.event_id, k.occurred_at, k.header_mark, {_EVENT}
+              FROM unnest(%s::uuid[], %s::uuid[]) WITH ORDINALITY AS t (customer_id, key_hash, nth)
              CROSS JOIN LATERAL (
                    SELECT * FROM {table(generation)} k
                     WHERE k.customer_id = t.customer_id AND k.key_hash = t.key_hash OFFSET 0) k
@@ -86,11 +86,11 @@ async def holders(
                    SELECT * FROM events e
                     WHERE e.customer_id = k.customer_id AND e.occurred_at = k.occurred_at AND e.id = k.event_id
                    OFFSET 0) e ON true""",
-        (columns.uuids(customers), columns.hashes(key_hashes)),
+        (columns.uuids(customers), columns.places(key_hashes)),
     )
     return {
-        (each[0], bytes(each[1])): Holder(each[2], each[3], _event(each[5:]) if each[5] else None, each[4])
-        for each in found
+        key_hashes[nth - 1]: Holder(event_id, occurred_at, _event(event) if event[0] else None, mark)
+        for nth, event_id, occurred_at, mark, *event in found
     }
 
 

@@ -11,7 +11,7 @@ from uuid import UUID
 from psycopg import AsyncCursor
 from psycopg.rows import TupleRow
 
-from tallystick.store import columns
+from tallystick.store import citus, columns
 from tallystick.store.db import Conn, rows, the
 
 _PART_BYTES: Final = 1024 * 1024
@@ -43,24 +43,24 @@ class Looked(NamedTuple):
     key_hashes: Sequence[bytes]
 
 
-async def found(conn: Conn, looked: Sequence[Looked]) -> dict[tuple[UUID, bytes], int]:
+async def found(conn: Conn, looked: Sequence[Looked]) -> dict[bytes, int]:
     """Those of the keys that are there, each with its generation; a statement for each, one round trip for all."""
-    there: dict[tuple[UUID, bytes], int] = {}
+    there: dict[bytes, int] = {}
     asked: list[tuple[Looked, AsyncCursor[TupleRow]]] = []
     async with conn.pipeline() if len(looked) > 1 else nullcontext():
         for each in looked:
             cursor = await conn.execute(
                 f"""SELECT t.nth
-                      FROM unnest(%s::uuid[], %s::bytea[]) WITH ORDINALITY AS t (customer_id, key_hash, nth)
+                      FROM unnest(%s::uuid[], %s::uuid[]) WITH ORDINALITY AS t (customer_id, key_hash, nth)
                      CROSS JOIN LATERAL (
                            SELECT FROM {table(each.generation)} k
                             WHERE k.customer_id = t.customer_id AND k.key_hash = t.key_hash OFFSET 0) k""",
-                (columns.uuids(each.customers), columns.hashes(each.key_hashes)),
+                (columns.uuids(each.customers), columns.places(each.key_hashes)),
             )
             asked.append((each, cursor))
         for each, cursor in asked:
             for (nth,) in await cursor.fetchall():
-                there[each.customers[nth - 1], each.key_hashes[nth - 1]] = each.generation
+                there[each.key_hashes[nth - 1]] = each.generation
     return there
 
 
@@ -109,7 +109,8 @@ async def _make(conn: Conn, number: int) -> None:
     """The table of a generation, if it is not there yet. Attaching lets others read and write the older ones meanwhile."""
     name = table(number)
     if (await rows(conn, "SELECT to_regclass(%s) IS NULL", (name,)))[0][0]:
-        await conn.execute(f"CREATE TABLE {name} (LIKE event_keys, PRIMARY KEY (customer_id, key_hash))")
+        unique_by = "key_hash, customer_id" if citus.is_citus(conn) else "key_hash"
+        await conn.execute(f"CREATE TABLE {name} (LIKE event_keys, PRIMARY KEY ({unique_by}))")
         await conn.execute(f"ALTER TABLE event_keys ATTACH PARTITION {name} FOR VALUES IN ({number:d})")
 
 
@@ -156,9 +157,9 @@ async def count(conn: Conn, *, generation: int) -> int:
 
 
 async def pages(conn: Conn, *, generation: int) -> AsyncIterator[list[bytes]]:
-    """All keys of a generation, a page at a time: the customer's 16 bytes and then those of the hash."""
+    """All keys of a generation, a page at a time."""
     async with conn.transaction(), conn.cursor(f"keys_of_{generation:d}", binary=True) as cursor:
-        await cursor.execute(f"SELECT uuid_send(customer_id) || key_hash FROM {table(generation)}")
+        await cursor.execute(f"SELECT uuid_send(key_hash) FROM {table(generation)}")
         while page := await cursor.fetchmany(_PAGE_KEYS):
             yield [each[0] for each in page]
 

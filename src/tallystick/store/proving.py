@@ -360,6 +360,10 @@ async def end_of_chain(conn: Conn, *, organization_id: UUID) -> End:
 
 # Keys -----------------------------------------------------------------------------------------------------
 
+_KEY_HASH: Final = """encode(substr(sha256(uuid_send(e.customer_id)
+    || substr(sha256('\\x6b6579000000'::bytea || convert_to(e.event_key, 'UTF8')), 1, 16)), 1, 16), 'hex')::uuid"""
+"""`core.proof.key_hash` of an event, at the first attempt."""
+
 
 class Keyed(NamedTuple):
     """An event of which the key row or the row itself is not where the other says."""
@@ -416,7 +420,7 @@ async def unkeyed(
                    SELECT k.event_id FROM event_keys k
                     WHERE k.generation = (SELECT max(number) FROM key_generations WHERE first_batch <= e.batch)
                       AND k.customer_id = e.customer_id
-                      AND k.key_hash = substr(sha256('\\x6b6579000000'::bytea || convert_to(e.event_key, 'UTF8')), 1, 16)
+                      AND k.key_hash = {_KEY_HASH}
                    OFFSET 0) k ON true
              WHERE e.event_key IS NOT NULL AND k.event_id IS DISTINCT FROM e.id
                AND (%(customers)s::uuid[] IS NULL OR e.customer_id = ANY(%(customers)s))
@@ -429,13 +433,13 @@ async def unkeyed(
         },
     )
     further = [
-        (event_id, customer_id, key_hash(key, attempt))
+        (event_id, customer_id, UUID(bytes=key_hash(customer_id, key, attempt)))
         for event_id, customer_id, key in suspects
         for attempt in range(_ATTEMPTS)
     ]
     guarded = await rows(
         conn,
-        """SELECT s.event_id FROM unnest(%s::uuid[], %s::uuid[], %s::bytea[]) AS s (event_id, customer_id, key_hash)
+        """SELECT s.event_id FROM unnest(%s::uuid[], %s::uuid[], %s::uuid[]) AS s (event_id, customer_id, key_hash)
              JOIN event_keys k ON k.customer_id = s.customer_id AND k.key_hash = s.key_hash
                               AND k.event_id = s.event_id""",
         tuple(map(list, zip(*further, strict=True))) or ([], [], []),

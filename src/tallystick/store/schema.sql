@@ -183,20 +183,20 @@ CREATE TABLE domain_events (
 );
 CREATE TABLE event_keys (
     customer_id uuid NOT NULL,
-    key_hash bytea NOT NULL,
+    key_hash uuid NOT NULL,
     event_id uuid NOT NULL,
     occurred_at timestamp with time zone NOT NULL,
-    header_hash bytea,
-    generation integer NOT NULL
+    generation integer NOT NULL,
+    header_mark integer
 )
 PARTITION BY LIST (generation);
 CREATE TABLE event_keys_g0 (
     customer_id uuid CONSTRAINT event_keys_customer_id_not_null NOT NULL,
-    key_hash bytea CONSTRAINT event_keys_key_hash_not_null NOT NULL,
+    key_hash uuid CONSTRAINT event_keys_key_hash_not_null NOT NULL,
     event_id uuid CONSTRAINT event_keys_event_id_not_null NOT NULL,
     occurred_at timestamp with time zone CONSTRAINT event_keys_occurred_at_not_null NOT NULL,
-    header_hash bytea,
-    generation integer CONSTRAINT event_keys_generation_not_null NOT NULL
+    generation integer CONSTRAINT event_keys_generation_not_null NOT NULL,
+    header_mark integer
 );
 CREATE TABLE events (
     customer_id uuid NOT NULL,
@@ -692,7 +692,7 @@ ALTER TABLE ONLY distinct_values
 ALTER TABLE ONLY domain_events
     ADD CONSTRAINT domain_events_pkey PRIMARY KEY (organization_id, id);
 ALTER TABLE ONLY event_keys_g0
-    ADD CONSTRAINT event_keys_g0_pkey PRIMARY KEY (customer_id, key_hash);
+    ADD CONSTRAINT event_keys_g0_pkey PRIMARY KEY (key_hash);
 ALTER TABLE ONLY events
     ADD CONSTRAINT events_pkey PRIMARY KEY (customer_id, occurred_at, id);
 ALTER TABLE ONLY events_any

@@ -44,11 +44,11 @@ class Costs:
 
 
 class Sheet(NamedTuple):
-    """A batch to store, by columns: its events, where their keys and their Idempotency-Keys live, what they count."""
+    """A batch to store, by columns: its events, where their keys live, the marks of their Idempotency-Keys, what they count."""
 
     events: Sequence[StoredEvent]
     key_hashes: Sequence[bytes | None]
-    header_hashes: Sequence[bytes | None]
+    header_marks: Sequence[int | None]
     shares: Shares
     costs: Costs = Costs()  # to be paid by the statement itself
     older: Sequence[UUID] = ()  # ids of events whose key a frozen generation holds: repeats

@@ -92,8 +92,10 @@ async def in_one_statement(
             {
                 "ids": ids,
                 "customers": owners,
-                "key_hashes": columns.hashes(sheet.key_hashes),
-                "header_hashes": columns.hashes(sheet.header_hashes) if any(sheet.header_hashes) else None,
+                "key_hashes": columns.places(sheet.key_hashes),
+                "header_marks": None
+                if sheet.header_marks.count(None) == len(identities)
+                else columns.integers(sheet.header_marks),
                 "occurred": columns.instants(occurred),
                 "features": columns.texts(features),
                 "values": columns.numbers(values),
@@ -193,20 +195,20 @@ def _statement(*, pays: bool, generation: int) -> LiteralString:
         SELECT coalesce(%(number)s::bigint, nextval('ingest_batch_numbers')) AS batch
     ), sent AS (
         SELECT * FROM unnest(
-            %(ids)s::uuid[], %(customers)s::uuid[], %(key_hashes)s::bytea[], %(header_hashes)s::bytea[],
+            %(ids)s::uuid[], %(customers)s::uuid[], %(key_hashes)s::uuid[], %(header_marks)s::bigint[],
             %(occurred)s::timestamptz[], %(features)s::text[], %(values)s::text[], %(keys)s::text[],
             %(timed)s::bool[], %(properties)s::text[], %(adjusts)s::uuid[], %(reasons)s::text[],
             %(voids)s::uuid[], %(leaves)s::bytea[], %(drew_on)s::text[], %(deducted)s::text[], %(remaining)s::text[],
             %(blocked)s::bool[]{", %(wallets)s::bigint[]" if pays else ""})
-        AS t (id, customer_id, key_hash, header_hash, occurred_at, feature_code, value,
+        AS t (id, customer_id, key_hash, header_mark, occurred_at, feature_code, value,
               event_key, timed, properties, adjusts, reason, voids, leaf, drew_on, deducted, remaining, blocked
               {", wallet" if pays else ""}){_HELD if pays else ""}
     ), fresh AS (
-        INSERT INTO {table(generation)} (generation, customer_id, key_hash, event_id, occurred_at, header_hash)
-        SELECT {generation:d}, customer_id, key_hash, id, occurred_at, header_hash FROM sent
+        INSERT INTO {table(generation)} (generation, customer_id, key_hash, event_id, occurred_at, header_mark)
+        SELECT {generation:d}, customer_id, key_hash, id, occurred_at, header_mark FROM sent
          WHERE key_hash IS NOT NULL AND id NOT IN (SELECT unnest(%(older)s::uuid[]))
            {"AND (SELECT wallets FROM found) >= 0" if pays else ""}
-         ORDER BY customer_id, key_hash, id
+         ORDER BY key_hash, id
         ON CONFLICT DO NOTHING RETURNING event_id
     ), stored AS (
         INSERT INTO events (customer_id, occurred_at, id, organization_id, received_at, batch, feature_code,
