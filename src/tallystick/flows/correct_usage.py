@@ -48,6 +48,7 @@ from tallystick.store.corrections import Correction
 from tallystick.store.db import Conn, new_id, new_ids
 from tallystick.store.key_generations import Looked
 from tallystick.store.organizations import Organization
+from tallystick.store.places import bunches
 from tallystick.store.sheets import Shares, Sheet, StaleVersion
 from tallystick.store.usage import HourPlace
 
@@ -315,7 +316,13 @@ async def _void_once(
     await usage.lock_hours(conn, added_to)
     voids = [
         each._replace(
-            id=identity, received_at=now, key=None, reason=reason, voids=each.id, voided=None, draw=None
+            id=bunches.place(identity, each.customer_id, hour_of(each.occurred_at)),
+            received_at=now,
+            key=None,
+            reason=reason,
+            voids=each.id,
+            voided=None,
+            draw=None,
         )
         for each, identity in zip(old, new_ids(len(old)), strict=True)
     ]

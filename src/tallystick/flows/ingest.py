@@ -36,6 +36,7 @@ from tallystick.flows.subscribe import grace_of
 from tallystick.store import ai_costs, db, events, late, storing, usage
 from tallystick.store.ai_costs import EventCost
 from tallystick.store.db import Conn, new_ids
+from tallystick.store.places import bunches
 from tallystick.store.sheets import Inserted, NoPlenty, Shares, Sheet, StaleVersion
 from tallystick.store.usage import Addition
 
@@ -112,7 +113,8 @@ async def _attempt(
         except Problem as problem:
             outcomes[position] = problem
             admitted = Admitted(now, (), ())
-        work[position] = Work(draft, standing, admitted, draft.place(standing.customer_id), identity)
+        at_home = bunches.place(identity, standing.customer_id, hour_of(admitted.occurred_at))
+        work[position] = Work(draft, standing, admitted, draft.place(standing.customer_id), at_home)
 
     older = await held_before(
         conn,

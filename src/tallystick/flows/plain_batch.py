@@ -14,6 +14,7 @@ from tallystick.core.times import hour_of
 from tallystick.flows.books import Book
 from tallystick.flows.drafts import Draft
 from tallystick.store.db import new_ids
+from tallystick.store.places import bunches
 from tallystick.store.sheets import Costs, Shares, Sheet
 
 
@@ -52,7 +53,7 @@ def plain_batch(book: Book, drafts: Sequence[Draft], *, now: datetime, latest: d
             costs.add(len(stored), standing.customer_id, tariff, event.value)
         stored.append(
             StoredEvent(
-                identity,
+                bunches.place(identity, standing.customer_id, hour),
                 standing.customer_id,
                 feature,
                 event.value,

@@ -10,6 +10,7 @@ from uuid import UUID
 from tallystick.core.times import Period
 from tallystick.core.tokens import ExactCost, Rates, TokenCharge, TokenCost, TokenCounts
 from tallystick.store.db import Conn, rows
+from tallystick.store.places import same
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,8 +138,7 @@ async def summed(
                AND (%(model)s::text IS NULL OR %(model)s IN (c.model, c.priced_as))
                AND c.voided IS NULL
                AND NOT EXISTS (SELECT FROM events e
-                                WHERE e.customer_id = c.customer_id AND e.occurred_at = c.occurred_at
-                                  AND e.id = c.event_id AND e.voided IS NOT NULL)
+                                WHERE {same("e", "c", named="event_id")} AND e.voided IS NOT NULL)
              {f"GROUP BY {places} ORDER BY {places}" if keys else "HAVING count(*) > 0"}
              LIMIT %(limit)s""",
         {

@@ -14,6 +14,7 @@ from psycopg import sql
 from tallystick.core.retention import COLUMNS, Kind, Month
 from tallystick.core.times import Period
 from tallystick.store.db import Conn, row, rows, the
+from tallystick.store.places import IN_ORDER
 from tallystick.store.proving import LEAF
 
 
@@ -164,7 +165,7 @@ async def reading(conn: Conn, partition: str, *, leaves: bool) -> AsyncIterator[
         await cursor.execute(
             sql.SQL(f"SELECT {chosen}{leaf} FROM ")
             + sql.Identifier(partition)
-            + sql.SQL(" e ORDER BY e.customer_id, e.occurred_at, e.id")
+            + sql.SQL(f" e ORDER BY e.customer_id, {IN_ORDER}")
         )
         yield Rows(cursor)
 

@@ -175,7 +175,7 @@ _NOISE_BYTES: Final = 8 * 1024
 _set: Final = object.__setattr__
 
 
-def _uuid(number: int) -> UUID:
+def as_uuid(number: int) -> UUID:
     """`UUID(int=number)`, without looking for what else it could have been given."""
     made = UUID.__new__(UUID)
     _set(made, "int", number)
@@ -196,7 +196,7 @@ class Ids:
         stamp = max(milliseconds << 12 | rest * 4096 // 1_000_000, self._last_stamp + 1)
         self._last_stamp = stamp + count - 1
         return [
-            _uuid((each >> 12) << 80 | 7 << 76 | (each & 4095) << 64 | 2 << 62 | int.from_bytes(noise) >> 2)
+            as_uuid((each >> 12) << 80 | 7 << 76 | (each & 4095) << 64 | 2 << 62 | int.from_bytes(noise) >> 2)
             for each, noise in enumerate(self._noise_for(count), start=stamp)
         ]
 

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import UUID
 
@@ -13,6 +13,7 @@ from tallystick.core.wallets import Draw, Model
 from tallystick.store import columns
 from tallystick.store.db import Conn, Later, rows
 from tallystick.store.key_generations import table
+from tallystick.store.places import IN_ORDER, later, same, within
 from tallystick.store.proving import Span
 
 _EVENT: Final = """e.id, e.customer_id, e.feature_code, e.value, e.occurred_at, e.received_at, e.event_key, e.timed,
@@ -84,8 +85,7 @@ async def holders(
                     WHERE k.customer_id = t.customer_id AND k.key_hash = t.key_hash OFFSET 0) k
               LEFT JOIN LATERAL (
                    SELECT * FROM events e
-                    WHERE e.customer_id = k.customer_id AND e.occurred_at = k.occurred_at AND e.id = k.event_id
-                   OFFSET 0) e ON true""",
+                    WHERE {same("e", "k", named="event_id")} OFFSET 0) e ON true""",
         (columns.uuids(customers), columns.places(key_hashes)),
     )
     return {
@@ -106,9 +106,9 @@ async def get(conn: Conn, *, organization_id: UUID, event_id: UUID) -> StoredEve
 async def mark_voided(conn: Conn, *, places: Sequence[StoredEvent], number: int) -> None:
     """Mark events that batch `number` took back."""
     await conn.execute(
-        """UPDATE events e SET voided = %s
-             FROM unnest(%s::uuid[], %s::timestamptz[], %s::uuid[]) AS t (customer_id, occurred_at, id)
-            WHERE e.customer_id = t.customer_id AND e.occurred_at = t.occurred_at AND e.id = t.id""",
+        f"""UPDATE events e SET voided = %s
+              FROM unnest(%s::uuid[], %s::timestamptz[], %s::uuid[]) AS t (customer_id, occurred_at, id)
+             WHERE {same("e", "t")}""",
         (
             number,
             [each.customer_id for each in places],
@@ -122,9 +122,10 @@ async def of_ids(conn: Conn, *, customer_id: UUID, places: list[tuple[datetime, 
     """A customer's events by (occurred_at, id)."""
     found = await rows(
         conn,
-        f"""SELECT {_EVENT} FROM unnest(%s::timestamptz[], %s::uuid[]) AS t (occurred_at, id)
-              JOIN events e ON e.customer_id = %s AND e.occurred_at = t.occurred_at AND e.id = t.id""",
-        ([at for at, _ in places], [event_id for _, event_id in places], customer_id),
+        f"""SELECT {_EVENT}
+              FROM (SELECT %s::uuid AS customer_id, * FROM unnest(%s::timestamptz[], %s::uuid[]) AS t (occurred_at, id)) k
+              JOIN events e ON {same("e", "k")}""",
+        (customer_id, [at for at, _ in places], [event_id for _, event_id in places]),
     )
     return [_event(each) for each in found]
 
@@ -204,16 +205,16 @@ async def in_span(
     found = await rows(
         conn,
         f"""SELECT {_EVENT} FROM events e
-             WHERE e.customer_id = %(customer)s AND e.occurred_at >= %(start)s AND e.occurred_at < %(end)s
+             WHERE e.customer_id = %(customer)s AND {within("%(start)s::timestamptz", "%(end)s::timestamptz")}
                AND e.feature_code = %(feature)s
                AND (%(after_at)s::timestamptz IS NULL OR (e.occurred_at, e.id) > (%(after_at)s, %(after_id)s::uuid))
                AND (%(position)s::bigint IS NULL OR EXISTS (
                        SELECT FROM ingest_batches b WHERE b.batch = e.batch AND b.position <= %(position)s AND b.position > %(after_position)s))
                AND (CASE WHEN e.voids IS NULL THEN {_COUNTS} ELSE %(after_position)s > 0 END)
-             ORDER BY e.occurred_at, e.id LIMIT %(limit)s""",
+             ORDER BY {IN_ORDER} LIMIT %(limit)s""",
         {
             "customer": customer_id,
-            "start": span.start,
+            "start": max(span.start, after[0]) if after else span.start,
             "end": span.end,
             "feature": feature,
             "after_at": after[0] if after else None,
@@ -226,6 +227,7 @@ async def in_span(
     return [_event(each) for each in found]
 
 
+_BEFORE_ALL: Final = datetime.min.replace(tzinfo=UTC)
 _DREW: Final = """e.customer_id = %(customer)s AND e.drew_on = 'balance' AND e.batch = ANY(ARRAY(
     SELECT batch FROM ledger_entries l
      WHERE l.customer_id = %(customer)s AND l.subscription_id = %(subscription)s AND l.period_index = %(period)s
@@ -246,15 +248,14 @@ async def that_drew(
     found = await rows(
         conn,
         f"""SELECT {_EVENT} FROM events e
-             WHERE {_DREW}
-               AND (%(after_at)s::timestamptz IS NULL OR (e.occurred_at, e.id) > (%(after_at)s, %(after_id)s::uuid))
-             ORDER BY e.occurred_at, e.id LIMIT %(limit)s""",
+             WHERE {_DREW} AND {later("%(after_at)s::timestamptz", "%(after_id)s::uuid")}
+             ORDER BY {IN_ORDER} LIMIT %(limit)s""",
         {
             "customer": customer_id,
             "subscription": subscription_id,
             "period": period_index,
-            "after_at": after[0] if after else None,
-            "after_id": after[1] if after else None,
+            "after_at": after[0] if after else _BEFORE_ALL,
+            "after_id": after[1] if after else UUID(int=0),
             "limit": limit,
         },
     )
@@ -326,7 +327,8 @@ async def carried_leaf(conn: Conn, event: StoredEvent) -> bytes | None:
     """The leaf that a row carries with it; None in rows from before they did."""
     found = await rows(
         conn,
-        "SELECT leaf FROM events WHERE customer_id = %s AND occurred_at = %s AND id = %s",
+        f"""SELECT e.leaf FROM (SELECT %s::uuid AS customer_id, %s::timestamptz AS occurred_at, %s::uuid AS id) k
+              JOIN events e ON {same("e", "k")}""",
         (event.customer_id, event.occurred_at, event.id),
     )
     return None if found[0][0] is None else bytes(found[0][0])
@@ -351,12 +353,13 @@ async def stream_positions(
         found = await rows(
             conn,
             f"""SELECT b.position, {_EVENT} FROM events e JOIN ingest_batches b ON b.batch = e.batch
-                 WHERE e.customer_id = %(customer)s AND e.occurred_at < %(end)s
+                 WHERE e.customer_id = %(customer)s
+                   AND {within("%(after_at)s::timestamptz", "%(end)s::timestamptz")}
                    AND (e.occurred_at, e.id) > (%(after_at)s, %(after_id)s)
                    AND e.feature_code = %(feature)s AND e.organization_id = %(organization)s
                    AND b.organization_id = %(organization)s AND b.position <= %(position)s
                    AND (e.voids IS NOT NULL OR {_COUNTS})
-                 ORDER BY e.occurred_at, e.id LIMIT %(limit)s""",
+                 ORDER BY {IN_ORDER} LIMIT %(limit)s""",
             {
                 "organization": wanted.organization_id,
                 "customer": wanted.customer_id,

@@ -11,6 +11,7 @@ from tallystick.core.times import whole_hours
 from tallystick.core.windows import Ruled, with_whole_hours
 from tallystick.store.db import Conn, rows
 from tallystick.store.meter_sql import Contributions, contributions, latest_at, merged
+from tallystick.store.places import within
 from tallystick.store.usage import MEMBERS, member
 
 Group = tuple[str | None, ...]
@@ -210,7 +211,7 @@ class _Statement:
         self._params |= counts.params
         return f"""{edges} CROSS JOIN LATERAL (
             SELECT e.occurred_at, e.value, e.adjusts, e.properties FROM events e
-             WHERE e.customer_id = %(customer)s AND e.occurred_at >= edge.starts AND e.occurred_at < edge.ends
+             WHERE e.customer_id = %(customer)s AND {within("edge.starts", "edge.ends")}
                AND {counts.matches} OFFSET 0) e"""
 
     def number(self, meter: Meter, value_hash: str) -> str:
@@ -259,11 +260,11 @@ class _Statement:
                 f"e.properties ->> {self.of(name)}::text AS group_{number}"
                 for number, name in enumerate(properties)
             )
+            in_span = within(self.of(part.span.start), self.of(part.span.end))
             sources.append(
                 f"""SELECT {self.piece(part, "e.occurred_at")} AS piece, {groups},
                            {counts.quantity} AS quantity, e.occurred_at AS at, {counts.value or "NULL::text"} AS value
                       FROM events e
-                     WHERE e.customer_id = %(customer)s AND e.occurred_at >= {self.of(part.span.start)}
-                       AND e.occurred_at < {self.of(part.span.end)} AND {counts.matches}"""
+                     WHERE e.customer_id = %(customer)s AND {in_span} AND {counts.matches}"""
             )
         return _union(sources)

@@ -13,6 +13,7 @@ from psycopg import sql
 
 from tallystick.core.retention import Month
 from tallystick.store.db import Conn, row, rows, the
+from tallystick.store.places import same
 
 DEFAULT: Final = "events_any"
 SMALL_BYTES: Final = 64 * 1024 * 1024
@@ -105,7 +106,9 @@ async def give_up_after(conn: Conn, *, seconds: float) -> None:
 
 async def make_table(conn: Conn, name: str) -> None:
     """A table like `events`, of nobody's yet."""
-    await conn.execute(sql.SQL("CREATE TABLE {} (LIKE events INCLUDING ALL)").format(sql.Identifier(name)))
+    table = sql.Identifier(name)
+    await conn.execute(sql.SQL("CREATE TABLE {} (LIKE events INCLUDING ALL)").format(table))
+    await conn.execute(sql.SQL("ALTER TABLE {} REPLICA IDENTITY FULL").format(table))
 
 
 async def attach(conn: Conn, month: Month, *, to: str = "events") -> None:
@@ -216,30 +219,27 @@ async def batches_in_default(conn: Conn) -> tuple[int, int, int]:
 async def sort_batches(conn: Conn, *, low: int, high: int) -> int:
     """Copy the events of some batches; how many those were."""
     cursor = await conn.execute(
-        f"""INSERT INTO {_SORTED} SELECT e.* FROM events_any e WHERE e.batch >= %s AND e.batch <= %s
-            ON CONFLICT DO NOTHING""",
+        f"INSERT INTO {_SORTED} SELECT e.* FROM events_any e WHERE e.batch >= %s AND e.batch <= %s",
         (low, high),
     )
     return cursor.rowcount
 
 
 async def sort_news(conn: Conn, batches: Sequence[int]) -> None:
-    """The same for batches that came meanwhile, with what they took back."""
+    """The same for batches that came meanwhile, as far as that was not done, with what they took back."""
     if not batches:
         return
     given = {"low": batches[0], "high": batches[-1], "batches": list(batches)}
     among = "{0}.batch >= %(low)s AND {0}.batch <= %(high)s AND {0}.batch = ANY(%(batches)s)"
     await conn.execute(
         f"""INSERT INTO {_SORTED} SELECT e.* FROM events_any e WHERE {among.format("e")}
-            ON CONFLICT DO NOTHING""",
+               AND NOT EXISTS (SELECT FROM {_SORTED} s WHERE {same("s", "e")} OFFSET 0)""",
         given,
     )
     await conn.execute(
         f"""UPDATE {_SORTED} s SET voided = o.voided
-              FROM events_any v JOIN events_any o ON o.customer_id = v.customer_id AND o.occurred_at = v.occurred_at
-                                                 AND o.id = v.voids
-             WHERE {among.format("v")} AND v.voids IS NOT NULL
-               AND s.customer_id = o.customer_id AND s.occurred_at = o.occurred_at AND s.id = o.id""",
+              FROM events_any v JOIN events_any o ON {same("o", "v", named="voids")}
+             WHERE {among.format("v")} AND v.voids IS NOT NULL AND {same("s", "o")}""",
         given,
     )
 
@@ -265,8 +265,7 @@ async def left_unsorted(conn: Conn) -> int | None:
         conn,
         f"""SELECT count(*) FROM {_UNSORTED} o
              WHERE NOT EXISTS (SELECT FROM events e
-                                WHERE e.customer_id = o.customer_id AND e.occurred_at = o.occurred_at AND e.id = o.id
-                                  AND e.batch = o.batch)""",
+                                WHERE {same("e", "o")} AND e.batch = o.batch)""",
     )
     return None if found is None else int(found[0])
 

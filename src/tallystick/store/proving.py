@@ -20,6 +20,7 @@ from tallystick.core.times import Period
 from tallystick.store import citus
 from tallystick.store.db import Conn, row, rows
 from tallystick.store.meter_sql import contributions
+from tallystick.store.places import same, within
 
 _ATTEMPTS: Final = 3
 _SPANS: Final = "s"
@@ -128,8 +129,8 @@ async def _sum_alike(conn: Conn, wanted: Sequence[Span], amounts: bool) -> list[
                              FROM (SELECT e.*, (SELECT b.position FROM ingest_batches b
                                                  WHERE b.batch = e.batch AND b.organization_id = s.organization_id)
                                      FROM events e
-                                    WHERE e.customer_id = s.customer_id AND e.occurred_at >= s.low
-                                      AND e.occurred_at < s.high AND e.organization_id = s.organization_id
+                                    WHERE e.customer_id = s.customer_id AND {within("s.low", "s.high")}
+                                      AND e.organization_id = s.organization_id
                                       AND {counts.alike} OFFSET 0) AS e
                             WHERE e.position <= s.position
                               AND CASE WHEN e.voids IS NOT NULL THEN s.after > 0
@@ -253,13 +254,12 @@ async def check_records(conn: Conn, *, organization_id: UUID, after: int, until:
     return [Record(*each) for each in await cursor.fetchall()]
 
 
-_MARKS: Final = """(CASE WHEN e.voided IS NULL AND e.voids IS NULL THEN true ELSE
+_MARKS: Final = f"""(CASE WHEN e.voided IS NULL AND e.voids IS NULL THEN true ELSE
         (e.voided IS NULL OR EXISTS (
             SELECT FROM events v WHERE v.customer_id = e.customer_id AND v.occurred_at = e.occurred_at
                                    AND v.voids = e.id AND v.batch = e.voided))
         AND (e.voids IS NULL OR EXISTS (
-            SELECT FROM events o WHERE o.customer_id = e.customer_id AND o.occurred_at = e.occurred_at
-                                   AND o.id = e.voids AND o.voided = e.batch)) END)"""
+            SELECT FROM events o WHERE {same("o", "e", named="voids")} AND o.voided = e.batch)) END)"""
 """An event is marked as taken back exactly by the batch of its void."""
 
 _OF_RUNS: Final = """unnest(%(lows)s::bigint[], %(highs)s::bigint[]) AS r (low, high) CROSS JOIN LATERAL (
@@ -381,8 +381,7 @@ async def lost(
         f"""SELECT k.event_id, k.customer_id FROM event_keys k
              WHERE k.customer_id IN (SELECT id FROM customers WHERE organization_id = %(organization)s)
               AND (%(customers)s::uuid[] IS NULL OR k.customer_id = ANY(%(customers)s))
-              AND NOT EXISTS (SELECT FROM events e WHERE e.customer_id = k.customer_id
-                                 AND e.occurred_at = k.occurred_at AND e.id = k.event_id)
+              AND NOT EXISTS (SELECT FROM events e WHERE {same("e", "k", named="event_id")})
               AND NOT {ARCHIVED.format(at="k.occurred_at")}
             ORDER BY k.event_id LIMIT %(limit)s""",
         {

@@ -17,6 +17,7 @@ from tallystick.core.reckoning import FrozenLine
 from tallystick.store.db import Conn, row, rows
 from tallystick.store.late import WITH_THE_NEXT_INVOICE
 from tallystick.store.meter_sql import contributions, latest_at, merged
+from tallystick.store.places import same, within
 from tallystick.store.proving import ARCHIVED
 from tallystick.store.usage import MEMBERS, CounterKey, member
 
@@ -56,7 +57,7 @@ async def wrong_hours(conn: Conn, organization_id: UUID, *, meters: Sequence[Met
         f"""WITH told AS (
                 SELECT customer_id, meter_id, hour, count(*) AS events, {merged(meters[0])} AS quantity,
                        {latest_at(meters[0])} AS latest
-                  FROM (SELECT e.customer_id, m.meter_id, date_trunc('hour', e.occurred_at, 'UTC') AS hour,
+                  FROM (SELECT e.customer_id, m.meter_id, hour_of(e.occurred_at) AS hour,
                                e.occurred_at AS at, m.quantity
                           FROM customers c JOIN events e ON e.customer_id = c.id
                          CROSS JOIN LATERAL (VALUES {", ".join(measured)}) AS m (meter_id, matches, quantity)
@@ -95,7 +96,7 @@ async def wrong_sets(conn: Conn, organization_id: UUID, *, meter: Meter) -> Offe
     return await _offenders(
         conn,
         f"""WITH met AS (
-                SELECT DISTINCT e.customer_id, date_trunc('hour', e.occurred_at, 'UTC') AS hour,
+                SELECT DISTINCT e.customer_id, hour_of(e.occurred_at) AS hour,
                        {counts.value_hash} AS value_hash
                   FROM customers c JOIN events e ON e.customer_id = c.id
                  WHERE c.organization_id = %(organization)s AND e.organization_id = %(organization)s
@@ -305,7 +306,7 @@ async def unseen_news(conn: Conn, organization_id: UUID) -> Offenders:
     """
     return await _offenders(
         conn,
-        """WITH lived AS (
+        f"""WITH lived AS (
                SELECT *, date_trunc('hour', period_start + interval '59 minutes 59.999999 seconds', 'UTC') AS first_hour,
                       date_trunc('hour', period_end, 'UTC') AS last_hour
                  FROM closed_periods WHERE organization_id = %(organization)s
@@ -319,8 +320,7 @@ async def unseen_news(conn: Conn, organization_id: UUID) -> Offenders:
                  FROM lived p
                 CROSS JOIN LATERAL (VALUES (p.period_start, least(p.first_hour, p.period_end)),
                                            (greatest(p.last_hour, p.period_start), p.period_end)) AS edge (starts, ends)
-                 JOIN events e ON e.customer_id = p.customer_id
-                              AND e.occurred_at >= edge.starts AND e.occurred_at < edge.ends
+                 JOIN events e ON e.customer_id = p.customer_id AND {within("edge.starts", "edge.ends")}
                  JOIN ingest_batches b ON b.batch = e.batch AND b.position > p.position
            )
            SELECT count(*) OVER (), p.subscription_id, p.period_index, p.position
@@ -400,7 +400,7 @@ async def wrong_costs(conn: Conn, organization_id: UUID) -> Offenders:
         f"""SELECT count(*) OVER (), c.event_id, e.deducted, c.total
              FROM (SELECT customer_id, event_id, occurred_at, sum(total)::numeric AS total FROM ai_costs
                     WHERE organization_id = %(organization)s GROUP BY 1, 2, 3) c
-             LEFT JOIN events e ON e.customer_id = c.customer_id AND e.occurred_at = c.occurred_at AND e.id = c.event_id
+             LEFT JOIN events e ON {same("e", "c", named="event_id")}
             WHERE e.deducted IS DISTINCT FROM c.total
               AND NOT (e.id IS NULL AND {ARCHIVED.format(at="c.occurred_at")})
             ORDER BY 2 LIMIT %(first)s""",

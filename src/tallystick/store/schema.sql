@@ -1,3 +1,9 @@
+CREATE FUNCTION bunch_of(id uuid) RETURNS integer
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN ((get_byte(uuid_send(id), 14) * 256) + get_byte(uuid_send(id), 15));
+CREATE FUNCTION hour_of(at timestamp with time zone) RETURNS timestamp with time zone
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN date_bin('01:00:00'::interval, at, '1970-01-01 00:00:00+00'::timestamp with time zone);
 CREATE TABLE ai_costs (
     customer_id uuid NOT NULL,
     event_id uuid NOT NULL,
@@ -221,6 +227,7 @@ CREATE TABLE events (
     blocked boolean
 )
 PARTITION BY RANGE (occurred_at);
+ALTER TABLE ONLY events REPLICA IDENTITY FULL;
 CREATE TABLE events_any (
     customer_id uuid CONSTRAINT events_customer_id_not_null NOT NULL,
     occurred_at timestamp with time zone CONSTRAINT events_occurred_at_not_null NOT NULL,
@@ -243,6 +250,7 @@ CREATE TABLE events_any (
     remaining numeric,
     blocked boolean
 );
+ALTER TABLE ONLY events_any REPLICA IDENTITY FULL;
 CREATE TABLE features (
     id uuid NOT NULL,
     organization_id uuid NOT NULL,
@@ -693,10 +701,6 @@ ALTER TABLE ONLY domain_events
     ADD CONSTRAINT domain_events_pkey PRIMARY KEY (organization_id, id);
 ALTER TABLE ONLY event_keys_g0
     ADD CONSTRAINT event_keys_g0_pkey PRIMARY KEY (key_hash);
-ALTER TABLE ONLY events
-    ADD CONSTRAINT events_pkey PRIMARY KEY (customer_id, occurred_at, id);
-ALTER TABLE ONLY events_any
-    ADD CONSTRAINT events_any_pkey PRIMARY KEY (customer_id, occurred_at, id);
 ALTER TABLE ONLY features
     ADD CONSTRAINT features_organization_id_code_key UNIQUE (organization_id, code);
 ALTER TABLE ONLY features
@@ -779,8 +783,12 @@ CREATE UNIQUE INDEX corrections_reverted_once ON corrections USING btree (revert
 CREATE UNIQUE INDEX credit_packs_name ON credit_packs USING btree (organization_id, name) WHERE (deleted_at IS NULL);
 CREATE UNIQUE INDEX customers_external_id ON customers USING btree (organization_id, external_id);
 CREATE INDEX customers_of_organization ON customers USING btree (organization_id, id);
+CREATE INDEX events_by_hour ON ONLY events USING btree (customer_id, hour_of(occurred_at), bunch_of(id));
+CREATE INDEX events_any_customer_id_hour_of_bunch_of_idx ON events_any USING btree (customer_id, hour_of(occurred_at), bunch_of(id));
 CREATE INDEX events_arrival ON ONLY events USING brin (id, batch) WITH (pages_per_range='32', autosummarize='on');
 CREATE INDEX events_any_id_batch_idx ON events_any USING brin (id, batch) WITH (pages_per_range='32', autosummarize='on');
+CREATE INDEX events_that_void ON ONLY events USING btree (voids) WHERE (voids IS NOT NULL);
+CREATE INDEX events_any_voids_idx ON events_any USING btree (voids) WHERE (voids IS NOT NULL);
 CREATE INDEX idempotency_keys_by_age ON idempotency_keys USING btree (created_at);
 CREATE UNIQUE INDEX ingest_batches_by_number ON ingest_batches USING btree (batch);
 CREATE INDEX invoice_lines_of_period ON invoice_lines USING btree (subscription_id, usage_period) WHERE (usage_period IS NOT NULL);
@@ -809,8 +817,9 @@ CREATE INDEX subscriptions_of_organization ON subscriptions USING btree (organiz
 CREATE UNIQUE INDEX subscriptions_one_live ON subscriptions USING btree (customer_id) WHERE (status <> 'canceled'::text);
 CREATE INDEX transactions_of_invoice ON transactions USING btree (invoice_id) WHERE (invoice_id IS NOT NULL);
 CREATE INDEX transactions_of_organization ON transactions USING btree (organization_id, id);
+ALTER INDEX events_by_hour ATTACH PARTITION events_any_customer_id_hour_of_bunch_of_idx;
 ALTER INDEX events_arrival ATTACH PARTITION events_any_id_batch_idx;
-ALTER INDEX events_pkey ATTACH PARTITION events_any_pkey;
+ALTER INDEX events_that_void ATTACH PARTITION events_any_voids_idx;
 ALTER TABLE ONLY ai_model_aliases
     ADD CONSTRAINT ai_model_aliases_organization_id_fkey FOREIGN KEY (organization_id) REFERENCES organizations(id);
 ALTER TABLE ONLY ai_model_prices

@@ -13,6 +13,7 @@ from tallystick.core.times import Period
 from tallystick.store import citus, columns
 from tallystick.store.db import Conn, rows
 from tallystick.store.meter_sql import contributions, latest_at, merged
+from tallystick.store.places import within
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,7 +238,7 @@ async def folds(conn: Conn, asked: Sequence[Asked]) -> list[Total]:
                              sum(CASE WHEN t.counts AND e.adjusts IS NULL THEN 1 ELSE e.value END) AS quantity
                         FROM events e
                        WHERE e.customer_id = t.customer_id AND e.feature_code = t.code
-                         AND e.occurred_at >= t.start_at AND e.occurred_at < t.end_at
+                         AND {within("t.start_at", "t.end_at")}
                          AND e.voids IS NULL AND e.voided IS NULL
                          AND (e.adjusts IS NULL OR e.adjusts = t.feature_id)
                        {citus.grouped_by(conn, "e.customer_id")} OFFSET 0) e
@@ -410,7 +411,7 @@ async def backfill(conn: Conn, *, organization_id: UUID, meter: Meter) -> None:
     await conn.execute(
         f"""INSERT INTO usage_hours (customer_id, meter_id, hour, events, quantity, latest_at, batch)
             SELECT customer_id, %(meter)s, hour, count(*), {merged(meter)}, {latest_at(meter)}, 0
-              FROM (SELECT e.customer_id, date_trunc('hour', e.occurred_at, 'UTC') AS hour,
+              FROM (SELECT e.customer_id, hour_of(e.occurred_at) AS hour,
                            {counts.quantity} AS quantity, e.occurred_at AS at
                       FROM events e WHERE e.organization_id = %(organization)s AND {counts.matches}) AS measured
              GROUP BY customer_id, hour ORDER BY customer_id, hour""",
@@ -419,7 +420,7 @@ async def backfill(conn: Conn, *, organization_id: UUID, meter: Meter) -> None:
     if counts.value is not None and citus.is_citus(conn):
         met = await rows(
             conn,
-            f"""SELECT DISTINCT e.customer_id, date_trunc('hour', e.occurred_at, 'UTC') AS hour, {counts.value_hash}
+            f"""SELECT DISTINCT e.customer_id, hour_of(e.occurred_at) AS hour, {counts.value_hash}
                   FROM events e WHERE e.organization_id = %(organization)s AND {counts.matches}""",
             params,
         )
@@ -436,7 +437,7 @@ async def backfill(conn: Conn, *, organization_id: UUID, meter: Meter) -> None:
         await conn.execute(
             f"""WITH sent AS (
                     SELECT DISTINCT e.customer_id, %(feature)s::uuid AS feature_id, %(meter)s::uuid AS meter_id,
-                           date_trunc('hour', e.occurred_at, 'UTC') AS hour, {counts.value_hash} AS value_hash
+                           hour_of(e.occurred_at) AS hour, {counts.value_hash} AS value_hash
                       FROM events e WHERE e.organization_id = %(organization)s AND {counts.matches}
                 ){_NUMBER_AND_COUNT}""",
             params,

@@ -11,6 +11,7 @@ from tallystick.core.times import Period
 from tallystick.core.wallets import Cause, Crossing, Model, Movement, Wallet
 from tallystick.store import citus, columns
 from tallystick.store.db import Conn, Later, new_ids, rows, the
+from tallystick.store.places import within
 
 
 class WalletKey(NamedTuple):
@@ -212,10 +213,10 @@ async def deducted(conn: Conn, *, customer_id: UUID, event_code: str, span: Peri
     """What the events of a code that happened in a span took, all of them read; what was taken back is not there."""
     found = await rows(
         conn,
-        """SELECT coalesce(sum(deducted), 0) FROM events
-            WHERE customer_id = %s AND occurred_at >= %s AND occurred_at < %s AND feature_code = %s
-              AND voids IS NULL AND voided IS NULL""",
-        (customer_id, span.start, span.end, event_code),
+        f"""SELECT coalesce(sum(e.deducted), 0) FROM events e
+             WHERE e.customer_id = %(customer)s AND {within("%(start)s::timestamptz", "%(end)s::timestamptz")}
+               AND e.feature_code = %(code)s AND e.voids IS NULL AND e.voided IS NULL""",
+        {"customer": customer_id, "start": span.start, "end": span.end, "code": event_code},
     )
     amount: Decimal = found[0][0]
     return amount

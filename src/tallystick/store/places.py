@@ -1,0 +1,64 @@
+"""Where events lie: their index holds customer, hour and bunch (docs/decisions/0026), so whoever looks for some says these.
+
+A bound on `occurred_at` alone would read all that the customer has in its partition. An hour is that of `core.times.hour_of`;
+`hour_of` and `bunch_of` in these expressions are functions of the schema.
+"""
+
+from datetime import datetime
+from random import randrange
+from typing import Final, LiteralString
+from uuid import UUID
+
+from tallystick.store.db import as_uuid
+
+BUNCH: Final = 16
+"""Events of a customer and hour that share a number. To find one of them, so many are looked at; and an event's share
+of the index is six bytes and a part of 44 that the bunch has in common."""
+_NUMBERS: Final = 1 << 16
+_OPEN_MAX: Final = 50_000
+
+
+IN_ORDER: Final[LiteralString] = "hour_of(e.occurred_at), e.occurred_at, e.id"
+"""The order of (occurred_at, id), said so that only the events of one hour are sorted at a time."""
+
+
+def within(start: str, end: str) -> str:
+    """That the event `e` happened in [start, end)."""
+    return f"""(e.occurred_at >= {start} AND e.occurred_at < {end}
+            AND hour_of(e.occurred_at) >= hour_of({start}) AND hour_of(e.occurred_at) <= hour_of({end}))"""
+
+
+def later(at: str, id_then: str) -> str:
+    """That the event `e` comes after a place in the order of (occurred_at, id)."""
+    return f"(hour_of(e.occurred_at) >= hour_of({at}) AND (e.occurred_at, e.id) > ({at}, {id_then}))"
+
+
+def same(event: str, known: str, *, named: str = "id") -> str:
+    """That `event` is the one of which `known` has the customer, the time, and the id in the column `named`."""
+    return f"""({event}.customer_id = {known}.customer_id AND {event}.occurred_at = {known}.occurred_at
+            AND hour_of({event}.occurred_at) = hour_of({known}.occurred_at)
+            AND bunch_of({event}.id) = bunch_of({known}.{named}) AND {event}.id = {known}.{named})"""
+
+
+class Bunches:
+    """The bunches of a process that are not full yet."""
+
+    def __init__(self) -> None:
+        self._left: dict[tuple[int, datetime], tuple[int, int]] = {}
+        self._last = randrange(_NUMBERS)
+
+    def place(self, event_id: UUID, customer_id: UUID, hour: datetime) -> UUID:
+        """The id, as time-ordered as it was, with the number of a bunch of this customer and hour at its end."""
+        of_whom = customer_id.int, hour
+        number, left = self._left.get(of_whom, (0, 0))
+        if not left:
+            if len(self._left) >= _OPEN_MAX:
+                self._left.clear()
+            self._last = number = (self._last + 1) % _NUMBERS
+            left = BUNCH
+        self._left[of_whom] = number, left - 1
+        return as_uuid(event_id.int & -_NUMBERS | number)
+
+
+bunches: Final = Bunches()
+"""Those of this process."""
