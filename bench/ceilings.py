@@ -19,7 +19,7 @@ from bench.load import percentile
 
 COPY_ROWS: Final = 10_000
 WARM_UP_S: Final = 0.5
-ORGANIZATION: Final = UUID(int=7)
+METER: Final = UUID(int=7)
 
 # Tables of the server's shape: a narrow table of keys, events apart from it, a rollup by the hour.
 TABLES: Final[LiteralString] = """
@@ -27,10 +27,9 @@ TABLES: Final[LiteralString] = """
         customer_id uuid NOT NULL, key_hash uuid PRIMARY KEY, event_id uuid NOT NULL,
         occurred_at timestamptz NOT NULL, header_mark int, generation int NOT NULL);
     CREATE TABLE events (
-        customer_id uuid, occurred_at timestamptz, id uuid, organization_id uuid NOT NULL,
-        received_at timestamptz NOT NULL, batch bigint NOT NULL, feature_code text NOT NULL,
-        value numeric NOT NULL, event_key text, timed boolean NOT NULL, adjusts uuid, properties jsonb,
-        reason text, PRIMARY KEY (customer_id, occurred_at, id)) PARTITION BY RANGE (occurred_at);
+        customer_id uuid, occurred_at timestamptz, id uuid, received_at timestamptz, batch bigint NOT NULL,
+        feature_code text NOT NULL, value numeric NOT NULL, event_key text, timed boolean, adjusts uuid,
+        properties jsonb, reason text, PRIMARY KEY (customer_id, occurred_at, id)) PARTITION BY RANGE (occurred_at);
     CREATE TABLE events_any PARTITION OF events DEFAULT;
     CREATE INDEX ON events USING brin (id, batch) WITH (pages_per_range = 32, autosummarize = on);
     CREATE TABLE usage_hours (
@@ -49,12 +48,12 @@ INSERT: Final[LiteralString] = """
             ON CONFLICT DO NOTHING RETURNING event_id
     ), stored AS (
         INSERT INTO events
-        SELECT customer_id, %(now)b, id, %(organization)b, %(now)b, %(batch)b, %(feature)b, value, event_key, false
+        SELECT customer_id, %(now)b, id, NULL, %(batch)b, %(feature)b, value, event_key
           FROM given JOIN fresh ON event_id = id
         RETURNING customer_id, value
     )
     INSERT INTO usage_hours AS held
-    SELECT customer_id, %(organization)b, date_trunc('hour', %(now)b), count(*), sum(value), %(batch)b
+    SELECT customer_id, %(meter)b, date_trunc('hour', %(now)b), count(*), sum(value), %(batch)b
       FROM stored GROUP BY customer_id ORDER BY customer_id
         ON CONFLICT (customer_id, meter_id, hour) DO UPDATE
        SET events = held.events + excluded.events, quantity = held.quantity + excluded.quantity,
@@ -83,7 +82,7 @@ def insert(conninfo: str, *, rows_per_commit: int, seconds: float) -> Written:
                 break
             columns: list[list[object]] = [list(column) for column in zip(*rows, strict=True)]
             values: dict[str, object] = dict(zip(COLUMNS, columns, strict=True))
-            values |= {"now": datetime.now(UTC), "organization": ORGANIZATION}
+            values |= {"now": datetime.now(UTC), "meter": METER}
             values |= {"batch": batch, "feature": FEATURE}
             with clock.running():
                 conn.execute(INSERT, values, prepare=True)
@@ -94,7 +93,7 @@ def copy(conninfo: str, *, seconds: float) -> Written:
     """COPY of rendered rows into a logged table without an index: as fast as rows can be made durable."""
     now = datetime.now(UTC).isoformat()
     block = "".join(
-        f"{customer}\t{now}\t{event_id}\t{ORGANIZATION}\t{now}\t1\t{FEATURE}\t{value}\t{name}\tf\t\\N\t\\N\t\\N\n"
+        f"{customer}\t{now}\t{event_id}\t\\N\t1\t{FEATURE}\t{value}\t{name}\t\\N\t\\N\t\\N\t\\N\n"
         for customer, _, event_id, _, name, value in next(_batches(COPY_ROWS))
     ).encode()
     clock = _Clock(seconds)

@@ -37,9 +37,8 @@ _MADE: Final = """
     )"""
 _KEYS: Final = f"{_MADE} SELECT"
 _KEYS_AND_EVENTS: Final = f"""{_MADE}
-    INSERT INTO events (customer_id, occurred_at, id, organization_id, received_at, batch, feature_code, value,
-                        event_key, timed)
-    SELECT customer_id, occurred_at, id, %(organization)s, occurred_at, 0, %(feature)s, 1, %(salt)s || i, false
+    INSERT INTO events (customer_id, occurred_at, id, batch, feature_code, value, event_key)
+    SELECT customer_id, occurred_at, id, 0, %(feature)s, 1, %(salt)s || i
       FROM made ORDER BY i"""
 
 
@@ -139,9 +138,9 @@ def _world(conn: psycopg.Connection) -> dict[str, object]:
            SELECT id, organization_id, (row_number() OVER (ORDER BY id) - 1)::int8 AS nth FROM customers"""
     ).rowcount
     found = conn.execute(
-        """SELECT f.organization_id, f.code FROM features f
+        """SELECT f.code FROM features f
             WHERE f.organization_id = (SELECT organization_id FROM bench_crowd LIMIT 1)"""
     ).fetchone()
     if found is None:
         raise ValueError("a history needs customers and a feature")
-    return {"organization": found[0], "feature": found[1], "crowd": crowd}
+    return {"feature": found[0], "crowd": crowd}
