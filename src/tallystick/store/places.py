@@ -25,7 +25,7 @@ IN_ORDER: Final[LiteralString] = "hour_of(e.occurred_at), e.occurred_at, e.id"
 def within(start: str, end: str) -> str:
     """That the event `e` happened in [start, end)."""
     return f"""(e.occurred_at >= {start} AND e.occurred_at < {end}
-            AND hour_of(e.occurred_at) >= hour_of({start}) AND hour_of(e.occurred_at) <= hour_of({end}))"""
+            AND hour_of(e.occurred_at) >= hour_of({start}) AND hour_of(e.occurred_at) < {end})"""
 
 
 def later(at: str, id_then: str) -> str:
