@@ -129,3 +129,41 @@ def test_keys_from_before_generations_are_the_first_one(empty_database: str) -> 
         assert conn.execute("SELECT number, frozen_at FROM key_generations").fetchall() == [(0, None)]
         with pytest.raises(psycopg.errors.UniqueViolation):
             conn.execute("INSERT INTO event_keys SELECT * FROM event_keys LIMIT 1")
+
+
+def test_events_from_before_are_found_by_their_hour(empty_database: str) -> None:
+    """In the default partition and in a month's; nothing that was NOT NULL may be NULL since."""
+    required = "SELECT attrelid::regclass::text, attname FROM pg_attribute WHERE attnotnull AND attnum > 0 AND attrelid::regclass::text LIKE 'events%' ORDER BY 1, 2"
+    with psycopg.connect(empty_database, autocommit=True) as conn:
+        conn.execute(
+            "CREATE TABLE migrations (number int PRIMARY KEY, name text NOT NULL, applied_at timestamptz DEFAULT now())"
+        )
+        for number, name, statements in migrate.available():
+            if number < 14:
+                conn.execute(statements.encode())
+                conn.execute("INSERT INTO migrations VALUES (%s, %s)", (number, name))
+        conn.execute(
+            "CREATE TABLE events_2026_01 PARTITION OF events FOR VALUES FROM ('2026-01-01Z') TO ('2026-02-01Z')"
+        )
+        conn.execute(
+            """INSERT INTO events (customer_id, occurred_at, id, organization_id, received_at, batch, feature_code, value, timed)
+               SELECT %s, timestamptz '2026-01-31 20:00Z' + n * interval '10 minutes', gen_random_uuid(), %s, now(), 1, 'a', n, true
+                 FROM generate_series(0, 47) AS n""",
+            (uuid4(), uuid4()),
+        )
+        before = conn.execute(required).fetchall()
+    assert migrate.migrate(empty_database)[0].startswith("0014")
+    with psycopg.connect(empty_database, autocommit=True) as conn:
+        conn.execute("SET enable_seqscan = off")
+        assert conn.execute(required).fetchall() == before
+        indexed = conn.execute(
+            """SELECT tablename, count(*) FROM pg_indexes WHERE indexdef LIKE '%%hour_of(occurred_at), bunch_of(id)%%'
+                GROUP BY 1 ORDER BY 1"""
+        ).fetchall()
+        assert indexed == [("events", 1), ("events_2026_01", 1), ("events_any", 1)]
+        found = conn.execute(
+            """SELECT sum(value) FROM events
+                WHERE customer_id = (SELECT min(customer_id::text)::uuid FROM events)
+                  AND hour_of(occurred_at) IN ('2026-01-31 23:00Z', '2026-02-01 00:00Z')"""
+        ).fetchone()
+        assert found == (sum(range(18, 30)),)
