@@ -16,6 +16,7 @@ from psycopg import sql
 
 from bench.events import CUSTOMERS, FEATURE, REPEAT_EVERY, SPREAD
 from bench.load import percentile
+from tallystick.store.places import BUNCH
 
 COPY_ROWS: Final = 10_000
 WARM_UP_S: Final = 0.5
@@ -23,14 +24,19 @@ METER: Final = UUID(int=7)
 
 # Tables of the server's shape: a narrow table of keys, events apart from it, a rollup by the hour.
 TABLES: Final[LiteralString] = """
+    CREATE FUNCTION hour_of(at timestamptz) RETURNS timestamptz LANGUAGE sql IMMUTABLE PARALLEL SAFE
+        RETURN date_bin(INTERVAL '1 hour', at, TIMESTAMPTZ '1970-01-01 00:00:00+00');
+    CREATE FUNCTION bunch_of(id uuid) RETURNS int LANGUAGE sql IMMUTABLE PARALLEL SAFE
+        RETURN get_byte(uuid_send(id), 14) * 256 + get_byte(uuid_send(id), 15);
     CREATE TABLE event_keys (
         customer_id uuid NOT NULL, key_hash uuid PRIMARY KEY, event_id uuid NOT NULL,
         occurred_at timestamptz NOT NULL, header_mark int, generation int NOT NULL);
     CREATE TABLE events (
-        customer_id uuid, occurred_at timestamptz, id uuid, received_at timestamptz, batch bigint NOT NULL,
-        feature_code text NOT NULL, value numeric NOT NULL, event_key text, timed boolean, adjusts uuid,
-        properties jsonb, reason text, PRIMARY KEY (customer_id, occurred_at, id)) PARTITION BY RANGE (occurred_at);
+        customer_id uuid NOT NULL, occurred_at timestamptz NOT NULL, id uuid NOT NULL, received_at timestamptz,
+        batch bigint NOT NULL, feature_code text NOT NULL, value numeric NOT NULL, event_key text, timed boolean,
+        adjusts uuid, properties jsonb, reason text) PARTITION BY RANGE (occurred_at);
     CREATE TABLE events_any PARTITION OF events DEFAULT;
+    CREATE INDEX ON events (customer_id, hour_of(occurred_at), bunch_of(id));
     CREATE INDEX ON events USING brin (id, batch) WITH (pages_per_range = 32, autosummarize = on);
     CREATE TABLE usage_hours (
         customer_id uuid, meter_id uuid, hour timestamptz, events bigint NOT NULL, quantity numeric NOT NULL,
@@ -155,10 +161,11 @@ def _customers() -> list[UUID]:
 
 
 def _row(customers: list[UUID], salt: str, number: int) -> Row:
-    """A new event: a random key, an id in the order of time, a customer of the thousand."""
+    """A new event: a random key, an id in the order of time with its bunch at the end, a customer of the thousand."""
     name = f"{salt}-{number:09d}"
     digest = hashlib.sha256(name.encode()).digest()
-    event_id = UUID(int=(time.time_ns() // 1_000_000) << 80 | int.from_bytes(os.urandom(10)))
+    bunch = number // (CUSTOMERS * BUNCH) % 65_536
+    event_id = UUID(int=(time.time_ns() // 1_000_000) << 80 | int.from_bytes(os.urandom(8)) << 16 | bunch)
     customer = customers[SPREAD.customer_of(0, number) - 1]
     return customer, UUID(bytes=digest[:16]), event_id, int.from_bytes(digest[16:20], signed=True), name, 1
 

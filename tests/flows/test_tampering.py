@@ -204,6 +204,15 @@ def test_a_copy_under_the_same_id_is_named(business: Business) -> None:
     assert of_events(told) == [f"the event {shown(event)} was added to {where}, which has no place for it"]
 
 
+def test_a_row_that_is_there_twice_is_named(business: Business) -> None:
+    """The database would take it: nothing but the chain knows how often an event was stored."""
+    event = business.event("ada", "request_10", "request")
+    where = business.where(event).rpartition(",")[0].split(", place")[0]
+    told = business.changed("INSERT INTO events SELECT * FROM events WHERE id = %s", event)
+    assert of_events(told) == [f"the event {shown(event)} was added to {where}, which has no place for it"]
+    assert list(of_invoices(told)) == [3]
+
+
 def test_an_event_that_is_marked_as_taken_back_and_was_not(business: Business) -> None:
     event = business.event("ada", "request_10", "request")
     told = business.changed("UPDATE events SET voided = batch WHERE id = %s", event)

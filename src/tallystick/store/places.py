@@ -32,7 +32,7 @@ OWNER: Final[LiteralString] = "(SELECT o.organization_id FROM ingest_batches o W
 def within(start: str, end: str) -> str:
     """That the event `e` happened in [start, end)."""
     return f"""(e.occurred_at >= {start} AND e.occurred_at < {end}
-            AND hour_of(e.occurred_at) >= hour_of({start}) AND hour_of(e.occurred_at) <= hour_of({end}))"""
+            AND hour_of(e.occurred_at) >= hour_of({start}) AND hour_of(e.occurred_at) < {end})"""
 
 
 def later(at: str, id_then: str) -> str:
