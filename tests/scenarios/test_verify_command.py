@@ -92,7 +92,7 @@ def test_a_difference_is_said_and_is_the_exit_code(
     ((event,),) = select(
         database_url,
         """SELECT e.id FROM events e JOIN customers c ON c.id = e.customer_id
-            WHERE e.organization_id = %s AND c.external_id = 'ada' AND e.event_key = 'request_10'""",
+            WHERE c.organization_id = %s AND c.external_id = 'ada' AND e.event_key = 'request_10'""",
         organization_id(shop),
     )
     shown = ids.show(ids.EVENT, event)

@@ -85,32 +85,28 @@ def fill(conn: psycopg.Connection[Any]) -> None:
     ]
     with conn.cursor() as cursor:
         with cursor.copy(
-            """COPY events (id, customer_id, occurred_at, organization_id, received_at, batch, feature_code, value, timed,
-                            properties, leaf) FROM STDIN"""
+            """COPY events (id, customer_id, occurred_at, batch, feature_code, value, timed, properties, leaf) FROM STDIN"""
         ) as copy:
             for place, (identity, who, when) in enumerate(made):
                 properties = f'{{"user": "{place % 100}"}}'
-                leaf = f"\\x{identity.hex}"
                 copy.write_row(
                     (
                         identity,
                         who,
-                        when,
-                        SHOP,
                         when,
                         place // PER_BATCH + 1,
                         "api_calls",
                         1,
                         True,
                         properties,
-                        leaf,
+                        identity,
                     )
                 )
         with cursor.copy(
             "COPY event_keys_g0 (generation, customer_id, key_hash, event_id, occurred_at) FROM STDIN"
         ) as copy:
             for identity, who, when in made:
-                copy.write_row((0, who, f"\\x{identity.hex}", identity, when))
+                copy.write_row((0, who, identity, identity, when))
     for number in range(len(made) // PER_BATCH + 1):
         conn.execute(
             "INSERT INTO ingest_batches VALUES (%s, %s, %s, %s, %s, '', '')",

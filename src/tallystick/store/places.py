@@ -11,7 +11,7 @@ from uuid import UUID
 
 from tallystick.store.db import as_uuid
 
-BUNCH: Final = 16
+BUNCH: Final = 32
 """Events of a customer and hour that share a number. To find one of them, so many are looked at; and an event's share
 of the index is six bytes and a part of 44 that the bunch has in common."""
 _NUMBERS: Final = 1 << 16

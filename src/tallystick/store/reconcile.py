@@ -377,8 +377,9 @@ async def wrong_postings(conn: Conn, organization_id: UUID) -> Offenders:
     return await _offenders(
         conn,
         """SELECT count(*) OVER (), customer_id, batch, coalesce(t.amount, 0), coalesce(p.amount, 0)
-             FROM (SELECT customer_id, batch, sum(deducted) AS amount FROM events
-                    WHERE organization_id = %(organization)s AND drew_on IS NOT NULL GROUP BY 1, 2) t
+             FROM (SELECT e.customer_id, e.batch, sum(e.deducted) AS amount
+                     FROM customers c JOIN events e ON e.customer_id = c.id
+                    WHERE c.organization_id = %(organization)s AND e.drew_on IS NOT NULL GROUP BY 1, 2) t
              FULL JOIN (SELECT customer_id, batch, sum(amount) AS amount FROM ledger_entries
                          WHERE organization_id = %(organization)s AND cause = 'usage' GROUP BY 1, 2) p
             USING (customer_id, batch)
