@@ -238,7 +238,7 @@ async def taken(conn: Conn, known: list[StoredEvent]) -> None:
 
 
 Read = Callable[[Conn, list[StoredEvent]], Awaitable[None]]
-FEW: Final = 5 * BUNCH
+FEW: Final = 6 * BUNCH
 READS: Final[Mapping[Read, int]] = {
     by_key: FEW,
     by_id: FEW,

@@ -14,7 +14,7 @@ from tallystick.core.proof import LEAF_BYTES
 from tallystick.core.times import Period
 from tallystick.store import citus, columns
 from tallystick.store.db import Conn, rows
-from tallystick.store.places import IN_ORDER, within
+from tallystick.store.places import within
 
 METERS_PER_READING: Final = 100
 """A statement has three columns for each of them, and PostgreSQL has room for some 1,600."""
@@ -96,7 +96,7 @@ async def _read(conn: Conn, meters: Sequence[Meter], spans: Sequence[ToDigest]) 
                   WITH ORDINALITY AS t (customer_id, start_at, end_at, after, number)
             CROSS JOIN LATERAL (
                   SELECT {told}
-                    FROM (SELECT e.customer_id, hour_of(e.occurred_at) AS hour, e.occurred_at, e.id, e.leaf,
+                    FROM (SELECT e.customer_id, e.occurred_at, e.id, e.leaf,
                                  CASE WHEN e.voids IS NULL THEN e.value ELSE 0 END AS sums,
                                  CASE WHEN e.voids IS NOT NULL THEN 0 WHEN e.adjusts IS NULL THEN 1 ELSE e.value END AS ones,
                                  {counted}
@@ -104,7 +104,7 @@ async def _read(conn: Conn, meters: Sequence[Meter], spans: Sequence[ToDigest]) 
                            WHERE e.customer_id = t.customer_id
                              AND {within("t.start_at", "t.end_at")}
                              AND {_NEWS if spans[0].after else _ALL_THERE_IS}
-                           ORDER BY {IN_ORDER} OFFSET 0) e
+                           ORDER BY e.occurred_at, e.id OFFSET 0) e
                   {citus.grouped_by(conn, "e.customer_id")} OFFSET 0) d""",
         {
             "customers": columns.uuids(each.customer_id for each in spans),
@@ -121,7 +121,7 @@ def _told(nth: int, meter: Meter) -> str:
     """Those of one meter. PostgreSQL makes out that the leaves lie in the order asked for, and sorts nothing."""
     mine = f"FILTER (WHERE e.counts_{nth})"
     quantity = "ones" if meter.aggregation is Aggregation.COUNT else "sums"
-    leaves = f"string_agg(uuid_send(e.leaf), ''::bytea ORDER BY e.hour, e.occurred_at, e.id) {mine}"
+    leaves = f"string_agg(uuid_send(e.leaf), ''::bytea ORDER BY e.occurred_at, e.id) {mine}"
     return f"""count(*) {mine}, coalesce(sum(e.{quantity}) {mine}, 0),
                CASE WHEN coalesce(octet_length({leaves}), 0) = {LEAF_BYTES} * count(*) {mine}
                     THEN sha256(coalesce({leaves}, ''::bytea)) END"""
