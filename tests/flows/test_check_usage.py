@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 
 from tallystick.app import wall
+from tallystick.core import ids
 from tallystick.core.events import UsageEvent
+from tallystick.errors import Problem
 from tallystick.flows.books import Books
 from tallystick.flows.check_usage import Ask, Checked, check_usage
 from tallystick.flows.drafts import Accepted, Draft
@@ -15,7 +17,7 @@ from tallystick.flows.ingest import ingest
 from tallystick.store.db import Conn, Database, rows
 from tests.audit import organization_id
 from tests.conftest import MakeOrganization, Organization, beside_the_server
-from tests.shop import API, add_feature, add_plan, done, subscribe, track
+from tests.shop import API, add_feature, add_plan, done, own_id, subscribe, track
 
 
 @pytest.fixture
@@ -85,3 +87,30 @@ def test_what_was_not_settled_in_time_is_there_again(
     assert checked.funds is not None
     assert checked.funds.wallet.remaining == credits
     assert (checked.refusal is None, taken) == (credits == 30, credits == 30)
+
+
+@pytest.mark.parametrize("held", [False, True])
+def test_what_a_book_remembers_answers_nobody_once_it_has_changed(
+    shop: Organization, database_url: str, *, held: bool
+) -> None:
+    """With something set aside there is more to read after the wallets, and the version once more."""
+    if held:
+        body = {"customerId": "ada", "featureCode": "api_calls", "quantity": 1}
+        done(shop.http.post(f"{API}/usage/reservations", json=body))
+    made = done(shop.http.post(f"{API}/api-keys", json={"name": "soon gone"}))
+    event = UsageEvent("api_calls", "ada", Decimal(2))
+    ask = Ask(event, with_properties=False, api_key_id=own_id(ids.API_KEY, made["id"]))
+
+    async def act(database: Database) -> list[Checked | Problem]:
+        books = Books()
+        async with database.reading() as conn:
+            before = await check_usage(conn, books, organization_id(shop), [ask], wall=wall())
+            done(shop.http.delete(f"{API}/api-keys/{made['id']}"))
+            return before + await check_usage(conn, books, organization_id(shop), [ask], wall=wall())
+
+    before, after = beside_the_server(database_url, act)
+    assert isinstance(before, Checked)
+    assert before.cost == 6
+    assert before.refusal is None
+    assert isinstance(after, Problem)
+    assert after.code == "unauthorized"

@@ -176,6 +176,8 @@ class Api:
         problem = problems.problem_of(error, request_id)
         version = _asked_for(headers, legacy) or self._callers.pin_of(headers)
         told += problems.headers(problem)
+        # Its frames hold it: each refusal would be a cycle, and wait for a long search for cycles.
+        error.__traceback__ = None
         return problem.kind.status, problems.render(problem, version=version)
 
 

@@ -40,6 +40,9 @@ COMMIT_SIBLINGS: Final = 5
 COMMIT_GAP_S: Final = 0.004
 """How long after the one before it such a commit begins, unless much waits, or all who had asked are there again."""
 
+ANSWERS_AT_ONCE: Final = 8
+"""After so many it is somebody else's turn: a check that has come in, or what it has read, need not wait for all."""
+
 
 @dataclass(slots=True)
 class _Submission:
@@ -104,15 +107,22 @@ class Batcher:
             self._unclaimed -= len(drafts)
             outcomes = await self._commit(lane, taken[0].organization_id, drafts)
             self._rows -= len(drafts)
-            place = 0
-            for submission in taken:
-                share = outcomes[place : place + len(submission.drafts)]
-                place += len(submission.drafts)
-                if not submission.answer.done():  # the caller may be gone
-                    submission.answer.set_result(share)
-            if len(taken) + len(self._waiting) >= COMMIT_SIBLINGS:
-                crowd = len(drafts) + self._unclaimed
+            many = len(taken) + len(self._waiting) >= COMMIT_SIBLINGS
+            crowd = len(drafts) + self._unclaimed
+            await self._answer(taken, outcomes)
+            if many:
                 await self._gather(lane, began + COMMIT_GAP_S - clock(), rows=min(crowd, MUCH))
+
+    async def _answer(self, taken: Sequence[_Submission], outcomes: list[Outcome]) -> None:
+        """Each its share, a few at a time."""
+        place = 0
+        for nth, submission in enumerate(taken):
+            if nth and nth % ANSWERS_AT_ONCE == 0:
+                await asyncio.sleep(0)
+            share = outcomes[place : place + len(submission.drafts)]
+            place += len(submission.drafts)
+            if not submission.answer.done():  # the caller may be gone
+                submission.answer.set_result(share)
 
     async def _gather(self, lane: "Lane", seconds: float, *, rows: int) -> None:
         """Let more come before the next commit, until so many rows wait or the time is over."""

@@ -17,7 +17,7 @@ from tallystick.core.wallets import Model, Prepaid, Wallet, lapsed, turned
 from tallystick.errors import Problem, must
 from tallystick.flows.books import Books
 from tallystick.flows.measure_usage import measure_usage
-from tallystick.store import reservations, wallets
+from tallystick.store import db, reservations, wallets
 from tallystick.store.db import Conn
 from tallystick.store.subscriptions import Subscription
 from tallystick.store.wallets import WalletKey
@@ -147,11 +147,27 @@ def wallet_key(holding: Held) -> WalletKey:
 async def wallets_read(conn: Conn, keys: Sequence[WalletKey], *, now: datetime) -> dict[WalletKey, Wallet]:
     """Stored wallets, and in them again what was set aside and not settled in time."""
     found = await wallets.read(conn, keys)
+    await _take_back(conn, found, now=now)
+    return found
+
+
+async def wallets_and_version(
+    conn: Conn, keys: Sequence[WalletKey], *, organization_id: UUID, now: datetime
+) -> tuple[dict[WalletKey, Wallet], int]:
+    """The same, and the organization's version when all of it was read."""
+    found, version = await wallets.read_with_version(conn, keys, organization_id=organization_id)
+    if await _take_back(conn, found, now=now):
+        version = await db.version(conn, organization_id=organization_id)
+    return found, version
+
+
+async def _take_back(conn: Conn, found: dict[WalletKey, Wallet], *, now: datetime) -> bool:
+    """Put into wallets what was set aside and not settled in time; False where nothing is set aside at all."""
     holding = [key for key, wallet in found.items() if wallet.held]
     if holding:
         for key, lapses in (await reservations.lapsed(conn, holding, now=now)).items():
             found[key], _ = lapsed(found[key], lapses)
-    return found
+    return bool(holding)
 
 
 async def funds_of(conn: Conn, holding: Held) -> Funds | None:

@@ -19,13 +19,23 @@ from tallystick.core.meters import Aggregation, Meter, in_force
 from tallystick.core.money import ZERO
 from tallystick.core.subscriptions import Status
 from tallystick.core.times import whole_hours
+from tallystick.core.wallets import Wallet
 from tallystick.errors import FieldError, InvalidRequest, Problem
 from tallystick.flows.books import Book, Books
-from tallystick.flows.check_access import Access, Funds, Held, funds_in, held_by, wallet_key, wallets_read
+from tallystick.flows.check_access import (
+    Access,
+    Funds,
+    Held,
+    funds_in,
+    held_by,
+    wallet_key,
+    wallets_and_version,
+)
 from tallystick.flows.draw_on_limits import measured
 from tallystick.flows.measure_usage import measure_usage
 from tallystick.store import db, usage
 from tallystick.store.db import Conn
+from tallystick.store.wallets import WalletKey
 
 _ATTEMPTS_MAX = 50
 
@@ -71,7 +81,7 @@ async def check_usage(
     book = await books.known(conn, organization_id)
     for _ in range(_ATTEMPTS_MAX):
         found = await _answers(conn, books, book, asks, wall)
-        if await db.version(conn, organization_id=organization_id) == book.version:
+        if found is not None:
             return found
         book = await books.refreshed(conn, organization_id)
     raise Problem("unavailable", "The catalogue keeps changing; try again.", retry_after_s=1)
@@ -79,7 +89,8 @@ async def check_usage(
 
 async def _answers(
     conn: Conn, books: Books, book: Book, asks: Sequence[Ask], wall: datetime
-) -> list[Checked | Problem]:
+) -> list[Checked | Problem] | None:
+    """None when the book turns out to be out of date. Wallets come last: with them its version is read."""
     await books.learn(conn, book, {each for ask in asks for each in ask.event.customers})
     judged: list[_Asked | Problem] = []
     for ask in asks:
@@ -88,18 +99,33 @@ async def _answers(
         except Problem as problem:
             judged.append(problem)
     asked = [each for each in judged if isinstance(each, _Asked)]
-    prepaid = [each for each in asked if each.holding.prepaid is not None]
-    keys = [wallet_key(each.holding) for each in prepaid]
-    found = await wallets_read(conn, keys, now=book.now(wall)) if keys else {}
     used = await _used(conn, [each for each in asked if each.holding.prepaid is None])
-    return [
-        each
-        if isinstance(each, Problem)
-        else await _metered(conn, each, used[each.holding.customer_id, each.meter.id])
-        if each.holding.prepaid is None
-        else _paid(each, funds_in(each.holding, found.get(wallet_key(each.holding))))
+    found = [
+        await _metered(conn, each, used[each.holding.customer_id, each.meter.id])
+        if isinstance(each, _Asked) and each.holding.prepaid is None
+        else each
         for each in judged
     ]
+    keys = [wallet_key(each.holding) for each in asked if each.holding.prepaid is not None]
+    purses, version = await _purses(conn, book, keys, wall)
+    if version != book.version:
+        return None
+    return [
+        _paid(each, funds_in(each.holding, purses.get(wallet_key(each.holding))))
+        if isinstance(each, _Asked)
+        else each
+        for each in found
+    ]
+
+
+async def _purses(
+    conn: Conn, book: Book, keys: Sequence[WalletKey], wall: datetime
+) -> tuple[dict[WalletKey, Wallet], int]:
+    """What pays, and the version at that moment or after it."""
+    here = book.organization.id
+    if not keys:
+        return {}, await db.version(conn, organization_id=here)
+    return await wallets_and_version(conn, keys, organization_id=here, now=book.now(wall))
 
 
 def _judge(book: Book, ask: Ask, wall: datetime) -> _Asked:
