@@ -110,6 +110,16 @@ async def lie_with_events(conn: AsyncConnection[TupleRow], table: str) -> None:
         )
 
 
+async def lie_everywhere(conn: AsyncConnection[TupleRow], table: str) -> None:
+    """Put a table on every node, where `events` is spread over them."""
+    if is_citus(conn):
+        await conn.execute(
+            f"""SELECT create_reference_table(%s)
+                  FROM pg_dist_partition WHERE logicalrelid = '{BY_CUSTOMER[0]}'::regclass""",
+            (table,),
+        )
+
+
 async def nothing_half_committed(conn: AsyncConnection[TupleRow]) -> None:
     """Wait until what this coordinator has prepared is committed on every worker. Raises OperationalError when a node
     was lost in between, so that what it has yet to commit can neither be seen there nor waited for."""
@@ -323,10 +333,14 @@ def _nodes(conn: Connection[TupleRow]) -> int:
 
 
 def _tables(conn: Connection[TupleRow], kind: str) -> set[str]:
+    """As the view `citus_tables` says, which asks every node for sizes meanwhile."""
+    method, model = {"distributed": ("h", None), "reference": ("n", "t")}[kind]
     return {
         each[0]
         for each in conn.execute(
-            "SELECT table_name::text FROM citus_tables WHERE citus_table_type = %s", (kind,)
+            """SELECT logicalrelid::text FROM pg_dist_partition
+                WHERE partmethod = %(method)s AND (%(model)s::text IS NULL OR repmodel::text = %(model)s)""",
+            {"method": method, "model": model},
         ).fetchall()
     }
 
