@@ -179,7 +179,7 @@ async def holds_any(conn: Conn, name: str, batches: Sequence[int]) -> bool:
         return False
     cursor = await conn.execute(
         sql.SQL(
-            "SELECT EXISTS (SELECT FROM {} WHERE batch >= %s AND batch <= %s AND batch = ANY(%s))"
+            "SELECT EXISTS (SELECT 1 FROM {} WHERE batch >= %s AND batch <= %s AND batch = ANY(%s))"
         ).format(sql.Identifier(name)),
         (batches[0], batches[-1], list(batches)),
     )
