@@ -134,6 +134,34 @@ def cluster(bin_dir: Path, *, workers: int) -> Iterator[Cluster]:
         yield made
 
 
+@contextmanager
+def database_beside(url: str, name: str) -> Iterator[str]:
+    """A database of its own on the nodes of a cluster, where nothing is laid out yet."""
+    with psycopg.connect(url, autocommit=True) as conn:
+        nodes = conn.execute(
+            "SELECT groupid, nodename, nodeport FROM pg_dist_node ORDER BY groupid"
+        ).fetchall()
+
+    def on_every_node(statement: str, **where: str) -> None:
+        for _, host, port in nodes:
+            node = psycopg.conninfo.make_conninfo(url, host=host, port=port, **where)
+            with psycopg.connect(node, autocommit=True) as conn:
+                conn.execute(statement.encode())
+
+    on_every_node(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+    on_every_node(f"CREATE DATABASE {name}")
+    on_every_node("CREATE EXTENSION citus", dbname=name)
+    made = psycopg.conninfo.make_conninfo(url, dbname=name)
+    with psycopg.connect(made, autocommit=True) as conn:
+        for group, host, port in nodes:
+            if group == 0:
+                conn.execute("SELECT citus_set_coordinator_host(%s, %s)", (host, port))
+            else:
+                conn.execute("SELECT citus_add_node(%s, %s)", (host, port))
+    yield made
+    on_every_node(f"DROP DATABASE {name} WITH (FORCE)")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--workers", type=int, default=2)

@@ -10,10 +10,13 @@ import pytest
 
 from tallystick.store import citus, migrate
 from tallystick.store.db import CONNECTION, connect, head_position, one_moment, rows
+from tallystick.store.key_generations import table
 from tests import story
-from tests.audit import audit, organization_id
+from tests.audit import audit, organization_id, select
+from tests.citus.cluster import database_beside
 from tests.conftest import PROGRAM, MakeOrganization, open_one, serving
-from tests.shop import done, invoices_of, open_shop, set_clock, track, track_batch
+from tests.flows.test_key_generations import freeze
+from tests.shop import done, invoices_of, open_shop, refused, set_clock, track, track_batch
 
 
 def test_every_table_lies_where_it_belongs(cluster_url: str) -> None:
@@ -50,33 +53,8 @@ def test_laying_out_twice_does_nothing(cluster_url: str) -> None:
 
 @pytest.fixture
 def another(cluster_url: str) -> Iterator[str]:
-    """A database of its own on the same nodes, where nothing is laid out yet."""
-    with psycopg.connect(cluster_url, autocommit=True) as conn:
-        nodes = conn.execute(
-            "SELECT groupid, nodename, nodeport FROM pg_dist_node ORDER BY groupid"
-        ).fetchall()
-
-    def on_every_node(statement: str) -> None:
-        for _, host, port in nodes:
-            where = psycopg.conninfo.make_conninfo(cluster_url, host=host, port=port)
-            with psycopg.connect(where, autocommit=True) as conn:
-                conn.execute(statement.encode())
-
-    on_every_node("DROP DATABASE IF EXISTS another WITH (FORCE)")
-    on_every_node("CREATE DATABASE another")
-    url = psycopg.conninfo.make_conninfo(cluster_url, dbname="another")
-    for _, host, port in nodes:
-        where = psycopg.conninfo.make_conninfo(url, host=host, port=port)
-        with psycopg.connect(where, autocommit=True) as conn:
-            conn.execute("CREATE EXTENSION citus")
-    with psycopg.connect(url, autocommit=True) as conn:
-        for group, host, port in nodes:
-            if group == 0:
-                conn.execute("SELECT citus_set_coordinator_host(%s, %s)", (host, port))
-            else:
-                conn.execute("SELECT citus_add_node(%s, %s)", (host, port))
-    yield url
-    on_every_node("DROP DATABASE another WITH (FORCE)")
+    with database_beside(cluster_url, "another") as made:
+        yield made
 
 
 def test_a_database_with_events_moves_with_all_it_holds(another: str) -> None:
@@ -89,6 +67,12 @@ def test_a_database_with_events_moves_with_all_it_holds(another: str) -> None:
         [PROGRAM, "migrate", "--citus", "--json", "--database-url", another], check=True, capture_output=True
     )
     assert set(json.loads(told.stdout)["citus"]["byCustomer"]) == set(citus.BY_CUSTOMER)
+    with psycopg.connect(another) as conn:
+        left = conn.execute(
+            """SELECT inhrelid::regclass FROM pg_inherits
+                WHERE inhparent IN ('events'::regclass, 'event_keys'::regclass) AND pg_relation_size(inhrelid) > 0"""
+        ).fetchall()
+    assert left == [], "nothing stays on the coordinator"
     with serving(another) as server:
         shop.http.base_url = server.base_url
         assert sold == [each["total"] for customer in ("ada", "bob") for each in invoices_of(shop, customer)]
@@ -126,6 +110,56 @@ def test_a_batch_of_one_customer_and_its_notch_are_committed_in_two_phases(
     before = prepared()
     done(track(shop, key="k"))
     assert prepared() > before
+
+
+def test_a_generation_is_not_frozen_before_every_commit_has_reached_its_node(
+    cluster_url: str, make_organization: MakeOrganization
+) -> None:
+    """A worker that was lost between preparing and committing may hold keys that nobody sees yet."""
+    shop = make_organization()
+    open_shop(shop, "ada")
+    done(track(shop, key="k"))
+    with psycopg.connect(cluster_url, autocommit=True) as conn:
+        ((host, port),) = conn.execute(
+            "SELECT nodename, nodeport FROM pg_dist_node WHERE groupid > 0 ORDER BY groupid LIMIT 1"
+        ).fetchall()
+        conn.execute("ALTER SYSTEM SET citus.recover_2pc_interval = '1d'")
+        conn.execute("SELECT pg_reload_conf()")
+        worker = psycopg.connect(
+            psycopg.conninfo.make_conninfo(cluster_url, host=host, port=port), autocommit=True
+        )
+        worker.execute("BEGIN")
+        worker.execute("PREPARE TRANSACTION 'citus_0_1_1_1'")
+        try:
+            before = current(cluster_url)
+            with pytest.raises(psycopg.OperationalError, match="in the middle of a commit"):
+                freeze(cluster_url)
+            assert current(cluster_url) == before
+        finally:
+            worker.execute("ROLLBACK PREPARED 'citus_0_1_1_1'")
+            worker.close()
+            conn.execute("ALTER SYSTEM RESET citus.recover_2pc_interval")
+            conn.execute("SELECT pg_reload_conf()")
+    assert freeze(cluster_url) == before + 1
+    refused(track(shop, key="k"), 409, "duplicate")
+
+
+def current(url: str) -> int:
+    ((number,),) = select(url, "SELECT number FROM key_generations WHERE frozen_at IS NULL")
+    return int(number)
+
+
+def test_a_new_generation_and_a_new_month_lie_where_the_older_ones_do(cluster_url: str) -> None:
+    number = freeze(cluster_url)
+    with psycopg.connect(cluster_url) as conn:
+        apart = conn.execute(
+            """SELECT inhrelid::regclass FROM pg_inherits LEFT JOIN pg_dist_partition p ON p.logicalrelid = inhrelid
+                WHERE inhparent IN ('events'::regclass, 'event_keys'::regclass)
+                  AND p.colocationid IS DISTINCT FROM
+                      (SELECT colocationid FROM pg_dist_partition WHERE logicalrelid = 'events'::regclass)"""
+        ).fetchall()
+        found = conn.execute("SELECT to_regclass(%s)::text", (table(number),)).fetchone()
+    assert (apart, found) == ([], (table(number),))
 
 
 def test_a_close_begins_when_nobody_is_between_two_nodes(

@@ -15,7 +15,8 @@ from tallystick.store import migrate
 from tests.audit import audit
 from tests.citus.cluster import BIN, Cluster, cluster
 from tests.conftest import Organization, open_one, serving
-from tests.shop import API, done, open_shop, set_clock, track, track_batch
+from tests.flows.test_key_generations import freeze, nothing_twice
+from tests.shop import API, done, open_shop, refused, set_clock, track, track_batch
 
 
 @pytest.fixture
@@ -45,6 +46,8 @@ def test_a_node_is_added_and_takes_its_share_while_events_come_in(growing: Clust
             number = 0
             while _rebalancing(conn):
                 send(f"while it moves {number}")
+                if number % 10 == 5:
+                    freeze(growing.url)
                 number += 1
             shares = conn.execute(
                 """SELECT count(*) FROM citus_shards WHERE table_name = 'event_keys'::regclass GROUP BY nodeport"""
@@ -53,6 +56,9 @@ def test_a_node_is_added_and_takes_its_share_while_events_come_in(growing: Clust
         assert len(shares) == 2 and min(count for (count,) in shares) >= 12
         send("after")
         assert audit(growing.url, shop) == 12 * (number + 2)
+        nothing_twice(growing.url)
+        for key in ("before", "while it moves 0"):
+            refused(track(shop, customers[0], key=key), 409, "duplicate")
         set_clock(shop, "2025-03-01T00:00:00Z")
         audit(growing.url, shop)
 

@@ -30,12 +30,13 @@ from tallystick.flows.archive_events import NotArchived
 from tallystick.flows.settle_late import settle_due
 from tallystick.flows.sort_months import make_ahead, sort_default
 from tallystick.providers import month_files
-from tallystick.store import archives, health, migrate, months
+from tallystick.store import archives, citus, health, migrate, months
 from tallystick.store.archives import Archived
-from tallystick.store.db import CONNECTION, INGEST_CONNECTION, Conn
+from tallystick.store.db import CONNECTION, INGEST_CONNECTION, Conn, connect
 from tests import story
 from tests.audit import audit, organization_id, select
-from tests.conftest import PROGRAM, Organization, beside_the_server, open_one, private_dir, serving
+from tests.citus.cluster import database_beside
+from tests.conftest import PROGRAM, Organization, beside_the_server, is_citus, open_one, private_dir, serving
 from tests.literals import at
 from tests.scenarios.test_docs import blocks, reads
 from tests.shop import (
@@ -55,6 +56,7 @@ from tests.shop import (
 
 T = TypeVar("T")
 JANUARY, FEBRUARY = "events-2025-01.parquet", "events-2025-02.parquet"
+PARTITION = "regexp_replace(tableoid::regclass::text, '_[0-9]{6,}$', '')"  # not its shard, where it has any
 FIRST_KEPT = Month(at("2025-03-01").date())
 
 
@@ -91,10 +93,16 @@ class Business:
     def json(self, *words: str, code: int = 0) -> Any:
         return json.loads(self.tallystick(*words, "--json", code=code))
 
-    def do(self, act: Callable[[Conn], Awaitable[T]], **options: Any) -> T:
+    def do(
+        self,
+        act: Callable[[Conn], Awaitable[T]],
+        *,
+        cursors: type[AsyncCursor[Any]] | None = None,
+        **options: Any,
+    ) -> T:
         async def inside() -> T:
-            chosen = CONNECTION | options
-            async with await AsyncConnection.connect(self.database_url, **chosen) as conn:
+            async with await connect(self.database_url, CONNECTION | options) as conn:
+                conn.cursor_factory = cursors or conn.cursor_factory
                 return await act(conn)
 
         return asyncio.run(inside())
@@ -126,13 +134,19 @@ async def back(conn: Conn, path: Path) -> Archived:
 
 
 @pytest.fixture(scope="module")
-def own_database(database_url: str) -> str:
+def own_database(database_url: str) -> Iterator[str]:
+    if is_citus(database_url):
+        with database_beside(database_url, "retention_here") as own:
+            migrate.migrate(own)
+            migrate.spread(own)
+            yield own
+        return
     with psycopg.connect(database_url, autocommit=True) as conn:
         conn.execute("DROP DATABASE IF EXISTS retention_here WITH (FORCE)")
         conn.execute("CREATE DATABASE retention_here")
     own = psycopg.conninfo.make_conninfo(database_url, dbname="retention_here")
     migrate.migrate(own)
-    return own
+    yield own
 
 
 @pytest.fixture(scope="module")
@@ -376,7 +390,7 @@ def test_late_usage_of_an_archived_month_is_counted_and_waits_for_its_file(archi
     shop = archived.shop
     before = len(invoices_of(shop, "bob"))
     done(track(shop, "bob", "very late", feature="tokens", value=9, timestamp="2025-02-01T00:00:00Z"))
-    assert archived.select("SELECT tableoid::regclass::text FROM events WHERE event_key = 'very late'") == [
+    assert archived.select(f"SELECT {PARTITION} FROM events WHERE event_key = 'very late'") == [
         ("events_any",)
     ]
     settle(archived)
@@ -433,7 +447,7 @@ def test_killed_at_any_statement_a_month_is_stored_or_archived_and_never_both_or
     while len(business.gone()) < 2:
         last += 1
         with suppress(psycopg.OperationalError):
-            business.archive(cursor_factory=mortal(business.database_url, last))
+            business.archive(cursors=mortal(business.database_url, last))
         whole(business, before)
     assert last > 20
     last = 0
@@ -441,7 +455,7 @@ def test_killed_at_any_statement_a_month_is_stored_or_archived_and_never_both_or
         last += 1
         for each in business.gone():
             with suppress(psycopg.OperationalError):
-                business.restore(each.file_name, cursor_factory=mortal(business.database_url, last))
+                business.restore(each.file_name, cursors=mortal(business.database_url, last))
             whole(business, before)
     audit(business.database_url, business.shop)
 
@@ -467,11 +481,14 @@ def mortal(database_url: str, last: int) -> type[AsyncCursor[Any]]:
             if statements == last:
                 async with await AsyncConnection.connect(database_url, autocommit=True) as other:
                     await other.execute(
-                        "SELECT pg_terminate_backend(%s, 5000)", (self.connection.info.backend_pid,)
+                        "SELECT pg_terminate_backend(%s::int, 5000::bigint)",
+                        (self.connection.info.backend_pid,),
                     )
             return found
 
-    return Mortal
+    class OnCluster(Mortal, citus.Cursor): ...
+
+    return OnCluster if is_citus(database_url) else Mortal
 
 
 def test_a_month_that_something_comes_for_while_it_is_written_is_written_again(business: Business) -> None:
@@ -552,7 +569,7 @@ def test_events_go_on_being_stored_while_months_get_partitions_under_them(busine
         "SELECT to_regclass('events_unsorted')::text, to_regclass('events_sorted')::text"
     ) == [(None, None)]
     homes = business.select(
-        "SELECT DISTINCT tableoid::regclass::text FROM events WHERE event_key LIKE 'moving%%' ORDER BY 1"
+        f"SELECT DISTINCT {PARTITION} FROM events WHERE event_key LIKE 'moving%%' ORDER BY 1"
     )
     assert [each[0] for each in homes] == [f"events_2024_0{month}" for month in range(1, 10)]
     refused(track(shop, "ada", sent[-1]), 409, "duplicate")

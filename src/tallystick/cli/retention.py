@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import typer
-from psycopg import AsyncConnection
 from rich import box
 from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
@@ -21,7 +20,7 @@ from tallystick.flows.archive_events import Standing
 from tallystick.flows.sort_months import Occupied, sort_default
 from tallystick.store import months
 from tallystick.store.archives import Archived, Needed
-from tallystick.store.db import CONNECTION, Conn, Database
+from tallystick.store.db import CONNECTION, Conn, Database, connect
 from tallystick.store.months import Partition
 
 T = TypeVar("T")
@@ -152,7 +151,7 @@ def _run(data_dir: Path | None, database_url: str | None, act: Callable[[Conn], 
     """On a connection of its own, where each statement stands alone."""
 
     async def inside(database: Database) -> T:
-        async with await AsyncConnection.connect(database.conninfo, **CONNECTION) as conn:
+        async with await connect(database.conninfo, CONNECTION) as conn:
             return await act(conn)
 
     with terminal.reachable(terminal.chosen(data_dir, database_url)) as conninfo:

@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
-from psycopg import AsyncConnection
 
 from tallystick.flows.archive_events import NotArchived, file_of
 from tallystick.providers import month_files
 from tallystick.store import archives
-from tallystick.store.db import PROOF_CONNECTION
+from tallystick.store.db import PROOF_CONNECTION, connect
 
 
 @asynccontextmanager
@@ -29,7 +28,7 @@ async def beside(conninfo: str, folder: Path | None) -> AsyncIterator[Mapping[st
     if folder is None:
         yield PROOF_CONNECTION
         return
-    async with await AsyncConnection.connect(conninfo, **PROOF_CONNECTION) as conn:
+    async with await connect(conninfo, PROOF_CONNECTION) as conn:
         for left in await archives.left_beside(conn):
             await archives.close_beside(conn, left)
         known = await archives.every(conn)

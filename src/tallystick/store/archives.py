@@ -13,7 +13,7 @@ from psycopg import sql
 
 from tallystick.core.retention import COLUMNS, OWNER, Kind, Month
 from tallystick.core.times import Period
-from tallystick.store import places
+from tallystick.store import citus, places
 from tallystick.store.db import Conn, row, rows, the
 from tallystick.store.places import IN_ORDER
 from tallystick.store.proving import LEAF
@@ -124,7 +124,13 @@ async def needed(conn: Conn, month: Month) -> Needed:
     """Who needs a month, of all organizations."""
     found = await row(
         conn,
-        """SELECT (SELECT count(*) FROM subscriptions
+        """WITH newest AS MATERIALIZED (
+               SELECT * FROM closed_periods p
+                WHERE p.period_start < %(ends)s AND p.period_end > %(starts)s
+                  AND p.period_end = (SELECT max(period_end) FROM closed_periods o
+                                       WHERE o.customer_id = p.customer_id)
+           )
+           SELECT (SELECT count(*) FROM subscriptions
                     WHERE closes_at IS NOT NULL AND period_start < %(ends)s AND period_end > %(starts)s),
                   (SELECT count(*) FROM late_events l
                     WHERE l.due_at IS NOT NULL
@@ -133,13 +139,12 @@ async def needed(conn: Conn, month: Month) -> Needed:
                                        WHERE p.customer_id = l.customer_id
                                          AND p.period_start <= l.occurred_at AND p.period_end > l.occurred_at
                                          AND p.period_start < %(ends)s AND p.period_end > %(starts)s))),
-                  (SELECT count(*) FROM closed_periods p
-                    WHERE p.period_start < %(ends)s AND p.period_end > %(starts)s
-                      AND p.period_end = (SELECT max(period_end) FROM closed_periods o
-                                           WHERE o.customer_id = p.customer_id)
-                      AND EXISTS (SELECT FROM usage_hours u JOIN ingest_batches b ON b.batch = u.batch
-                                   WHERE u.customer_id = p.customer_id AND u.hour >= date_trunc('hour', p.period_start)
-                                     AND u.hour < p.period_end AND b.position > p.position))""",
+                  (SELECT count(DISTINCT (p.subscription_id, p.period_index))
+                     FROM newest p
+                    CROSS JOIN LATERAL (
+                          SELECT FROM usage_hours u JOIN ingest_batches b ON b.batch = u.batch
+                           WHERE u.customer_id = p.customer_id AND u.hour >= date_trunc('hour', p.period_start)
+                             AND u.hour < p.period_end AND b.position > p.position OFFSET 0) u)""",
         {"starts": month.span.start, "ends": month.span.end},
     )
     assert found is not None
@@ -281,14 +286,17 @@ async def open_beside(conn: Conn, name: str) -> str:
     """
     schema = f"{_BESIDE}{name}"
     shown = ", ".join(_STORED)
-    for statement in (
-        "CREATE SCHEMA {0}",
-        "CREATE UNLOGGED TABLE {0}.archived (LIKE events INCLUDING ALL)",
-        "CREATE TABLE {0}.here (month date PRIMARY KEY)",
+    own = sql.Identifier(schema)
+    await conn.execute(sql.SQL("CREATE SCHEMA {}").format(own))
+    await conn.execute(sql.SQL("CREATE UNLOGGED TABLE {}.archived (LIKE events INCLUDING ALL)").format(own))
+    await citus.lie_with_events(conn, f"{schema}.archived")
+    await conn.execute(sql.SQL("CREATE TABLE {}.here (month date PRIMARY KEY)").format(own))
+    await citus.lie_everywhere(conn, f"{schema}.here")
+    for view in (
         f"CREATE VIEW {{0}}.events AS SELECT {shown} FROM events UNION ALL SELECT {shown} FROM {{0}}.archived",
         "CREATE VIEW {0}.archived_months AS SELECT * FROM archived_months WHERE month NOT IN (SELECT month FROM {0}.here)",
     ):
-        await conn.execute(sql.SQL(statement).format(sql.Identifier(schema)))
+        await conn.execute(sql.SQL(view).format(own))
     return schema
 
 

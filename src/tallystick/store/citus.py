@@ -45,9 +45,12 @@ EVERYWHERE: Final[tuple[LiteralString, ...]] = (
     "ai_model_prices",
     "ai_model_aliases",
     "ingest_batches",
+    "archived_months",
+    "archived_shares",
 )
 """On every node. The catalogue: small, read by all, changed by people; who references comes after what is referenced.
-And the notches of the chains: which events a period was rated with is asked where the events are."""
+And the notches of the chains: which events a period was rated with is asked where the events are; so is which of them
+are in a file."""
 
 UNKNOWN: Final[tuple[LiteralString, ...]] = ("migrations",)
 """Written by nothing that writes elsewhere too; Citus need not know of it. All others stay on the coordinator."""
@@ -88,6 +91,49 @@ def grouped_by(conn: AsyncConnection[TupleRow], customer: LiteralString) -> Lite
     return f"GROUP BY {customer}" if is_citus(conn) else ""
 
 
+def sized_by(conn: AsyncConnection[TupleRow], function: LiteralString, table: LiteralString) -> LiteralString:
+    """SQL for what `pg_relation_size` or `pg_total_relation_size` says of a table, on whichever nodes it lies."""
+    here: LiteralString = f"pg_{function}({table})"
+    if not is_citus(conn):
+        return here
+    return f"""CASE WHEN EXISTS (SELECT FROM pg_dist_partition WHERE logicalrelid = {table})
+                    THEN citus_{function}({table}) ELSE {here} END"""
+
+
+async def lie_with_events(conn: AsyncConnection[TupleRow], table: str) -> None:
+    """Spread a table, empty as yet, over the nodes as `events` is, so that it can be filled where it will stay."""
+    if is_citus(conn):
+        await conn.execute(
+            f"""SELECT create_distributed_table(%s, 'customer_id', colocate_with => '{BY_CUSTOMER[0]}')
+                  FROM pg_dist_partition WHERE logicalrelid = '{BY_CUSTOMER[0]}'::regclass""",
+            (table,),
+        )
+
+
+async def lie_everywhere(conn: AsyncConnection[TupleRow], table: str) -> None:
+    """Put a table on every node, where `events` is spread over them."""
+    if is_citus(conn):
+        await conn.execute(
+            f"""SELECT create_reference_table(%s)
+                  FROM pg_dist_partition WHERE logicalrelid = '{BY_CUSTOMER[0]}'::regclass""",
+            (table,),
+        )
+
+
+async def nothing_half_committed(conn: AsyncConnection[TupleRow]) -> None:
+    """Wait until what this coordinator has prepared is committed on every worker. Raises OperationalError when a node
+    was lost in between, so that what it has yet to commit can neither be seen there nor waited for."""
+    for _ in range(_LOOKS_MAX):
+        cursor = await conn.execute(_HALF_COMMITTED)
+        if await cursor.fetchone() is None:
+            return
+        await asyncio.sleep(_LOOK_AGAIN_S)
+    raise psycopg.OperationalError(
+        "a node was lost in the middle of a commit and has yet to finish it: Citus does so within minutes, "
+        "`SELECT recover_prepared_transactions()` at once"
+    )
+
+
 async def gate(conn: AsyncConnection[TupleRow]) -> str | None:
     """The name of the shard that everybody locks who stores events or says that the catalogue has changed: the heads.
 
@@ -118,16 +164,7 @@ async def look_everywhere(conn: AsyncConnection[TupleRow], gate: str) -> None:
     )  # behind whom we wait, everybody waits who stores events
     await conn.execute(sql.SQL("LOCK TABLE {} IN SHARE MODE").format(sql.Identifier(gate)))
     await conn.execute(f"SELECT 1 FROM {BY_CUSTOMER[-1]} LIMIT 1")
-    for _ in range(_LOOKS_MAX):
-        cursor = await conn.execute(_HALF_COMMITTED)
-        if await cursor.fetchone() is None:
-            break
-        await asyncio.sleep(_LOOK_AGAIN_S)
-    else:
-        raise psycopg.OperationalError(
-            "a node was lost in the middle of a commit and has yet to finish it: Citus does so within minutes, "
-            "`SELECT recover_prepared_transactions()` at once"
-        )
+    await nothing_half_committed(conn)
     await conn.execute("ROLLBACK TO SAVEPOINT gate")
 
 
@@ -310,10 +347,14 @@ def _nodes(conn: Connection[TupleRow]) -> int:
 
 
 def _tables(conn: Connection[TupleRow], kind: str) -> set[str]:
+    """As the view `citus_tables` says, which asks every node for sizes meanwhile."""
+    method, model = {"distributed": ("h", None), "reference": ("n", "t")}[kind]
     return {
         each[0]
         for each in conn.execute(
-            "SELECT table_name::text FROM citus_tables WHERE citus_table_type = %s", (kind,)
+            """SELECT logicalrelid::text FROM pg_dist_partition
+                WHERE partmethod = %(method)s AND (%(model)s::text IS NULL OR repmodel::text = %(model)s)""",
+            {"method": method, "model": model},
         ).fetchall()
     }
 

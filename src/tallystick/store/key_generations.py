@@ -66,7 +66,8 @@ async def found(conn: Conn, looked: Sequence[Looked]) -> dict[bytes, int]:
 
 async def size(conn: Conn, *, generation: int) -> int:
     """Bytes, rows and index."""
-    cursor = await conn.execute("SELECT pg_total_relation_size(%s)", (table(generation),))
+    name: LiteralString = f"'{table(generation)}'::regclass"
+    cursor = await conn.execute(f"SELECT {citus.sized_by(conn, 'total_relation_size', name)}")
     return int((await the(cursor))[0])
 
 
@@ -78,7 +79,8 @@ async def freeze(conn: Conn, *, number: int) -> bool:
     of the old one was there to be seen. Heads are locked in order of id. Whoever makes an organization holds the open
     generation meanwhile (`stay`), so that no head is overlooked.
 
-    Raises LockNotAvailable when somebody holds a head for too long: nothing has happened then; try again.
+    Raises LockNotAvailable when somebody holds a head for too long, and OperationalError when a node of a cluster has yet
+    to finish a commit: nothing has happened then; try again.
     """
     async with conn.transaction():
         await conn.execute("SELECT set_config('lock_timeout', %s, true)", (_PATIENCE,))
@@ -92,6 +94,8 @@ async def freeze(conn: Conn, *, number: int) -> bool:
         ):
             return False
         await conn.execute("SELECT FROM organization_heads ORDER BY organization_id FOR NO KEY UPDATE")
+        if citus.is_citus(conn):  # a key that is yet to appear on its node would be free for ever
+            await citus.nothing_half_committed(conn)
         await conn.execute(
             """WITH heads AS (
                    UPDATE organization_heads SET version = version + 1 RETURNING organization_id, version)

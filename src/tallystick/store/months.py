@@ -12,10 +12,12 @@ from uuid import UUID
 from psycopg import sql
 
 from tallystick.core.retention import Month
+from tallystick.store import citus
 from tallystick.store.db import Conn, row, rows, the
 from tallystick.store.places import same
 
 DEFAULT: Final = "events_any"
+_DEFAULT_TABLE: Final = "'events_any'::regclass"
 SMALL_BYTES: Final = 64 * 1024 * 1024
 """What is read in some tens of milliseconds: so large may the default partition be while it is locked."""
 LOCK_NAME: Final = b"tallyret"
@@ -42,21 +44,24 @@ class Heads(NamedTuple):
 
 async def partitions(conn: Conn) -> list[Partition]:
     """Those there are, by month; the default one last."""
+    total, heap = (
+        citus.sized_by(conn, each, "c.oid::regclass") for each in ("total_relation_size", "relation_size")
+    )
     found = await rows(
         conn,
-        """SELECT c.relname, pg_total_relation_size(c.oid), pg_relation_size(c.oid), c.reltuples::bigint
+        f"""SELECT c.relname, {total}, {heap}, c.reltuples::bigint
              FROM pg_inherits h JOIN pg_class c ON c.oid = h.inhrelid
             WHERE h.inhparent = 'events'::regclass AND NOT h.inhdetachpending ORDER BY c.relname""",
     )
     told = []
-    for name, total, heap, estimate in found:
-        exact = heap <= _COUNTED_BYTES or estimate < 0
+    for name, size, of_heap, estimate in found:
+        exact = of_heap <= _COUNTED_BYTES or estimate < 0
         events = estimate
         if exact:
             cursor = await conn.execute(sql.SQL("SELECT count(*) FROM {}").format(sql.Identifier(name)))
             events = (await the(cursor))[0]
         month = Month.named(name.removeprefix("events_").replace("_", "-"))
-        told.append(Partition(month, name, events, exact, total))
+        told.append(Partition(month, name, events, exact, size))
     return told
 
 
@@ -71,7 +76,7 @@ async def with_partition(conn: Conn) -> set[Month]:
 
 
 async def default_bytes(conn: Conn) -> int:
-    found = await row(conn, "SELECT pg_relation_size('events_any')")
+    found = await row(conn, f"SELECT {citus.sized_by(conn, 'relation_size', _DEFAULT_TABLE)}")
     return 0 if found is None else int(found[0])
 
 
@@ -79,15 +84,11 @@ async def in_default(conn: Conn, months: Sequence[Month]) -> set[Month]:
     """Those of some months of which the default partition holds an event; reads it once."""
     found = await rows(
         conn,
-        """SELECT m.first FROM unnest(%s::date[], %s::timestamptz[], %s::timestamptz[]) AS m (first, starts, ends)
-            WHERE EXISTS (SELECT FROM events_any e WHERE e.occurred_at >= m.starts AND e.occurred_at < m.ends)""",
-        (
-            [each.first for each in months],
-            [each.span.start for each in months],
-            [each.span.end for each in months],
-        ),
+        """SELECT DISTINCT date_trunc('month', occurred_at, 'UTC') FROM events_any
+            WHERE occurred_at >= %s AND occurred_at < %s""",
+        (min(each.span.start for each in months), max(each.span.end for each in months)),
     )
-    return {Month(each[0]) for each in found}
+    return {Month.of(each[0]) for each in found} & set(months)
 
 
 async def months_in_default(conn: Conn) -> dict[Month, int]:
@@ -105,10 +106,11 @@ async def give_up_after(conn: Conn, *, seconds: float) -> None:
 
 
 async def make_table(conn: Conn, name: str) -> None:
-    """A table like `events`, of nobody's yet."""
+    """A table like `events`, of nobody's yet, on the same nodes."""
     table = sql.Identifier(name)
     await conn.execute(sql.SQL("CREATE TABLE {} (LIKE events INCLUDING ALL)").format(table))
     await conn.execute(sql.SQL("ALTER TABLE {} REPLICA IDENTITY FULL").format(table))
+    await citus.lie_with_events(conn, name)
 
 
 async def attach(conn: Conn, month: Month, *, to: str = "events") -> None:
@@ -153,6 +155,8 @@ async def must_be_of(conn: Conn, month: Month) -> None:
 async def lock_default(conn: Conn) -> None:
     """Nobody reads or stores events until the transaction ends. Who is at it holds `events` itself, whatever else."""
     await conn.execute("LOCK TABLE ONLY events, ONLY events_any IN ACCESS EXCLUSIVE MODE")
+    if citus.is_citus(conn):  # what is yet to appear on its node would not be copied
+        await citus.nothing_half_committed(conn)
 
 
 async def heads(conn: Conn) -> Heads:
@@ -178,7 +182,7 @@ async def holds_any(conn: Conn, name: str, batches: Sequence[int]) -> bool:
         return False
     cursor = await conn.execute(
         sql.SQL(
-            "SELECT EXISTS (SELECT FROM {} WHERE batch >= %s AND batch <= %s AND batch = ANY(%s))"
+            "SELECT EXISTS (SELECT 1 FROM {} WHERE batch >= %s AND batch <= %s AND batch = ANY(%s))"
         ).format(sql.Identifier(name)),
         (batches[0], batches[-1], list(batches)),
     )
@@ -195,6 +199,7 @@ _UNSORTED: Final = "events_unsorted"
 async def begin_sorting(conn: Conn, months: Iterable[Month]) -> None:
     """A table beside `events` that sorts what is put into it: months, and the default partition that is to be."""
     await conn.execute(f"CREATE TABLE {_SORTED} (LIKE events INCLUDING ALL) PARTITION BY RANGE (occurred_at)")
+    await citus.lie_with_events(conn, _SORTED)
     for month in months:
         await make_table(conn, month.partition)
         await must_be_of(conn, month)

@@ -410,13 +410,14 @@ async def unkeyed(
             (organization_id, after, until),
         )
     ]
+    generations = await rows(conn, "SELECT number, first_batch FROM key_generations ORDER BY first_batch")
     suspects = await rows(
         conn,
         f"""SELECT e.id, e.customer_id, e.event_key
               FROM {_OF_RUNS}
               LEFT JOIN LATERAL (
                    SELECT k.event_id FROM event_keys k
-                    WHERE k.generation = (SELECT max(number) FROM key_generations WHERE first_batch <= e.batch)
+                    WHERE k.generation = (%(generations)s::int[])[width_bucket(e.batch, %(firsts)s::bigint[])]
                       AND k.customer_id = e.customer_id
                       AND k.key_hash = {_KEY_HASH}
                    OFFSET 0) k ON true
@@ -427,6 +428,8 @@ async def unkeyed(
             "organization": organization_id,
             "customers": None if customers is None else list(customers),
             "limit": limit,
+            "generations": [each[0] for each in generations],
+            "firsts": [each[1] for each in generations],
             **_runs(numbers),
         },
     )

@@ -17,12 +17,11 @@ from typing import Final
 
 import psycopg
 from prometheus_client import Gauge
-from psycopg import AsyncConnection
 
 from tallystick.flows.reconcile import reconcile
 from tallystick.store import db
 from tallystick.store import reconcile as store
-from tallystick.store.db import PROOF_CONNECTION
+from tallystick.store.db import CONNECTION, PROOF_CONNECTION
 
 log = logging.getLogger("tallystick.reconcile")
 _LOCK: Final = b"reconcil"
@@ -76,7 +75,7 @@ class Nightly:
 
     async def show(self) -> None:
         """Set the metrics to what was found last, by whomever."""
-        async with await AsyncConnection.connect(self._conninfo, autocommit=True) as conn:
+        async with await db.connect(self._conninfo, CONNECTION) as conn:
             for each in await store.noted(conn):
                 _OFFENDERS.labels(each.rule).set(each.offenders)
                 _AT.set(each.checked_at.timestamp())
