@@ -16,22 +16,27 @@ from psycopg import sql
 
 from bench.events import CUSTOMERS, FEATURE, REPEAT_EVERY, SPREAD
 from bench.load import percentile
+from tallystick.store.places import BUNCH
 
 COPY_ROWS: Final = 10_000
 WARM_UP_S: Final = 0.5
-ORGANIZATION: Final = UUID(int=7)
+METER: Final = UUID(int=7)
 
 # Tables of the server's shape: a narrow table of keys, events apart from it, a rollup by the hour.
 TABLES: Final[LiteralString] = """
+    CREATE FUNCTION hour_of(at timestamptz) RETURNS timestamptz LANGUAGE sql IMMUTABLE PARALLEL SAFE
+        RETURN date_bin(INTERVAL '1 hour', at, TIMESTAMPTZ '1970-01-01 00:00:00+00');
+    CREATE FUNCTION bunch_of(id uuid) RETURNS int LANGUAGE sql IMMUTABLE PARALLEL SAFE
+        RETURN get_byte(uuid_send(id), 14) * 256 + get_byte(uuid_send(id), 15);
     CREATE TABLE event_keys (
         customer_id uuid NOT NULL, key_hash uuid PRIMARY KEY, event_id uuid NOT NULL,
         occurred_at timestamptz NOT NULL, header_mark int, generation int NOT NULL);
     CREATE TABLE events (
-        customer_id uuid, occurred_at timestamptz, id uuid, organization_id uuid NOT NULL,
-        received_at timestamptz NOT NULL, batch bigint NOT NULL, feature_code text NOT NULL,
-        value numeric NOT NULL, event_key text, timed boolean NOT NULL, adjusts uuid, properties jsonb,
-        reason text, PRIMARY KEY (customer_id, occurred_at, id)) PARTITION BY RANGE (occurred_at);
+        customer_id uuid NOT NULL, occurred_at timestamptz NOT NULL, id uuid NOT NULL, received_at timestamptz,
+        batch bigint NOT NULL, feature_code text NOT NULL, value numeric NOT NULL, event_key text, timed boolean,
+        adjusts uuid, properties jsonb, reason text) PARTITION BY RANGE (occurred_at);
     CREATE TABLE events_any PARTITION OF events DEFAULT;
+    CREATE INDEX ON events (customer_id, hour_of(occurred_at), bunch_of(id));
     CREATE INDEX ON events USING brin (id, batch) WITH (pages_per_range = 32, autosummarize = on);
     CREATE TABLE usage_hours (
         customer_id uuid, meter_id uuid, hour timestamptz, events bigint NOT NULL, quantity numeric NOT NULL,
@@ -49,12 +54,12 @@ INSERT: Final[LiteralString] = """
             ON CONFLICT DO NOTHING RETURNING event_id
     ), stored AS (
         INSERT INTO events
-        SELECT customer_id, %(now)b, id, %(organization)b, %(now)b, %(batch)b, %(feature)b, value, event_key, false
+        SELECT customer_id, %(now)b, id, NULL, %(batch)b, %(feature)b, value, event_key
           FROM given JOIN fresh ON event_id = id
         RETURNING customer_id, value
     )
     INSERT INTO usage_hours AS held
-    SELECT customer_id, %(organization)b, date_trunc('hour', %(now)b), count(*), sum(value), %(batch)b
+    SELECT customer_id, %(meter)b, date_trunc('hour', %(now)b), count(*), sum(value), %(batch)b
       FROM stored GROUP BY customer_id ORDER BY customer_id
         ON CONFLICT (customer_id, meter_id, hour) DO UPDATE
        SET events = held.events + excluded.events, quantity = held.quantity + excluded.quantity,
@@ -83,7 +88,7 @@ def insert(conninfo: str, *, rows_per_commit: int, seconds: float) -> Written:
                 break
             columns: list[list[object]] = [list(column) for column in zip(*rows, strict=True)]
             values: dict[str, object] = dict(zip(COLUMNS, columns, strict=True))
-            values |= {"now": datetime.now(UTC), "organization": ORGANIZATION}
+            values |= {"now": datetime.now(UTC), "meter": METER}
             values |= {"batch": batch, "feature": FEATURE}
             with clock.running():
                 conn.execute(INSERT, values, prepare=True)
@@ -94,7 +99,7 @@ def copy(conninfo: str, *, seconds: float) -> Written:
     """COPY of rendered rows into a logged table without an index: as fast as rows can be made durable."""
     now = datetime.now(UTC).isoformat()
     block = "".join(
-        f"{customer}\t{now}\t{event_id}\t{ORGANIZATION}\t{now}\t1\t{FEATURE}\t{value}\t{name}\tf\t\\N\t\\N\t\\N\n"
+        f"{customer}\t{now}\t{event_id}\t\\N\t1\t{FEATURE}\t{value}\t{name}\t\\N\t\\N\t\\N\t\\N\n"
         for customer, _, event_id, _, name, value in next(_batches(COPY_ROWS))
     ).encode()
     clock = _Clock(seconds)
@@ -156,10 +161,11 @@ def _customers() -> list[UUID]:
 
 
 def _row(customers: list[UUID], salt: str, number: int) -> Row:
-    """A new event: a random key, an id in the order of time, a customer of the thousand."""
+    """A new event: a random key, an id in the order of time with its bunch at the end, a customer of the thousand."""
     name = f"{salt}-{number:09d}"
     digest = hashlib.sha256(name.encode()).digest()
-    event_id = UUID(int=(time.time_ns() // 1_000_000) << 80 | int.from_bytes(os.urandom(10)))
+    bunch = number // (CUSTOMERS * BUNCH) % 65_536
+    event_id = UUID(int=(time.time_ns() // 1_000_000) << 80 | int.from_bytes(os.urandom(8)) << 16 | bunch)
     customer = customers[SPREAD.customer_of(0, number) - 1]
     return customer, UUID(bytes=digest[:16]), event_id, int.from_bytes(digest[16:20], signed=True), name, 1
 

@@ -16,16 +16,18 @@ from bench.month import Progress, say
 from tallystick.core.limits import KEY_GENERATION_MB
 from tallystick.store import key_generations
 from tallystick.store.db import CONNECTION
+from tallystick.store.places import BUNCH
 
 CHUNK: Final = 500_000
 LASTS: Final = timedelta(days=365)
-BYTES_PER_KEY: Final = 200  # rows and index, roughly: what `bench.storage` prints
+BYTES_PER_KEY: Final = 132  # rows and index, roughly: what `bench.storage` prints
 FILTERS_WITHIN_S: Final = 3_600
 
-_MADE: Final = """
+_MADE: Final = f"""
     WITH made AS MATERIALIZED (
         SELECT c.id AS customer_id, md5('key' || %(salt)s || i)::uuid AS key_hash,
-               (lpad(to_hex(at_ms), 12, '0') || '7' || left(other, 3) || '8' || right(other, 15))::uuid AS id,
+               (lpad(to_hex(at_ms), 12, '0') || '7' || left(other, 3) || '8' || right(other, 11)
+                || lpad(to_hex(i / (%(crowd)s * {BUNCH}) %% 65536), 4, '0'))::uuid AS id,
                to_timestamp(at_ms / 1000.0) AS occurred_at, ('x' || left(other, 8))::bit(32)::int AS header_mark, i
           FROM (SELECT i, %(from_ms)s::int8 + i * %(lasts_ms)s::int8 / %(total)s::int8 AS at_ms,
                        md5('header' || %(salt)s || i) AS other
@@ -37,9 +39,8 @@ _MADE: Final = """
     )"""
 _KEYS: Final = f"{_MADE} SELECT"
 _KEYS_AND_EVENTS: Final = f"""{_MADE}
-    INSERT INTO events (customer_id, occurred_at, id, organization_id, received_at, batch, feature_code, value,
-                        event_key, timed)
-    SELECT customer_id, occurred_at, id, %(organization)s, occurred_at, 0, %(feature)s, 1, %(salt)s || i, false
+    INSERT INTO events (customer_id, occurred_at, id, batch, feature_code, value, event_key)
+    SELECT customer_id, occurred_at, id, 0, %(feature)s, 1, %(salt)s || i
       FROM made ORDER BY i"""
 
 
@@ -139,9 +140,9 @@ def _world(conn: psycopg.Connection) -> dict[str, object]:
            SELECT id, organization_id, (row_number() OVER (ORDER BY id) - 1)::int8 AS nth FROM customers"""
     ).rowcount
     found = conn.execute(
-        """SELECT f.organization_id, f.code FROM features f
+        """SELECT f.code FROM features f
             WHERE f.organization_id = (SELECT organization_id FROM bench_crowd LIMIT 1)"""
     ).fetchone()
     if found is None:
         raise ValueError("a history needs customers and a feature")
-    return {"organization": found[0], "feature": found[1], "crowd": crowd}
+    return {"feature": found[0], "crowd": crowd}

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from http.client import HTTPResponse
+from threading import Lock
 from typing import Final
 
 from bench.events import Judged, Talk, Target
@@ -17,16 +18,31 @@ class Unexpected(Exception):
     """An answer that is not the expected one; the message carries its beginning."""
 
 
-def pour(target: Target, talk_of: Callable[[int], Talk], *, requests: int, connections: int) -> int:
-    """How many events were stored. Spread over the connections as evenly as it goes."""
+def pour(
+    target: Target,
+    talk_of: Callable[[int], Talk],
+    *,
+    requests: int,
+    connections: int,
+    stored: Callable[[int], None] = lambda events: None,
+) -> int:
+    """How many events were stored; `stored` hears of those of each request. Spread over the connections as evenly as it goes."""
+    one_at_a_time = Lock()
+
+    def say_all(lane: int) -> int:
+        events = 0
+        with talking(target) as say_next:
+            talk = talk_of(lane)
+            for _ in range(shares[lane]):
+                new = say_next(talk).stored
+                events += new
+                with one_at_a_time:
+                    stored(new)
+        return events
+
     shares = [requests // connections + (lane < requests % connections) for lane in range(connections)]
     with ThreadPoolExecutor(connections) as pool:
-        return sum(pool.map(lambda lane: _say_all(target, talk_of(lane), shares[lane]), range(connections)))
-
-
-def _say_all(target: Target, talk: Talk, requests: int) -> int:
-    with talking(target) as say_next:
-        return sum(say_next(talk).stored for _ in range(requests))
+        return sum(pool.map(say_all, range(connections)))
 
 
 @contextmanager

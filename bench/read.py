@@ -135,11 +135,10 @@ def _load(conn: psycopg.Connection[Any], organization: str, customer: str, given
     The events alone: keys and the chain of batches are not read by summaries, and stay as they are.
     """
     conn.execute(
-        """INSERT INTO events (customer_id, occurred_at, id, organization_id, received_at, batch, feature_code,
-                               value, event_key, timed, properties)
+        """INSERT INTO events (customer_id, occurred_at, id, batch, feature_code, value, event_key, timed, properties)
            SELECT %(customer)s, at, (lpad(to_hex((extract(epoch FROM at) * 1000)::bigint), 12, '0') || '7000'
                                      || '8000' || lpad(to_hex(number), 12, '0'))::uuid,
-                  %(organization)s, at, number / 1000, 'call', number %% 17 + 0.25, 'key_' || number, true,
+                  number / 1000, 'call', number %% 17 + 0.25, 'key_' || number, true,
                   jsonb_build_object('user', 'user_' || (hashint8(number) & 2147483647) %% %(distinct)s,
                                      'region', 'region_' || number %% 8, 'path', '/v1/things')
              FROM (SELECT number, timestamptz '2026-01-01 00:00:00Z'
@@ -147,7 +146,6 @@ def _load(conn: psycopg.Connection[Any], organization: str, customer: str, given
                      FROM generate_series(0::bigint, %(events)s - 1) AS numbers (number)) AS made""",
         {
             "customer": ids.read(ids.CUSTOMER, customer),
-            "organization": ids.read(ids.ORGANIZATION, organization),
             "events": given.events,
             "distinct": given.distinct,
         },

@@ -1,6 +1,6 @@
 """Bytes on disk for an event, by table and by index, of keyed events that came in over HTTP.
 
-python -m bench.storage [--events 200000] [--json]
+python -m bench.storage [--events 1000000] [--json]
 """
 
 import argparse
@@ -20,7 +20,7 @@ from rich.table import Table
 from bench import server
 from bench.catalogue import Refused
 from bench.events import CUSTOMERS, Batches
-from bench.month import console, say
+from bench.month import Progress, console, say
 from bench.place import metered, own_place
 from bench.pour import Unexpected, pour
 from bench.relations import sizes
@@ -41,6 +41,7 @@ class Part(msgspec.Struct, frozen=True, rename="camel"):
 class Stored(msgspec.Struct, frozen=True, rename="camel"):
     events: int
     properties: int  # of each event
+    per_customer_and_hour: float  # events, on average: they share a list of the index over `events`
     parts: list[Part]  # the largest first; what grew by less than a tenth of a byte an event is one of them
     bytes_per_event: float
 
@@ -84,14 +85,26 @@ def _stored(given: argparse.Namespace, *, properties: bool) -> Stored:
         say(f"{given.events:,} events {'with two' if properties else 'without'} properties")
         talk = partial(Batches, target, secrets.token_hex(4), events_per_batch=EVENTS_PER_BULK)
         requests = max(1, given.events // EVENTS_PER_BULK)
-        events = pour(target, talk, requests=requests, connections=min(CONNECTIONS, requests))
+        progress = Progress("events", requests * EVENTS_PER_BULK)
+        connections = min(CONNECTIONS, requests)
+        events = pour(target, talk, requests=requests, connections=connections, stored=progress.more)
         after = sizes(place.conninfo)
+        together = _per_customer_and_hour(place.conninfo)
     grown = {each: (size - before.get(each, 0)) / events for each, size in after.items()}
     parts = [Part(*each, size) for each, size in sorted(grown.items(), key=lambda pair: -pair[1])]
     small = sum(part.bytes_per_event for part in parts if part.bytes_per_event < 0.1)
     parts = [part for part in parts if part.bytes_per_event >= 0.1]
     parts += [Part("others", "each below a tenth of a byte", small)] if small else []
-    return Stored(events, 2 if properties else 0, parts, sum(grown.values()))
+    return Stored(events, 2 if properties else 0, together, parts, sum(grown.values()))
+
+
+def _per_customer_and_hour(conninfo: str) -> float:
+    with psycopg.connect(conninfo) as conn:
+        found = conn.execute(
+            "SELECT avg(events)::float8 FROM (SELECT count(*) AS events FROM events GROUP BY customer_id, hour_of(occurred_at)) e"
+        ).fetchone()
+    assert found is not None
+    return float(found[0])
 
 
 def as_json(report: Report) -> bytes:
@@ -101,7 +114,8 @@ def as_json(report: Report) -> bytes:
 def show(report: Report, console: Console) -> None:
     for stored in (report.plain, report.with_properties):
         what = f"{stored.properties} properties" if stored.properties else "no properties"
-        table = Table("table", "part", title=f"{stored.events:,} keyed events, {what}", title_justify="left")
+        title = f"{stored.events:,} keyed events, {what}, {stored.per_customer_and_hour:,.0f} of a customer in an hour"
+        table = Table("table", "part", title=title, title_justify="left")
         table.add_column("bytes an event", justify="right")
         for part in stored.parts:
             table.add_row(part.table, part.part, f"{part.bytes_per_event:.1f}")
@@ -116,7 +130,7 @@ def show(report: Report, console: Console) -> None:
 
 def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench.storage", description="bytes an event, measured")
-    parser.add_argument("--events", type=int, default=200_000, help="to store, in bulks of 1,000")
+    parser.add_argument("--events", type=int, default=1_000_000, help="to store, in bulks of 1,000")
     parser.add_argument("--customers", type=int, default=CUSTOMERS, help="over whom the events are spread")
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
     return parser.parse_args(words)

@@ -71,7 +71,7 @@ def stored_keys(database_url: str, shop: Organization) -> dict[str, int]:
     found = select(
         database_url,
         """SELECT event_key, count(*) FROM events
-            WHERE organization_id = %s AND event_key IS NOT NULL GROUP BY event_key""",
+            WHERE customer_id IN (SELECT id FROM customers WHERE organization_id = %s) AND event_key IS NOT NULL GROUP BY event_key""",
         organization_id(shop),
     )
     return dict(found)
@@ -79,7 +79,9 @@ def stored_keys(database_url: str, shop: Organization) -> dict[str, int]:
 
 def count_events(database_url: str, shop: Organization) -> int:
     found = select(
-        database_url, "SELECT count(*) FROM events WHERE organization_id = %s", organization_id(shop)
+        database_url,
+        "SELECT count(*) FROM events WHERE customer_id IN (SELECT id FROM customers WHERE organization_id = %s)",
+        organization_id(shop),
     )
     return int(found[0][0])
 
@@ -119,7 +121,7 @@ async def _rollups_equal_events(conn: Conn, organization: UUID) -> None:
                 f"""SELECT customer_id, date_trunc('hour', occurred_at), count(*),
                            {_FOLDS.get(meter.aggregation.value, "sum(value)")}
                       FROM events
-                     WHERE organization_id = %s AND feature_code = %s AND (adjusts IS NULL OR (adjusts = %s AND %s))
+                     WHERE customer_id IN (SELECT id FROM customers WHERE organization_id = %s) AND feature_code = %s AND (adjusts IS NULL OR (adjusts = %s AND %s))
                        AND voids IS NULL AND voided IS NULL
                      GROUP BY 1, 2""",
                 (organization, code, meter.feature_id, meter.adds_up),
@@ -164,7 +166,7 @@ async def _fold_one_by_one(
     found = await rows(
         conn,
         """SELECT customer_id, occurred_at, value, coalesce(properties, '{}'), adjusts FROM events
-            WHERE organization_id = %s AND feature_code = %s AND voids IS NULL AND voided IS NULL""",
+            WHERE customer_id IN (SELECT id FROM customers WHERE organization_id = %s) AND feature_code = %s AND voids IS NULL AND voided IS NULL""",
         (organization, code),
     )
     for customer_id, occurred_at, value, properties, adjusts in found:
@@ -247,7 +249,7 @@ async def _chain_verifies(conn: Conn, organization: UUID) -> int:
     members: dict[int, list[UUID]] = dict(
         await rows(
             conn,
-            "SELECT batch, array_agg(id ORDER BY id) FROM events WHERE organization_id = %s GROUP BY batch",
+            "SELECT batch, array_agg(id ORDER BY id) FROM events WHERE customer_id IN (SELECT id FROM customers WHERE organization_id = %s) GROUP BY batch",
             (organization,),
         )
     )

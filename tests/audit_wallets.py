@@ -92,7 +92,7 @@ async def _what_events_took_was_posted_with_their_batch(conn: Conn, organization
     told = await rows(
         conn,
         """SELECT customer_id, batch, sum(deducted) FROM events
-            WHERE organization_id = %s AND drew_on IS NOT NULL AND voids IS NULL
+            WHERE customer_id IN (SELECT id FROM customers WHERE organization_id = %s) AND drew_on IS NOT NULL AND voids IS NULL
             GROUP BY 1, 2 HAVING sum(deducted) > 0""",
         (organization,),
     )

@@ -141,7 +141,7 @@ def folded(database_url: str, business: Organization, forecast: Json) -> list[tu
     return select(
         database_url,
         """SELECT feature_code, count(*), sum(value) FROM events
-            WHERE organization_id = %s AND occurred_at BETWEEN %s AND %s
+            WHERE customer_id IN (SELECT id FROM customers WHERE organization_id = %s) AND occurred_at BETWEEN %s AND %s
               AND event_key IS DISTINCT FROM 'there' AND properties IS DISTINCT FROM '{"region": "eu"}'
             GROUP BY 1 ORDER BY 1""",
         organization_id(business),

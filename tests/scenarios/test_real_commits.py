@@ -237,7 +237,7 @@ def test_three_years_in_order_of_arrival_are_billed_as_each_policy_says(
     keys = dict(
         select(
             database_url,
-            "SELECT id, event_key FROM events WHERE organization_id = %s",
+            "SELECT id, event_key FROM events WHERE customer_id IN (SELECT id FROM customers WHERE organization_id = %s)",
             shop.own_id(ids.ORGANIZATION, organization.id),
         )
     )

@@ -207,6 +207,7 @@ def test_books_in_which_nothing_happened_are_clean(alone: str, beside: Server) -
 
 
 OF_THE_SHOP = "organization_id = %(shop)s"
+OF_OUR_CUSTOMERS = f"customer_id IN (SELECT id FROM customers WHERE {OF_THE_SHOP})"
 METER = f"(SELECT m.id FROM meters m JOIN features f ON f.id = m.feature_id WHERE f.{OF_THE_SHOP} AND f.code = '{{}}')"
 
 
@@ -266,7 +267,7 @@ LAST_OF_BOB: Final = period(
     "bob", f"(SELECT max(period_index) FROM closed_periods WHERE {period('bob', 'period_index')})"
 )
 RECORD: Final = one("ingest_batches", f"x.{OF_THE_SHOP} AND x.position = 1")
-EVENT: Final = one("events", f"x.{OF_THE_SHOP} AND x.event_key = 'level_3'")
+EVENT: Final = one("events", f"x.{OF_OUR_CUSTOMERS} AND x.event_key = 'level_3'")
 SOLD_AGAIN: Final = (
     "UPDATE organizations SET invoices_issued = invoices_issued + 1 WHERE id = %(shop)s",
     """INSERT INTO invoices (id, organization_id, customer_id, subscription_id, number, status, invoice_type, currency,
@@ -413,7 +414,7 @@ CHANGES: Final[Mapping[str, tuple[str, list[str], str]]] = {
     "a grant is gone": ("wallets", [
         f"DELETE FROM ledger_entries WHERE {OF_THE_SHOP} AND cause = 'grant' AND target = 'plan_credits'"], "plan_credits"),
     "an event took less than was posted": ("postings", [
-        f"UPDATE events SET deducted = deducted - 1 WHERE {OF_THE_SHOP} AND event_key = 'beyond'"],
+        f"UPDATE events SET deducted = deducted - 1 WHERE {OF_OUR_CUSTOMERS} AND event_key = 'beyond'"],
         "its events took 99999, the ledger says 100000"),
     "a call's tokens cost less than it took": ("costs", [
         f"UPDATE ai_costs SET margin = margin - 1, total = total - 1 WHERE {OF_THE_SHOP}"], "its tokens cost 89, it took 90"),

@@ -172,3 +172,41 @@ def test_keys_from_before_they_were_narrow_are_where_they_are_looked_for(empty_d
         assert conn.execute(
             "SELECT count(filter_bytes), (SELECT count(*) FROM key_filters) FROM key_generations"
         ).fetchone() == (0, 0)
+
+
+def test_events_from_before_are_found_by_their_hour(empty_database: str) -> None:
+    """In the default partition and in a month's; with the leaves they had; and what was NOT NULL still is, or need not be said."""
+    required = "SELECT attrelid::regclass::text, attname FROM pg_attribute WHERE attnotnull AND attnum > 0 AND attrelid::regclass::text LIKE 'events%' ORDER BY 1, 2"
+    with psycopg.connect(empty_database, autocommit=True) as conn:
+        apply_until(conn, 14)
+        conn.execute(
+            "CREATE TABLE events_2026_01 PARTITION OF events FOR VALUES FROM ('2026-01-01Z') TO ('2026-02-01Z')"
+        )
+        conn.execute(
+            """INSERT INTO events (customer_id, occurred_at, id, organization_id, received_at, batch, feature_code, value, timed, leaf)
+               SELECT %s, timestamptz '2026-01-31 20:00Z' + n * interval '10 minutes', gen_random_uuid(), %s, now(), 1, 'a', n, true,
+                      substr(sha256(int4send(n)), 1, 16)
+                 FROM generate_series(0, 47) AS n""",
+            (uuid4(), uuid4()),
+        )
+        before = conn.execute(required).fetchall()
+    assert migrate.migrate(empty_database)[0].startswith("0014")
+    with psycopg.connect(empty_database, autocommit=True) as conn:
+        conn.execute("SET enable_seqscan = off")
+        unsaid = {"organization_id", "received_at", "timed"}
+        assert conn.execute(required).fetchall() == [each for each in before if each[1] not in unsaid]
+        same = conn.execute(
+            "SELECT count(*) FROM events WHERE uuid_send(leaf) = substr(sha256(int4send(value::int)), 1, 16)"
+        ).fetchone()
+        assert same == (48,)
+        indexed = conn.execute(
+            """SELECT tablename, count(*) FROM pg_indexes WHERE indexdef LIKE '%%hour_of(occurred_at), bunch_of(id)%%'
+                GROUP BY 1 ORDER BY 1"""
+        ).fetchall()
+        assert indexed == [("events", 1), ("events_2026_01", 1), ("events_any", 1)]
+        found = conn.execute(
+            """SELECT sum(value) FROM events
+                WHERE customer_id = (SELECT min(customer_id::text)::uuid FROM events)
+                  AND hour_of(occurred_at) IN ('2026-01-31 23:00Z', '2026-02-01 00:00Z')"""
+        ).fetchone()
+        assert found == (sum(range(18, 30)),)

@@ -47,7 +47,9 @@ COLUMNS: Final[Mapping[str, Kind]] = {
     "remaining": Kind.TEXT,
     "blocked": Kind.FLAG,
 }
-"""Every column of `events`, in the order of a file; a test holds them together."""
+"""What a file says of an event, in its order: every column of `events`, a test holds them together, and `OWNER`."""
+OWNER: Final = "organization_id"
+"""Of whom the database knows it by the event's batch."""
 _MONTHS_OF: Final = {"m": 1, "y": 12}
 
 

@@ -219,7 +219,7 @@ async def _copy(conn: Conn, month: Month, file: MonthFile, progress: Progress) -
 def _must_be_whole(row: Row) -> None:
     """An event that is not as it was stored does not leave: where it is, `verify` can still say what happened."""
     carried, given = row[_LEAF], row[-1]
-    if given is None or carried not in (None, given):
+    if given is None or carried not in (None, given) or row[_OWNER] is None:
         raise NotArchived(
             f"the event {row[_ID]} is not as it was stored; `tallystick verify --all` names what was changed"
         )

@@ -75,15 +75,12 @@ class Naming:
         derived: dict[int, bytes] = {}
         for record in wrong:
             before, batch = await self._record(conn, record.position)
-            rows = stored[batch.batch]
-            ours = [row for row in rows if row.organization_id == self.organization_id]
+            ours = stored[batch.batch]
             leaves: Sequence[bytes] = batch.leaves
             if record.follows is False:
                 leaves = self._record_changed(batch, [row.leaf for row in ours], before, derived)
             found = misfit(leaves, [(row.id, row.leaf) for row in ours])
-            foreign = [row for row in rows if row.organization_id != self.organization_id]
             strange = {number: ours[number] for number in found.rows}
-            strange.update(enumerate(foreign, start=len(ours)))
             suspects.append(_Suspect(batch, ours, found, set(found.places), strange))
             self._columns_changed(batch, ours, found)
             unmarked += [row for row in ours if not (row.carries_leaf and row.marks_agree)]
@@ -133,7 +130,7 @@ class Naming:
         }
         for suspect in suspects:
             for number, row in list(suspect.strange.items()):
-                if self._found_home(row, homes) or row.organization_id != self.organization_id:
+                if self._found_home(row, homes):
                     del suspect.strange[number]
         return [row for row in loose if not self._found_home(row, homes)]
 
@@ -143,10 +140,7 @@ class Naming:
             return False
         suspect, place = home
         suspect.gone.discard(place)
-        says = f"batch {row.batch}"
-        if row.organization_id != self.organization_id:
-            says = f"organization {ids.show(ids.ORGANIZATION, row.organization_id)}"
-        self._say(row, f"was moved: it says {says}, and belongs to {suspect.place(place)}")
+        self._say(row, f"was moved: it says batch {row.batch}, and belongs to {suspect.place(place)}")
         return True
 
     def _changed(self, suspect: _Suspect, owners: dict[UUID, UUID]) -> None:

@@ -118,8 +118,7 @@ async def _absent(
         if batch.batch not in suspects or batch.events != len(batch.leaves):
             continue
         rows, leaves = stored[batch.batch], iter(batch.leaves)
-        ours = all(row.organization_id == organization_id for row in rows)
-        if ours and len(rows) < len(batch.leaves) and all(row.leaf in leaves for row in rows):
+        if len(rows) < len(batch.leaves) and all(row.leaf in leaves for row in rows):
             found[batch.position] = len(batch.leaves) - len(rows)
     return found
 

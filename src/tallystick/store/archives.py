@@ -11,8 +11,9 @@ from uuid import UUID
 
 from psycopg import sql
 
-from tallystick.core.retention import COLUMNS, Kind, Month
+from tallystick.core.retention import COLUMNS, OWNER, Kind, Month
 from tallystick.core.times import Period
+from tallystick.store import places
 from tallystick.store.db import Conn, row, rows, the
 from tallystick.store.places import IN_ORDER
 from tallystick.store.proving import LEAF
@@ -148,6 +149,15 @@ async def needed(conn: Conn, month: Month) -> Needed:
 # Rows on their way ----------------------------------------------------------------------------------------
 
 
+_SAID: Final = {
+    OWNER: places.OWNER,
+    "received_at": places.RECEIVED_AT,
+    "timed": "e.timed IS TRUE",
+    "leaf": "uuid_send(e.leaf)",
+}
+"""How the database says what a file says in other words."""
+_STORED: Final = [name for name in COLUMNS if name != OWNER]
+
 Row = tuple[Any, ...]
 """The values of `COLUMNS` as a file keeps them; what PostgreSQL has no exact twin for elsewhere is text."""
 
@@ -157,7 +167,9 @@ async def reading(conn: Conn, partition: str, *, leaves: bool) -> AsyncIterator[
     """A partition's rows in order of (customer_id, occurred_at, id), with `leaves` each followed by the leaf that its
     facts give, None where they give none. To be used within one snapshot."""
     chosen = ", ".join(
-        f"e.{name}::text" if kind is Kind.TEXT else f"e.{name}" for name, kind in COLUMNS.items()
+        f"{said}::text" if kind is Kind.TEXT else said
+        for name, kind in COLUMNS.items()
+        for said in (_SAID.get(name, f"e.{name}"),)
     )
     leaf = f", {LEAF}" if leaves else ""
     async with conn.cursor(name=f"reading_{'leaves' if leaves else 'rows'}") as cursor:
@@ -189,11 +201,20 @@ async def put(conn: Conn, table: str, batches: Iterable[Sequence[Row]]) -> None:
 
 
 async def _copy(conn: Conn, table: sql.Identifier, batches: Iterable[Sequence[Row]]) -> None:
-    into = sql.SQL("COPY {} ({}) FROM STDIN").format(table, sql.SQL(", ").join(map(sql.Identifier, COLUMNS)))
+    into = sql.SQL("COPY {} ({}) FROM STDIN").format(table, sql.SQL(", ").join(map(sql.Identifier, _STORED)))
     async with conn.cursor() as cursor, cursor.copy(into) as copy:
         for batch in batches:
             for each in batch:
-                await copy.write_row(each)
+                await copy.write_row(_as_stored(dict(zip(COLUMNS, each, strict=True))))
+
+
+def _as_stored(told: dict[str, Any]) -> list[Any]:
+    """As a batch was written: what goes without saying is not said."""
+    if told["received_at"] == told["occurred_at"]:
+        told["received_at"] = None
+    told["timed"] = told["timed"] or None
+    told["leaf"] = None if told["leaf"] is None else UUID(bytes=told["leaf"])
+    return [told[name] for name in _STORED]
 
 
 async def note(conn: Conn, archived: Archived, shares: Iterable[Share]) -> None:
@@ -259,7 +280,7 @@ async def open_beside(conn: Conn, name: str) -> str:
     Who has it first in the search path reads both. Its `archived_months` are those that were not put there.
     """
     schema = f"{_BESIDE}{name}"
-    shown = ", ".join(COLUMNS)
+    shown = ", ".join(_STORED)
     for statement in (
         "CREATE SCHEMA {0}",
         "CREATE UNLOGGED TABLE {0}.archived (LIKE events INCLUDING ALL)",

@@ -53,9 +53,7 @@ async def insert(
         repeats = {each.int for each in keyed - await _take_keys(conn, sheet, generation)}
         stored = [each for each in sheet.events if each.id.int not in repeats]
         if stored:
-            await _store(
-                conn, stored, organization_id=organization_id, received_at=received_at, number=number
-            )
+            await _store(conn, stored, received_at=received_at, number=number)
             await _count(conn, sheet.events, sheet.shares, repeats, number=number)
             await _notch(conn, stored, organization_id=organization_id, version=version, number=number)
         elif await db.version(conn, organization_id=organization_id) != version:  # no head is locked
@@ -79,26 +77,23 @@ async def _take_keys(conn: Conn, sheet: Sheet, generation: int) -> set[UUID]:
     return {each[0] for each in found}
 
 
-async def _store(
-    conn: Conn, events: Sequence[StoredEvent], *, organization_id: UUID, received_at: datetime, number: int
-) -> None:
+async def _store(conn: Conn, events: Sequence[StoredEvent], *, received_at: datetime, number: int) -> None:
     """Without a conflict to look for, unnest is sent to the shards by COPY."""
     draws = [each.draw for each in events]
     await conn.execute(
-        """INSERT INTO events (customer_id, occurred_at, id, organization_id, received_at, batch, feature_code,
-                               value, event_key, timed, adjusts, properties, reason, voids, leaf,
+        """INSERT INTO events (customer_id, occurred_at, id, received_at, batch, feature_code, value,
+                                event_key, timed, adjusts, properties, reason, voids, leaf,
                                drew_on, deducted, remaining, blocked)
-           SELECT customer_id, occurred_at, id, %(organization)s, %(received)s, %(number)s, feature_code,
+           SELECT customer_id, occurred_at, id, nullif(%(received)s, occurred_at), %(number)s, feature_code,
                   value::numeric, event_key, timed, adjusts, properties::jsonb, reason, voids, leaf,
                   drew_on, deducted::numeric, remaining::numeric, blocked
              FROM unnest(%(ids)s::uuid[], %(customers)s::uuid[], %(occurred)s::timestamptz[], %(features)s::text[],
                          %(values)s::text[], %(keys)s::text[], %(timed)s::bool[], %(properties)s::text[],
-                         %(adjusts)s::uuid[], %(reasons)s::text[], %(voids)s::uuid[], %(leaves)s::bytea[],
+                         %(adjusts)s::uuid[], %(reasons)s::text[], %(voids)s::uuid[], %(leaves)s::uuid[],
                          %(drew_on)s::text[], %(deducted)s::text[], %(remaining)s::text[], %(blocked)s::bool[])
                AS t (id, customer_id, occurred_at, feature_code, value, event_key, timed, properties, adjusts, reason,
                      voids, leaf, drew_on, deducted, remaining, blocked)""",
         {
-            "organization": organization_id,
             "received": received_at,
             "number": number,
             "ids": columns.uuids(each.id for each in events),
@@ -107,12 +102,12 @@ async def _store(
             "features": columns.texts(each.feature for each in events),
             "values": columns.numbers(each.value for each in events),
             "keys": columns.texts(each.key for each in events),
-            "timed": columns.flags(each.timed for each in events),
+            "timed": columns.flags(each.timed or None for each in events),
             "properties": columns.objects(each.properties for each in events),
             "adjusts": columns.uuids(each.adjusts for each in events),
             "reasons": columns.texts(each.reason for each in events),
             "voids": columns.uuids(each.voids for each in events),
-            "leaves": columns.hashes(map(leaf, events)),
+            "leaves": columns.digests(map(leaf, events)),
             "drew_on": columns.texts(each and each.model for each in draws),
             "deducted": columns.numbers(each and each.deducted for each in draws),
             "remaining": columns.numbers(each and each.remaining for each in draws),

@@ -52,8 +52,8 @@ def hashes(values: Iterable[bytes | None]) -> Column:
     return Column(_BYTEA, [_NULL if each is None else _SIXTEEN + each for each in values])
 
 
-def places(values: Iterable[bytes | None]) -> Column:
-    """Where keys live: hashes of 16 bytes, kept as uuids, which need no length."""
+def digests(values: Iterable[bytes | None]) -> Column:
+    """Hashes of 16 bytes that are kept as uuids, which need no length before them."""
     return Column(_UUID, [_NULL if each is None else _SIXTEEN + each for each in values])
 
 

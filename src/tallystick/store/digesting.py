@@ -121,7 +121,7 @@ def _told(nth: int, meter: Meter) -> str:
     """Those of one meter. PostgreSQL makes out that the leaves lie in the order asked for, and sorts nothing."""
     mine = f"FILTER (WHERE e.counts_{nth})"
     quantity = "ones" if meter.aggregation is Aggregation.COUNT else "sums"
-    leaves = f"string_agg(e.leaf, ''::bytea ORDER BY e.hour, e.occurred_at, e.id) {mine}"
+    leaves = f"string_agg(uuid_send(e.leaf), ''::bytea ORDER BY e.hour, e.occurred_at, e.id) {mine}"
     return f"""count(*) {mine}, coalesce(sum(e.{quantity}) {mine}, 0),
                CASE WHEN coalesce(octet_length({leaves}), 0) = {LEAF_BYTES} * count(*) {mine}
                     THEN sha256(coalesce({leaves}, ''::bytea)) END"""

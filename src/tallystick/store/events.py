@@ -13,10 +13,10 @@ from tallystick.core.wallets import Draw, Model
 from tallystick.store import columns
 from tallystick.store.db import Conn, Later, rows
 from tallystick.store.key_generations import table
-from tallystick.store.places import IN_ORDER, later, same, within
+from tallystick.store.places import IN_ORDER, OWNER, RECEIVED_AT, later, same, within
 from tallystick.store.proving import Span
 
-_EVENT: Final = """e.id, e.customer_id, e.feature_code, e.value, e.occurred_at, e.received_at, e.event_key, e.timed,
+_EVENT: Final = f"""e.id, e.customer_id, e.feature_code, e.value, e.occurred_at, {RECEIVED_AT}, e.event_key, e.timed IS TRUE,
     e.properties, e.adjusts, e.reason, e.voids, e.voided, e.drew_on, e.deducted, e.remaining, e.blocked"""
 
 
@@ -53,7 +53,7 @@ async def taken(
             CROSS JOIN LATERAL (
                   SELECT FROM {table(generation)} k
                    WHERE k.customer_id = t.customer_id AND k.key_hash = t.key_hash OFFSET 0) k""",
-        (columns.uuids(customers), columns.places(key_hashes)),
+        (columns.uuids(customers), columns.digests(key_hashes)),
     )
 
     async def told() -> set[bytes]:
@@ -86,7 +86,7 @@ async def holders(
               LEFT JOIN LATERAL (
                    SELECT * FROM events e
                     WHERE {same("e", "k", named="event_id")} OFFSET 0) e ON true""",
-        (columns.uuids(customers), columns.places(key_hashes)),
+        (columns.uuids(customers), columns.digests(key_hashes)),
     )
     return {
         key_hashes[nth - 1]: Holder(event_id, occurred_at, _event(event) if event[0] else None, mark)
@@ -97,7 +97,7 @@ async def holders(
 async def get(conn: Conn, *, organization_id: UUID, event_id: UUID) -> StoredEvent | None:
     found = await rows(
         conn,
-        f"SELECT {_EVENT} FROM events e WHERE e.id = %s AND e.organization_id = %s",
+        f"SELECT {_EVENT} FROM events e WHERE e.id = %s AND {OWNER} = %s",
         (event_id, organization_id),
     )
     return _event(found[0]) if found else None
@@ -169,7 +169,7 @@ async def between(
     found = await rows(
         conn,
         f"""SELECT {_EVENT} FROM events e
-             WHERE e.organization_id = %(organization)s AND e.id >= %(lowest)s
+             WHERE e.id >= %(lowest)s AND {OWNER} = %(organization)s
                AND (%(before)s::uuid IS NULL OR e.id < %(before)s)
                AND (%(customer)s::uuid IS NULL OR e.customer_id = %(customer)s)
                AND (%(feature)s::text IS NULL OR e.feature_code = %(feature)s)
@@ -314,8 +314,8 @@ async def of_batches(
     found = await rows(
         conn,
         f"""SELECT e.batch, {_EVENT} FROM events e
-             WHERE e.organization_id = %s AND e.id >= %s AND e.batch = ANY(%s) ORDER BY e.id""",
-        (organization_id, lowest, numbers),
+             WHERE e.id >= %s AND e.batch = ANY(%s) AND {OWNER} = %s ORDER BY e.id""",
+        (lowest, numbers, organization_id),
     )
     kept: dict[int, list[StoredEvent]] = {}
     for each in found:
@@ -331,7 +331,7 @@ async def carried_leaf(conn: Conn, event: StoredEvent) -> bytes | None:
               JOIN events e ON {same("e", "k")}""",
         (event.customer_id, event.occurred_at, event.id),
     )
-    return None if found[0][0] is None else bytes(found[0][0])
+    return None if found[0][0] is None else found[0][0].bytes
 
 
 async def voids_of(conn: Conn, event: StoredEvent) -> list[tuple[UUID, int]]:
@@ -356,7 +356,7 @@ async def stream_positions(
                  WHERE e.customer_id = %(customer)s
                    AND {within("%(after_at)s::timestamptz", "%(end)s::timestamptz")}
                    AND (e.occurred_at, e.id) > (%(after_at)s, %(after_id)s)
-                   AND e.feature_code = %(feature)s AND e.organization_id = %(organization)s
+                   AND e.feature_code = %(feature)s
                    AND b.organization_id = %(organization)s AND b.position <= %(position)s
                    AND (e.voids IS NOT NULL OR {_COUNTS})
                  ORDER BY {IN_ORDER} LIMIT %(limit)s""",

@@ -55,7 +55,7 @@ async def found(conn: Conn, looked: Sequence[Looked]) -> dict[bytes, int]:
                      CROSS JOIN LATERAL (
                            SELECT FROM {table(each.generation)} k
                             WHERE k.customer_id = t.customer_id AND k.key_hash = t.key_hash OFFSET 0) k""",
-                (columns.uuids(each.customers), columns.places(each.key_hashes)),
+                (columns.uuids(each.customers), columns.digests(each.key_hashes)),
             )
             asked.append((each, cursor))
         for each, cursor in asked:

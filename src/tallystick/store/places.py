@@ -20,10 +20,17 @@ IN_ORDER: Final[LiteralString] = "hour_of(e.occurred_at), e.occurred_at, e.id"
 """The order of (occurred_at, id), said so that only the events of one hour are sorted at a time."""
 
 
+RECEIVED_AT: Final[LiteralString] = "coalesce(e.received_at, e.occurred_at)"
+"""When the event `e` was received."""
+
+OWNER: Final[LiteralString] = "(SELECT o.organization_id FROM ingest_batches o WHERE o.batch = e.batch)"
+"""Whose the event `e` is: its batch knows. Said so that it is asked of each event, and of no more than those."""
+
+
 def within(start: str, end: str) -> str:
     """That the event `e` happened in [start, end)."""
     return f"""(e.occurred_at >= {start} AND e.occurred_at < {end}
-            AND hour_of(e.occurred_at) >= hour_of({start}) AND hour_of(e.occurred_at) <= hour_of({end}))"""
+            AND hour_of(e.occurred_at) >= hour_of({start}) AND hour_of(e.occurred_at) < {end})"""
 
 
 def later(at: str, id_then: str) -> str:

@@ -20,7 +20,7 @@ from tallystick.core.times import Period
 from tallystick.store import citus
 from tallystick.store.db import Conn, row, rows
 from tallystick.store.meter_sql import contributions
-from tallystick.store.places import same, within
+from tallystick.store.places import RECEIVED_AT, same, within
 
 _ATTEMPTS: Final = 3
 _SPANS: Final = "s"
@@ -42,7 +42,7 @@ LEAF: Final[LiteralString] = f"""substr(sha256(
                      replace(e.id::text, '-', ''), '\\000', replace(e.customer_id::text, '-', ''), '\\000'), 'escape')
     || convert_to(e.feature_code, 'UTF8')
     || decode(concat('\\000', trim_scale(e.value), '\\000', {_AS_ISO.format("e.occurred_at")}, '+00:00\\000',
-                     {_AS_ISO.format("e.received_at")}, '+00:00\\000'), 'escape')
+                     {_AS_ISO.format(RECEIVED_AT)}, '+00:00\\000'), 'escape')
     || convert_to(coalesce(e.event_key, ''), 'UTF8')
     || decode(concat('\\000', CASE WHEN e.timed THEN 't' END, '\\000', replace(e.adjusts::text, '-', ''), '\\000'), 'escape')
     || convert_to(coalesce(e.reason, ''), 'UTF8')
@@ -130,7 +130,6 @@ async def _sum_alike(conn: Conn, wanted: Sequence[Span], amounts: bool) -> list[
                                                  WHERE b.batch = e.batch AND b.organization_id = s.organization_id)
                                      FROM events e
                                     WHERE e.customer_id = s.customer_id AND {within("s.low", "s.high")}
-                                      AND e.organization_id = s.organization_id
                                       AND {counts.alike} OFFSET 0) AS e
                             WHERE e.position <= s.position
                               AND CASE WHEN e.voids IS NOT NULL THEN s.after > 0
@@ -225,7 +224,7 @@ async def check_records(conn: Conn, *, organization_id: UUID, after: int, until:
                 SELECT batch, count(*) AS events, (array_agg(id ORDER BY id))[1] AS first_id,
                        string_agg(coalesce(leaf, ''::bytea), ''::bytea ORDER BY id) AS leaves,
                        bool_and((carried IS NULL OR carried = leaf) AND marks) AS marks
-                  FROM (SELECT e.batch, e.id, {LEAF} AS leaf, e.leaf AS carried, {_MARKS} AS marks
+                  FROM (SELECT e.batch, e.id, {LEAF} AS leaf, uuid_send(e.leaf) AS carried, {_MARKS} AS marks
                           FROM {_OF_RUNS} OFFSET 0) AS found
                  GROUP BY batch
             ), records AS (
@@ -264,11 +263,11 @@ _MARKS: Final = f"""(CASE WHEN e.voided IS NULL AND e.voids IS NULL THEN true EL
 
 _OF_RUNS: Final = """unnest(%(lows)s::bigint[], %(highs)s::bigint[]) AS r (low, high) CROSS JOIN LATERAL (
         SELECT * FROM events e
-         WHERE e.batch >= r.low AND e.batch <= r.high AND e.organization_id = %(organization)s OFFSET 0) e"""
+         WHERE e.batch >= r.low AND e.batch <= r.high AND e.batch = ANY(%(numbers)s) OFFSET 0) e"""
 
 
 def _runs(numbers: Sequence[int]) -> dict[str, list[int]]:
-    """Sorted batch numbers as a few runs that hold them all, parted where the gaps are widest.
+    """Sorted batch numbers, and the few runs that hold them all, parted where the gaps are widest.
 
     The index over (id, batch) knows ranges of pages: one look at it for each number would read it all each time,
     one look for all of them would read what other organizations stored in between.
@@ -279,7 +278,11 @@ def _runs(numbers: Sequence[int]) -> dict[str, list[int]]:
     )
     cuts = [0, *sorted(gaps[: RUNS_MAX - 1]), len(numbers)]
     parts = [(numbers[low], numbers[high - 1]) for low, high in pairwise(cuts) if low < high]
-    return {"lows": [low for low, _ in parts], "highs": [high for _, high in parts]}
+    return {
+        "lows": [low for low, _ in parts],
+        "highs": [high for _, high in parts],
+        "numbers": list(numbers),
+    }
 
 
 class Stored(NamedTuple):
@@ -287,7 +290,6 @@ class Stored(NamedTuple):
 
     id: UUID
     customer_id: UUID
-    organization_id: UUID
     batch: int
     leaf: bytes
     carries_leaf: bool  # the same one, or none
@@ -296,36 +298,33 @@ class Stored(NamedTuple):
     marks_agree: bool
 
 
-_STORED: Final = f"""e.id, e.customer_id, e.organization_id, e.batch, coalesce({LEAF}, ''::bytea),
-    coalesce(e.leaf = {LEAF}, e.leaf IS NULL), e.voids, e.voided, {_MARKS}"""
+_STORED: Final = f"""e.id, e.customer_id, e.batch, coalesce({LEAF}, ''::bytea),
+    coalesce(uuid_send(e.leaf) = {LEAF}, e.leaf IS NULL), e.voids, e.voided, {_MARKS}"""
 
 
 def _stored(found: Sequence[tuple[Any, ...]]) -> list[Stored]:
-    return [Stored(*each)._replace(leaf=bytes(each[4])) for each in found]
+    return [Stored(*each)._replace(leaf=bytes(each[3])) for each in found]
 
 
 async def stored_in(conn: Conn, *, numbers: Sequence[int]) -> list[Stored]:
-    """What is stored under some batch numbers, whosever it says it is, in order of id."""
+    """What is stored under some batch numbers, in order of id."""
     found = await rows(
         conn,
         f"""SELECT {_STORED}
-              FROM unnest(%(lows)s::bigint[], %(highs)s::bigint[]) AS r (low, high) CROSS JOIN LATERAL (
-                   SELECT * FROM events e
-                    WHERE e.batch >= r.low AND e.batch <= r.high AND e.batch = ANY(%(numbers)s) OFFSET 0) e
-             ORDER BY e.id""",
-        {"numbers": list(numbers), **_runs(sorted(numbers))},
+              FROM {_OF_RUNS} ORDER BY e.id""",
+        _runs(sorted(numbers)),
     )
     return _stored(found)
 
 
 async def unchained(conn: Conn, *, organization_id: UUID, limit: int) -> list[Stored]:
-    """Events whose batch is none of their organization's chain."""
+    """Events of its customers whose batch is none of its chain."""
     found = await rows(
         conn,
         f"""SELECT {_STORED} FROM events e
-             WHERE e.organization_id = %(organization)s
+             WHERE e.customer_id IN (SELECT id FROM customers WHERE organization_id = %(organization)s)
                AND NOT EXISTS (SELECT FROM ingest_batches b
-                                WHERE b.batch = e.batch AND b.organization_id = e.organization_id)
+                                WHERE b.batch = e.batch AND b.organization_id = %(organization)s)
              ORDER BY e.batch, e.id LIMIT %(limit)s""",
         {"organization": organization_id, "limit": limit},
     )

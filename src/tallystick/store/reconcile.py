@@ -61,7 +61,7 @@ async def wrong_hours(conn: Conn, organization_id: UUID, *, meters: Sequence[Met
                                e.occurred_at AS at, m.quantity
                           FROM customers c JOIN events e ON e.customer_id = c.id
                          CROSS JOIN LATERAL (VALUES {", ".join(measured)}) AS m (meter_id, matches, quantity)
-                         WHERE c.organization_id = %(organization)s AND e.organization_id = %(organization)s
+                         WHERE c.organization_id = %(organization)s
                            AND e.feature_code = ANY(%(codes)s) AND m.matches) AS measured
                  GROUP BY 1, 2, 3
             ), kept AS (
@@ -99,8 +99,7 @@ async def wrong_sets(conn: Conn, organization_id: UUID, *, meter: Meter) -> Offe
                 SELECT DISTINCT e.customer_id, hour_of(e.occurred_at) AS hour,
                        {counts.value_hash} AS value_hash
                   FROM customers c JOIN events e ON e.customer_id = c.id
-                 WHERE c.organization_id = %(organization)s AND e.organization_id = %(organization)s
-                   AND {counts.matches}
+                 WHERE c.organization_id = %(organization)s AND {counts.matches}
             ), told AS (
                 SELECT m.customer_id, m.hour, d.number / {MEMBERS} AS block, bit_or({member("d.number")}) AS members
                   FROM met m LEFT JOIN distinct_values d ON d.customer_id = m.customer_id

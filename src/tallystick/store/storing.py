@@ -92,7 +92,7 @@ async def in_one_statement(
             {
                 "ids": ids,
                 "customers": owners,
-                "key_hashes": columns.places(sheet.key_hashes),
+                "key_hashes": columns.digests(sheet.key_hashes),
                 "header_marks": None
                 if sheet.header_marks.count(None) == len(identities)
                 else columns.integers(sheet.header_marks),
@@ -100,9 +100,9 @@ async def in_one_statement(
                 "features": columns.texts(features),
                 "values": columns.numbers(values),
                 "keys": columns.texts(keys) if any(keys) else None,
-                "timed": columns.flags(timed),
+                "timed": columns.flags(each or None for each in timed) if any(timed) else None,
                 "properties": columns.objects(properties) if any(properties) else None,
-                "leaves": columns.hashes(map(leaf, sheet.events)),
+                "leaves": columns.digests(map(leaf, sheet.events)),
                 **(
                     _rare(adjusts, reasons, voids, draws)
                     if any(adjusts) or any(voids) or any(draws)
@@ -198,7 +198,7 @@ def _statement(*, pays: bool, generation: int) -> LiteralString:
             %(ids)s::uuid[], %(customers)s::uuid[], %(key_hashes)s::uuid[], %(header_marks)s::bigint[],
             %(occurred)s::timestamptz[], %(features)s::text[], %(values)s::text[], %(keys)s::text[],
             %(timed)s::bool[], %(properties)s::text[], %(adjusts)s::uuid[], %(reasons)s::text[],
-            %(voids)s::uuid[], %(leaves)s::bytea[], %(drew_on)s::text[], %(deducted)s::text[], %(remaining)s::text[],
+            %(voids)s::uuid[], %(leaves)s::uuid[], %(drew_on)s::text[], %(deducted)s::text[], %(remaining)s::text[],
             %(blocked)s::bool[]{", %(wallets)s::bigint[]" if pays else ""})
         AS t (id, customer_id, key_hash, header_mark, occurred_at, feature_code, value,
               event_key, timed, properties, adjusts, reason, voids, leaf, drew_on, deducted, remaining, blocked
@@ -211,11 +211,11 @@ def _statement(*, pays: bool, generation: int) -> LiteralString:
          ORDER BY key_hash, id
         ON CONFLICT DO NOTHING RETURNING event_id
     ), stored AS (
-        INSERT INTO events (customer_id, occurred_at, id, organization_id, received_at, batch, feature_code,
-                            value, event_key, timed, adjusts, properties, reason, voids, leaf,
+        INSERT INTO events (customer_id, occurred_at, id, received_at, batch, feature_code, value,
+                             event_key, timed, adjusts, properties, reason, voids, leaf,
                             drew_on, deducted, remaining, blocked)
-        SELECT customer_id, occurred_at, id, %(organization)s, %(received)s, batch, feature_code,
-               value::numeric, event_key, timed, adjusts, properties::jsonb, reason, voids, leaf,
+        SELECT customer_id, occurred_at, id, nullif(%(received)s, occurred_at), batch, feature_code, value::numeric,
+               event_key, timed, adjusts, properties::jsonb, reason, voids, leaf,
                drew_on, deducted::numeric, {_REMAINING if pays else "remaining::numeric, blocked"}
           FROM sent, numbered WHERE key_hash IS NULL OR id IN (SELECT event_id FROM fresh)
         RETURNING id{_PAYING if pays else ""}
@@ -233,7 +233,7 @@ def _statement(*, pays: bool, generation: int) -> LiteralString:
         RETURNING 1
     ), notched AS (
         SELECT count(*) AS events, (array_agg(id ORDER BY id))[1] AS first_event_id,
-               string_agg(leaf, ''::bytea ORDER BY id) AS leaves
+               string_agg(uuid_send(leaf), ''::bytea ORDER BY id) AS leaves
           FROM sent WHERE id IN (SELECT id FROM stored)
     ), head AS (
         UPDATE organization_heads o

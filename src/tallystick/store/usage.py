@@ -397,6 +397,9 @@ async def set_counters(conn: Conn, *, used: dict[CounterKey, Decimal]) -> None:
 
 
 _VALUES_AT_ONCE: Final = 10_000
+_EVERYBODY: Final = (
+    "customers c JOIN events e ON e.customer_id = c.id WHERE c.organization_id = %(organization)s"
+)
 
 
 async def backfill(conn: Conn, *, organization_id: UUID, meter: Meter) -> None:
@@ -413,7 +416,7 @@ async def backfill(conn: Conn, *, organization_id: UUID, meter: Meter) -> None:
             SELECT customer_id, %(meter)s, hour, count(*), {merged(meter)}, {latest_at(meter)}, 0
               FROM (SELECT e.customer_id, hour_of(e.occurred_at) AS hour,
                            {counts.quantity} AS quantity, e.occurred_at AS at
-                      FROM events e WHERE e.organization_id = %(organization)s AND {counts.matches}) AS measured
+                      FROM {_EVERYBODY} AND {counts.matches}) AS measured
              GROUP BY customer_id, hour ORDER BY customer_id, hour""",
         params,
     )
@@ -421,7 +424,7 @@ async def backfill(conn: Conn, *, organization_id: UUID, meter: Meter) -> None:
         met = await rows(
             conn,
             f"""SELECT DISTINCT e.customer_id, hour_of(e.occurred_at) AS hour, {counts.value_hash}
-                  FROM events e WHERE e.organization_id = %(organization)s AND {counts.matches}""",
+                  FROM {_EVERYBODY} AND {counts.matches}""",
             params,
         )
         for start in range(0, len(met), _VALUES_AT_ONCE):
@@ -438,7 +441,7 @@ async def backfill(conn: Conn, *, organization_id: UUID, meter: Meter) -> None:
             f"""WITH sent AS (
                     SELECT DISTINCT e.customer_id, %(feature)s::uuid AS feature_id, %(meter)s::uuid AS meter_id,
                            hour_of(e.occurred_at) AS hour, {counts.value_hash} AS value_hash
-                      FROM events e WHERE e.organization_id = %(organization)s AND {counts.matches}
+                      FROM {_EVERYBODY} AND {counts.matches}
                 ){_NUMBER_AND_COUNT}""",
             params,
         )
