@@ -316,7 +316,7 @@ async def _void_once(
     await usage.lock_hours(conn, added_to)
     voids = [
         each._replace(
-            id=UUID(int=bunches.place(number, each.customer_id, hour_of(each.occurred_at))),
+            id=bunches.place(identity, each.customer_id, hour_of(each.occurred_at)),
             received_at=now,
             key=None,
             reason=reason,
@@ -324,7 +324,7 @@ async def _void_once(
             voided=None,
             draw=None,
         )
-        for each, number in zip(old, new_ids.numbers(len(old)), strict=True)
+        for each, identity in zip(old, new_ids(len(old)), strict=True)
     ]
     done = await storing.insert(
         conn,

@@ -102,7 +102,7 @@ async def _attempt(
     await books.learn(conn, book, {each for draft in drafts for each in draft.event.customers})
 
     work: dict[int, Work] = {}
-    for position, (draft, number) in enumerate(zip(drafts, new_ids.numbers(len(drafts)), strict=True)):
+    for position, (draft, identity) in enumerate(zip(drafts, new_ids(len(drafts)), strict=True)):
         try:
             standing = standing_of(book, draft)
         except Problem as problem:
@@ -113,7 +113,7 @@ async def _attempt(
         except Problem as problem:
             outcomes[position] = problem
             admitted = Admitted(now, (), ())
-        at_home = UUID(int=bunches.place(number, standing.customer_id, hour_of(admitted.occurred_at)))
+        at_home = bunches.place(identity, standing.customer_id, hour_of(admitted.occurred_at))
         work[position] = Work(draft, standing, admitted, draft.place(standing.customer_id), at_home)
 
     older = await held_before(

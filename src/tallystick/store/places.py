@@ -52,8 +52,12 @@ class Bunches:
         self._left: dict[tuple[int, datetime], int] = {}
         self._last = randrange(_NUMBERS)
 
-    def place(self, event_id: int, customer_id: UUID, hour: datetime) -> int:
+    def place(self, event_id: UUID, customer_id: UUID, hour: datetime) -> UUID:
         """The id, as time-ordered as it was, with the number of a bunch of this customer and hour at its end."""
+        return UUID(int=self.place_number(event_id.int, customer_id, hour))
+
+    def place_number(self, event_id: int, customer_id: UUID, hour: datetime) -> int:
+        """The same of an id that is a number still."""
         of_whom = customer_id.int, hour
         bunch = self._left.get(of_whom, 0)  # its number, BUNCH times, and how many of it are left
         if bunch % BUNCH:
