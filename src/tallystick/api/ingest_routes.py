@@ -110,6 +110,7 @@ class IngestRoutes:
         """
         outcomes: dict[int, Outcome] = {}
         drafts: dict[int, Draft] = {}
+        key_id, header = caller.key.id, caller.header
         for index, item in items.items():
             try:
                 if isinstance(item, Problem):
@@ -118,9 +119,11 @@ class IngestRoutes:
             except Problem as problem:
                 outcomes[index] = problem
                 continue
-            drafts[index] = Draft(event, api_key_id=caller.key.id, header=caller.header, index=index)
+            drafts[index] = Draft(event, key_id, header, index)
         if drafts:
             stored = await self._batcher.submit(caller.key.organization_id, list(drafts.values()))
+            if not outcomes:
+                return dict(zip(items, stored, strict=True))
             outcomes.update(zip(drafts, stored, strict=True))
         else:
             await self._callers.catch_up(caller)
