@@ -7,11 +7,16 @@ from uuid import UUID
 import pytest
 from psycopg import AsyncConnection
 
+from tallystick.app import wall
+from tallystick.core.events import UsageEvent
 from tallystick.flows.books import Books
+from tallystick.flows.drafts import Accepted, Draft
+from tallystick.flows.ingest import ingest
 from tallystick.flows.open_organization import change_organization
 from tallystick.store.db import CONNECTION, Conn, Database
-from tests.audit import organization_id
+from tests.audit import audit, organization_id
 from tests.conftest import MakeOrganization, beside_the_server
+from tests.shop import add_customer, add_feature, add_plan, overage, subscribe
 
 
 @pytest.fixture
@@ -60,6 +65,43 @@ def test_a_slow_reader_does_not_replace_what_a_quick_one_has_brought(
             assert newest.organization.name == "Quick"
 
     beside_the_server(database_url, act)
+
+
+class Forgetful(AsyncConnection[Any]):
+    """While it stores, another lane has learnt so many customers that the book forgets all the others."""
+
+    books: Books
+
+    async def execute(self, query: Any, *args: Any, **named: Any) -> Any:
+        if "INSERT INTO events" in query:
+            for book in self.books._books.values():
+                book.standings.clear()
+        return await super().execute(query, *args, **named)
+
+
+def test_a_batch_is_stored_once_and_answered_though_the_book_forgets_its_customers(
+    database_url: str, make_organization: MakeOrganization
+) -> None:
+    shop = make_organization()
+    add_feature(shop)
+    add_plan(shop, "metered", promises={"api_calls": overage("0.01")})
+    add_customer(shop, "ada")
+    subscribe(shop, "ada", "metered")
+
+    async def act(database: Database) -> None:
+        books = Books()
+        drafts = [Draft(UsageEvent("api_calls", "ada")) for _ in range(3)]
+        async with database.reading() as other, await Forgetful.connect(database_url, **CONNECTION) as conn:
+            conn.books = books
+            for each in (
+                other,
+                conn,
+            ):  # the first sees that nothing limits them, so the second stores in short
+                outcomes = await ingest(each, books, organization_id(shop), drafts, wall=wall())
+                assert [each.reference for each in outcomes if isinstance(each, Accepted)] == ["ada"] * 3
+
+    beside_the_server(database_url, act)
+    audit(database_url, shop)
 
 
 class ChangedTheirMind(Exception):

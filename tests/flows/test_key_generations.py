@@ -18,7 +18,7 @@ from tallystick.core import ids
 from tallystick.flows.books import Books
 from tallystick.flows.key_generations import Filters, build_filters, freeze_if_full
 from tallystick.flows.open_organization import open_organization
-from tallystick.store import key_generations
+from tallystick.store import db, key_generations
 from tallystick.store.db import CONNECTION, Database
 from tests.audit import audit, organization_id, select
 from tests.conftest import MakeOrganization, Organization, beside_the_server, serving

@@ -72,12 +72,6 @@ class UsageEventOut(Out, kw_only=True):
     livemode: bool
 
 
-def _kind(event: StoredEvent) -> str:
-    if event.voids is not None:
-        return "void"
-    return "event" if event.adjusts is None else "adjustment"
-
-
 def show_cost(feature_code: str, charge: TokenCharge) -> AiCost:
     cost = charge.cost
     return AiCost(
@@ -125,7 +119,7 @@ def _properties(properties: Mapping[str, str]) -> list[Property]:
 
 
 def show(event: StoredEvent, reference: str, *, live: bool) -> UsageEventOut:
-    return UsageEventOut(
+    shown = UsageEventOut(
         id=ids.show(ids.EVENT, event.id),
         feature_code=event.feature,
         value=plain(event.value),
@@ -135,10 +129,14 @@ def show(event: StoredEvent, reference: str, *, live: bool) -> UsageEventOut:
         ts=show_instant(event.occurred_at),
         created_at=show_instant(event.received_at),
         properties=_properties(event.properties) if event.properties else [],
-        consumption=show_consumption(event.draw),
-        kind=_kind(event),
-        reason=MISSING if event.adjusts is None and event.voids is None else event.reason,
-        voids=ids.show(ids.EVENT, event.voids) if event.voids else MISSING,
-        voided=True if event.voided is not None else MISSING,
         livemode=live,
     )
+    if event.draw is not None:
+        shown.consumption = show_consumption(event.draw)
+    if event.voids is not None:
+        shown.kind, shown.reason, shown.voids = "void", event.reason, ids.show(ids.EVENT, event.voids)
+    elif event.adjusts is not None:
+        shown.kind, shown.reason = "adjustment", event.reason
+    if event.voided is not None:
+        shown.voided = True
+    return shown

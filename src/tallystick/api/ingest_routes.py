@@ -1,9 +1,9 @@
 """The hot routes, `POST /usage/events`, `…/batch` and `…/bulk`, as plain ASGI: little Python, one wait for the commit."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
-from tallystick.api import events, problems, versions, wire
+from tallystick.api import events, problems, usual_events, versions, wire
 from tallystick.api.callers import Caller, Callers, encode, fields_of
 from tallystick.api.rate_limits import Headers
 from tallystick.core import ids, limits
@@ -59,8 +59,13 @@ class IngestRoutes:
         self, headers: Any, body: bytes, answer_headers: Headers, most: int, legacy: bool
     ) -> tuple[int, bytes]:
         caller = await self._callers.find(headers, answer_headers, legacy=legacy, writes=True)
-        items = _items(wire.parse(body), most)
-        outcomes = await self.store_all(caller, items, headers)
+        items = usual_events.read(body)
+        if items is not None and 1 <= len(items) <= most:
+            outcomes = await self.store_all(caller, items, headers, _as_it_is)
+        else:
+            outcomes = await self.store_all(caller, _items(wire.parse(body), most), headers)
+        refused = [(index, each) for index, each in enumerate(outcomes) if isinstance(each, Problem)]
+        sent = _items(wire.parse(body), most) if refused else ()
         organization, version = self._callers.answered(caller)
         answer = _BatchAnswer(
             successful=[
@@ -75,10 +80,9 @@ class IngestRoutes:
                     code=each.code,
                     param=versions.field_name(each.param, version),
                     details=problems.details(each, version=version),
-                    data=items[index],
+                    data=sent[index],
                 )
-                for index, each in enumerate(outcomes)
-                if isinstance(each, Problem)
+                for index, each in refused
             ],
             livemode=organization.live,
         )
@@ -110,6 +114,7 @@ class IngestRoutes:
         """
         outcomes: dict[int, Outcome] = {}
         drafts: dict[int, Draft] = {}
+        key_id, header = caller.key.id, caller.header
         for index, item in items.items():
             try:
                 if isinstance(item, Problem):
@@ -118,9 +123,11 @@ class IngestRoutes:
             except Problem as problem:
                 outcomes[index] = problem
                 continue
-            drafts[index] = Draft(event, api_key_id=caller.key.id, header=caller.header, index=index)
+            drafts[index] = Draft(event, key_id, header, index)
         if drafts:
             stored = await self._batcher.submit(caller.key.organization_id, list(drafts.values()))
+            if not outcomes:
+                return dict(zip(items, stored, strict=True))
             outcomes.update(zip(drafts, stored, strict=True))
         else:
             await self._callers.catch_up(caller)
@@ -139,6 +146,11 @@ class IngestRoutes:
         refused = [each for each in outcomes if isinstance(each, Problem)]
         if refused and len(refused) == len(outcomes) and all(each.code == "unavailable" for each in refused):
             raise refused[0]
+
+
+def _as_it_is(event: Any) -> UsageEvent:
+    """Of an event that is read already."""
+    return cast(UsageEvent, event)
 
 
 def _items(raw: Any, most: int) -> list[Any]:

@@ -37,6 +37,13 @@ def _exact(text: str) -> Decimal:
 
 
 _decoder: Final = msgspec.json.Decoder(float_hook=_exact)
+
+
+def decoder(kind: type[T]) -> msgspec.json.Decoder[T]:
+    """Reads numbers as `parse` does."""
+    return msgspec.json.Decoder(kind, float_hook=_exact)
+
+
 _encoder: Final = msgspec.json.Encoder(decimal_format="number")
 _canonical: Final = msgspec.json.Encoder(decimal_format="number", order="sorted")
 encode = _encoder.encode

@@ -27,7 +27,7 @@ _TIME: Final = ("timestamp", "ts")
 _VALUE: Final = ("value", "quantity")
 _MODEL: Final = "model"
 _USUAL: Final = frozenset({"featureCode", "customerId", "eventId", "timestamp", "value", "properties"})
-_SMALL: Final = 1_000_000
+SMALL: Final = 1_000_000
 """Below it a whole number fits, told at a glance."""
 _TOKENS: Final = frozenset((_MODEL, *COUNT_FIELDS))
 SPELLINGS: Final = (
@@ -133,19 +133,32 @@ def _usual(raw: dict[str, object]) -> UsageEvent | None:
     value, given = raw.get("value", 1), raw.get("properties")
     if not (
         type(value) is int
-        and 0 <= value < _SMALL
+        and 0 <= value < SMALL
         and isinstance(feature, str)
-        and _is_code(feature)
         and _is_text(customer, limits.CUSTOMER_REFERENCE_CHARS_MAX)
         and (key is None or _is_text(key, limits.EVENT_KEY_CHARS_MAX))
         and (time is None or isinstance(time, str))
     ):
         return None
-    occurred_at = None if time is None else parse_instant(time)
-    errors: list[FieldError] = []
-    properties = NO_PROPERTIES if not given else _properties(given, errors)
-    if errors or (occurred_at is None) != (time is None):
+    return usual(feature, customer, value, key, time, given)
+
+
+def usual(
+    feature: str, customer: str, value: int, key: str | None, time: str | None, given: object
+) -> UsageEvent | None:
+    """An event of a customer, a small value and a key that are known to be right; None when anything else is wrong."""
+    if not _is_code(feature):
         return None
+    occurred_at, properties = None, NO_PROPERTIES
+    if time is not None:
+        occurred_at = parse_instant(time)
+        if occurred_at is None:
+            return None
+    if given:
+        errors: list[FieldError] = []
+        properties = _properties(given, errors)
+        if errors:
+            return None
     return UsageEvent(feature, customer, Decimal(value), key, occurred_at, properties)
 
 

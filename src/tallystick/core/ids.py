@@ -5,11 +5,12 @@ uuid does. Text becomes a uuid only here, so a subscription's id cannot wander i
 """
 
 import re
+from functools import lru_cache
 from typing import Final
 from uuid import UUID
 
 _ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"
-_PAIRS: Final = tuple(high + low for high in _ALPHABET for low in _ALPHABET)
+_THREES: Final = tuple(a + b + c for a in _ALPHABET for b in _ALPHABET for c in _ALPHABET)
 _VALUES: Final = {character: value for value, character in enumerate(_ALPHABET)}
 _TEXT: Final = re.compile(r"[0-7][0-9a-hjkmnp-tv-z]{25}")
 
@@ -47,18 +48,24 @@ def show(prefix: str, identity: UUID) -> str:
     """
     number = identity.int
     return (
-        f"{prefix}_"
-        f"{_PAIRS[number >> 120 & 1023]}{_PAIRS[number >> 110 & 1023]}{_PAIRS[number >> 100 & 1023]}"
-        f"{_PAIRS[number >> 90 & 1023]}{_PAIRS[number >> 80 & 1023]}{_PAIRS[number >> 70 & 1023]}"
-        f"{_PAIRS[number >> 60 & 1023]}{_PAIRS[number >> 50 & 1023]}{_PAIRS[number >> 40 & 1023]}"
-        f"{_PAIRS[number >> 30 & 1023]}{_PAIRS[number >> 20 & 1023]}{_PAIRS[number >> 10 & 1023]}"
-        f"{_PAIRS[number & 1023]}"
+        f"{prefix}_{_first_eleven(number >> 75)}"
+        f"{_THREES[number >> 60 & 32767]}{_THREES[number >> 45 & 32767]}{_THREES[number >> 30 & 32767]}"
+        f"{_THREES[number >> 15 & 32767]}{_THREES[number & 32767]}"
+    )
+
+
+@lru_cache(maxsize=256)
+def _first_eleven(number: int) -> str:
+    """Of the time, to half a millisecond: ids that are made together share them."""
+    return (
+        f"{_THREES[number >> 45][1:]}"
+        f"{_THREES[number >> 30 & 32767]}{_THREES[number >> 15 & 32767]}{_THREES[number & 32767]}"
     )
 
 
 def last_six(number: int) -> str:
     """The last six characters of an id, which are the last thirty bits of its number."""
-    return f"{_PAIRS[number >> 20 & 1023]}{_PAIRS[number >> 10 & 1023]}{_PAIRS[number & 1023]}"
+    return f"{_THREES[number >> 15 & 32767]}{_THREES[number & 32767]}"
 
 
 def read(prefix: str, text: str) -> UUID | None:

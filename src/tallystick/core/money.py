@@ -68,7 +68,6 @@ def from_rate(rate: int) -> Decimal:
 
 
 @lru_cache(maxsize=4096)
-@lru_cache(maxsize=4096)
 def plain(number: Decimal) -> Decimal:
     """The same number without exponent or trailing zeros: 1E+3 → 1000, 2.50 → 2.5, -0 → 0."""
     if not number:

@@ -25,6 +25,11 @@ def _instant(at: datetime) -> str:
     return at.isoformat()
 
 
+def _hex(identity: UUID) -> str:
+    """As `UUID.hex`, in a third of the time."""
+    return identity.int.to_bytes(16).hex()
+
+
 def leaf(event: StoredEvent) -> bytes:
     """Text in the database never holds a NUL, so NUL parts the fields without ambiguity."""
     (
@@ -44,7 +49,7 @@ def leaf(event: StoredEvent) -> bytes:
         _,
     ) = event
     content = (
-        f"{identity.hex}\0{customer.hex}\0{feature}\0{text(value)}\0{_instant(occurred)}\0{_instant(received)}"
+        f"{_hex(identity)}\0{_hex(customer)}\0{feature}\0{text(value)}\0{_instant(occurred)}\0{_instant(received)}"
         f"\0{key or ''}\0{'t' if timed else ''}\0{adjusts.hex if adjusts else ''}\0{reason or ''}"
     )
     if properties:
@@ -69,7 +74,8 @@ def set_digest(leaves: Iterable[bytes]) -> str:
 
 def key_hash(customer_id: UUID, key: str, attempt: int = 0) -> bytes:
     """Where a customer's key lives in the key table. `attempt` moves on when another key holds that place."""
-    return _of_customer(customer_id, sha256(b"key\0" + attempt.to_bytes(2) + key.encode()).digest())
+    digest = sha256(b"key\0" + attempt.to_bytes(2) + key.encode()).digest()
+    return sha256(customer_id.int.to_bytes(16) + digest[:16]).digest()[:16]  # `_of_customer`, for every event
 
 
 def void_hash(customer_id: UUID, event_id: UUID) -> bytes:

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 from uuid import UUID
 
+from msgspec import Struct
+
 from tallystick.core.admission import Admitted
 from tallystick.core.events import StoredEvent, UsageEvent
 from tallystick.core.meters import Meter
@@ -14,8 +16,7 @@ from tallystick.core.wallets import Draw
 from tallystick.errors import Problem
 
 
-@dataclass(slots=True)
-class Draft:
+class Draft(Struct):
     """One decoded event on its way in, with what came around it."""
 
     event: UsageEvent

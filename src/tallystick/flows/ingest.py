@@ -138,6 +138,9 @@ async def _take_plain(
     conn: Conn, book: Book, drafts: Sequence[Draft], sheet: Sheet, now: datetime
 ) -> list[Outcome | None]:
     """One statement is all there is, and a transaction by itself."""
+    standings = [
+        book.standings[draft.event.customer] for draft in drafts
+    ]  # while we wait, the book may forget them
     older: Keys = {}
     if (sieve := book.sieve) is not None:
         customers = [each.customer_id for each in sheet.events]
@@ -158,11 +161,15 @@ async def _take_plain(
         generation=book.generation,
         received_at=now,
     )
+    if not done.repeats and not done.levels:
+        return [
+            Accepted(event, standing.reference)
+            for event, standing in zip(sheet.events, standings, strict=True)
+        ]
     draws = _draws(sheet, done) if done.levels else {}
     outcomes: list[Outcome | None] = []
     work: dict[int, Work] = {}
-    for position, (draft, event) in enumerate(zip(drafts, sheet.events, strict=True)):
-        standing = book.standings[draft.event.customer]
+    for position, (draft, event, standing) in enumerate(zip(drafts, sheet.events, standings, strict=True)):
         if event.id.int in done.repeats:
             outcomes.append(None)
             work[position] = Work(

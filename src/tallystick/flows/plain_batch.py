@@ -6,6 +6,7 @@ Whether a wallet has plenty, the statement finds that stores the batch; where on
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Any
 
 from tallystick.core.admission import plainly
 from tallystick.core.events import ONE, StoredEvent
@@ -13,7 +14,7 @@ from tallystick.core.limits import FUTURE_MAX
 from tallystick.core.times import hour_of
 from tallystick.flows.books import Book
 from tallystick.flows.drafts import Draft
-from tallystick.store.db import new_ids
+from tallystick.store.db import as_uuids, new_ids
 from tallystick.store.places import bunches
 from tallystick.store.sheets import Costs, Shares, Sheet
 
@@ -22,18 +23,18 @@ def plain_batch(book: Book, drafts: Sequence[Draft], *, now: datetime, latest: d
     """The batch as it is to be stored, or None when one of its events must be looked at more closely."""
     revoked, standings, catalogue = book.revoked_keys, book.standings, book.catalogue
     this_hour, furthest = hour_of(now), latest + FUTURE_MAX
-    stored: list[StoredEvent] = []
+    identities: list[int] = []
+    facts: list[tuple[Any, ...]] = []
     key_hashes: list[bytes | None] = []
     shares, costs = Shares(), Costs()
-    for draft, identity in zip(drafts, new_ids(len(drafts)), strict=True):
-        event = draft.event
-        feature, occurred_at = event.feature, event.occurred_at
-        standing = standings.get(event.customer)
+    for place, (draft, number) in enumerate(zip(drafts, new_ids.numbers(len(drafts)), strict=True)):
+        feature, customer, value, key, occurred_at, properties, also_customer, _, call = draft.event
+        standing = standings.get(customer)
         if (
             standing is None
             or draft.adjusts is not None
-            or event.call is not None
-            or event.also_customer is not None
+            or call is not None
+            or also_customer is not None
             or (revoked and draft.api_key_id in revoked)
         ):
             return None
@@ -47,22 +48,14 @@ def plain_batch(book: Book, drafts: Sequence[Draft], *, now: datetime, latest: d
         else:
             return None
         for meter, counts in plain.meters:
-            shares.add(len(stored), meter, hour, ONE if counts else event.value)
-        tariff = plain.tariff
+            shares.add(place, meter, hour, ONE if counts else value)
+        customer_id, tariff = standing.customer_id, plain.tariff
         if tariff is not None:
-            costs.add(len(stored), standing.customer_id, tariff, event.value)
-        stored.append(
-            StoredEvent(
-                bunches.place(identity, standing.customer_id, hour),
-                standing.customer_id,
-                feature,
-                event.value,
-                at,
-                now,
-                event.key,
-                occurred_at is not None,
-                event.properties,
-            )
-        )
-        key_hashes.append(draft.place(standing.customer_id))
-    return Sheet(stored, key_hashes, [each.header_mark for each in drafts], shares, costs)
+            costs.add(place, customer_id, tariff, value)
+        identities.append(bunches.place_number(number, customer_id, hour))
+        facts.append((customer_id, feature, value, at, now, key, occurred_at is not None, properties))
+        key_hashes.append(draft.place(customer_id))
+    events = [
+        StoredEvent(identity, *each) for identity, each in zip(as_uuids(identities), facts, strict=True)
+    ]
+    return Sheet(events, key_hashes, [each.header_mark for each in drafts], shares, costs)

@@ -6,12 +6,12 @@ without a short binary form (numeric, jsonb) travel as text and are cast by the 
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from functools import lru_cache
 from struct import Struct
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from uuid import UUID
 
 from psycopg import adapters
@@ -19,6 +19,8 @@ from psycopg.adapt import Buffer, Dumper
 from psycopg.pq import Format
 
 from tallystick.core.money import text
+
+T = TypeVar("T")
 
 _UUID, _BYTEA, _TEXT, _TIMESTAMPTZ, _BOOL, _BIGINT = 2950, 17, 25, 1184, 16, 20
 _ARRAYS: Final = {_UUID: 2951, _BYTEA: 1001, _TEXT: 1009, _TIMESTAMPTZ: 1185, _BOOL: 1000, _BIGINT: 1016}
@@ -44,7 +46,7 @@ class Column:
 
 
 def uuids(values: Iterable[UUID | None]) -> Column:
-    return Column(_UUID, [_NULL if each is None else _SIXTEEN + each.bytes for each in values])
+    return Column(_UUID, [_NULL if each is None else _SIXTEEN + each.int.to_bytes(16) for each in values])
 
 
 def hashes(values: Iterable[bytes | None]) -> Column:
@@ -61,9 +63,21 @@ def texts(values: Iterable[str | None]) -> Column:
     return Column(_TEXT, [_NULL if each is None else _sized(each.encode()) for each in values])
 
 
+def codes(values: Sequence[str]) -> Column:
+    """Texts, few of which differ."""
+    return Column(_TEXT, _each_once(values, lambda code: _sized(code.encode())))
+
+
+def _each_once(values: Iterable[T | None], pack: Callable[[T], bytes]) -> list[bytes]:
+    """Most columns hold few different values, which are packed once and then looked up."""
+    values = tuple(values)
+    packed = {each: _NULL if each is None else pack(each) for each in set(values)}
+    return [packed[each] for each in values]
+
+
 def numbers(values: Iterable[Decimal | None]) -> Column:
     """As text, to be cast to numeric."""
-    return Column(_TEXT, [_NULL if each is None else _number(each) for each in values])
+    return Column(_TEXT, _each_once(values, _number))
 
 
 @lru_cache(maxsize=4096)
@@ -83,7 +97,7 @@ def documents(values: Iterable[bytes | None]) -> Column:
 
 def instants(values: Iterable[datetime | None]) -> Column:
     """To the microsecond, in integers: timedelta keeps days, seconds and microseconds apart."""
-    return Column(_TIMESTAMPTZ, [_NULL if each is None else _instant(each) for each in values])
+    return Column(_TIMESTAMPTZ, _each_once(values, _instant))
 
 
 @lru_cache(maxsize=1024)

@@ -3,11 +3,12 @@
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager, nullcontext, suppress
 from decimal import Decimal
+from struct import unpack_from
 from typing import Any, Final, LiteralString, TypeVar
-from uuid import UUID, SafeUUID
+from uuid import UUID
 
 import msgspec
 import psycopg
@@ -172,15 +173,11 @@ async def the(cursor: AsyncCursor[Any]) -> Any:
 
 
 _NOISE_BYTES: Final = 8 * 1024
-_set: Final = object.__setattr__
 
 
-def as_uuid(number: int) -> UUID:
-    """`UUID(int=number)`, without looking for what else it could have been given."""
-    made = UUID.__new__(UUID)
-    _set(made, "int", number)
-    _set(made, "is_safe", SafeUUID.unknown)
-    return made
+def as_uuids(numbers: Iterable[int]) -> list[UUID]:
+    """`UUID(int=number)` of each; msgspec makes them in a fifth of the time that Python takes."""
+    return msgspec.convert([each.to_bytes(16) for each in numbers], list[UUID])
 
 
 class Ids:
@@ -192,20 +189,24 @@ class Ids:
         self._noise, self._noise_at = b"", 0
 
     def __call__(self, count: int) -> list[UUID]:
+        return as_uuids(self.numbers(count))
+
+    def numbers(self, count: int) -> list[int]:
+        """The same as numbers, for who still changes them before they are ids."""
         milliseconds, rest = divmod(self._clock_ns(), 1_000_000)
         stamp = max(milliseconds << 12 | rest * 4096 // 1_000_000, self._last_stamp + 1)
         self._last_stamp = stamp + count - 1
         return [
-            as_uuid((each >> 12) << 80 | 7 << 76 | (each & 4095) << 64 | 2 << 62 | int.from_bytes(noise) >> 2)
+            ((each >> 12) << 16 | 7 << 12 | each & 4095) << 64 | 2 << 62 | noise >> 2
             for each, noise in enumerate(self._noise_for(count), start=stamp)
         ]
 
-    def _noise_for(self, count: int) -> list[bytes]:
-        """Eight random bytes each, asked of the kernel a block at a time."""
+    def _noise_for(self, count: int) -> tuple[int, ...]:
+        """Eight random bytes each, as a number, asked of the kernel a block at a time."""
         if self._noise_at + 8 * count > len(self._noise):
             self._noise, self._noise_at = os.urandom(max(_NOISE_BYTES, 8 * count)), 0
         start, self._noise_at = self._noise_at, self._noise_at + 8 * count
-        return [self._noise[place : place + 8] for place in range(start, self._noise_at, 8)]
+        return unpack_from(f">{count}Q", self._noise, start)
 
 
 new_ids: Final = Ids(time.time_ns)

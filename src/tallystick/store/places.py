@@ -9,8 +9,6 @@ from random import randrange
 from typing import Final, LiteralString
 from uuid import UUID
 
-from tallystick.store.db import as_uuid
-
 BUNCH: Final = 32
 """Events of a customer and hour that share a number. To find one of them, so many are looked at; and an event's share
 of the index is six bytes and a part of 44 that the bunch has in common."""
@@ -51,20 +49,26 @@ class Bunches:
     """The bunches of a process that are not full yet."""
 
     def __init__(self) -> None:
-        self._left: dict[tuple[int, datetime], tuple[int, int]] = {}
+        self._left: dict[tuple[int, datetime], int] = {}
         self._last = randrange(_NUMBERS)
 
     def place(self, event_id: UUID, customer_id: UUID, hour: datetime) -> UUID:
         """The id, as time-ordered as it was, with the number of a bunch of this customer and hour at its end."""
+        return UUID(int=self.place_number(event_id.int, customer_id, hour))
+
+    def place_number(self, event_id: int, customer_id: UUID, hour: datetime) -> int:
+        """The same of an id that is a number still."""
         of_whom = customer_id.int, hour
-        number, left = self._left.get(of_whom, (0, 0))
-        if not left:
+        bunch = self._left.get(of_whom, 0)  # its number, BUNCH times, and how many of it are left
+        if bunch % BUNCH:
+            bunch -= 1
+        else:
             if len(self._left) >= _OPEN_MAX:
                 self._left.clear()
-            self._last = number = (self._last + 1) % _NUMBERS
-            left = BUNCH
-        self._left[of_whom] = number, left - 1
-        return as_uuid(event_id.int & -_NUMBERS | number)
+            self._last = (self._last + 1) % _NUMBERS
+            bunch = self._last * BUNCH + BUNCH - 1
+        self._left[of_whom] = bunch
+        return event_id & -_NUMBERS | bunch // BUNCH
 
 
 bunches: Final = Bunches()

@@ -97,7 +97,7 @@ async def in_one_statement(
                 if sheet.header_marks.count(None) == len(identities)
                 else columns.integers(sheet.header_marks),
                 "occurred": columns.instants(occurred),
-                "features": columns.texts(features),
+                "features": columns.codes(features),
                 "values": columns.numbers(values),
                 "keys": columns.texts(keys) if any(keys) else None,
                 "timed": columns.flags(each or None for each in timed) if any(timed) else None,

@@ -1,0 +1,49 @@
+"""Batches in which every event is in the spelling of today with nothing wrong in it: read from the bytes at once.
+
+What is taken here, `core.events.decode` would take the same, field by field and three times as slowly; a test compares
+the two. Whatever is not taken here is left to it, with all that it has to say.
+"""
+
+from typing import Annotated, Any, Final
+
+import msgspec
+from msgspec import Meta, Struct
+
+from tallystick.api import wire
+from tallystick.core import limits
+from tallystick.core.events import SMALL, UsageEvent, usual
+
+
+class _Event(Struct, rename="camel", forbid_unknown_fields=True):
+    feature_code: str
+    customer_id: Annotated[str, Meta(min_length=1, max_length=limits.CUSTOMER_REFERENCE_CHARS_MAX)]
+    value: Annotated[int, Meta(ge=0, lt=SMALL)] = 1
+    event_id: Annotated[str, Meta(min_length=1, max_length=limits.EVENT_KEY_CHARS_MAX)] | None = None
+    timestamp: str | None = None
+    properties: Any = None
+
+
+class _Batch(Struct, forbid_unknown_fields=True):
+    events: list[_Event]
+
+
+_decode: Final = wire.decoder(_Batch).decode
+
+
+def read(body: bytes) -> list[UsageEvent] | None:
+    """The events of a batch, or None where one of them must be read field by field."""
+    if b"\\u0000" in body:  # the one way for text in JSON to hold what the database cannot
+        return None
+    try:
+        batch = _decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    events: list[UsageEvent] = []
+    for each in batch.events:
+        event = usual(
+            each.feature_code, each.customer_id, each.value, each.event_id, each.timestamp, each.properties
+        )
+        if event is None:
+            return None
+        events.append(event)
+    return events
