@@ -1,7 +1,9 @@
 """The hot routes, `POST /usage/events`, `…/batch` and `…/bulk`, as plain ASGI: little Python, one wait for the commit."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, cast
+from typing import Any, Final, cast
+
+import msgspec
 
 from tallystick.api import events, problems, usual_events, versions, wire
 from tallystick.api.callers import Caller, Callers, encode, fields_of
@@ -65,7 +67,7 @@ class IngestRoutes:
         else:
             outcomes = await self.store_all(caller, _items(wire.parse(body), most), headers)
         refused = [(index, each) for index, each in enumerate(outcomes) if isinstance(each, Problem)]
-        sent = _items(wire.parse(body), most) if refused else ()
+        sent = _as_sent(body).events if refused else ()
         organization, version = self._callers.answered(caller)
         answer = _BatchAnswer(
             successful=[
@@ -80,7 +82,7 @@ class IngestRoutes:
                     code=each.code,
                     param=versions.field_name(each.param, version),
                     details=problems.details(each, version=version),
-                    data=sent[index],
+                    data=wire.parse(bytes(sent[index])),
                 )
                 for index, each in refused
             ],
@@ -169,6 +171,15 @@ class _Failed(wire.Out, kw_only=True):
     param: str | None
     details: Any
     data: Any
+
+
+class _Sent(msgspec.Struct):
+    """A batch of which few events are looked at, to be told which were refused."""
+
+    events: list[msgspec.Raw]
+
+
+_as_sent: Final = msgspec.json.Decoder(_Sent).decode
 
 
 class _BatchAnswer(wire.Out, kw_only=True):

@@ -1,6 +1,7 @@
-"""Group reads: everybody who asked while the last answers were made is answered together next. No timer.
+"""Group reads: everybody who asked while the last answers were made is answered together next.
 
-One lane per process, apart from ingest's, so that asking waits for no commit.
+Two lanes per process, apart from ingest's, so that asking waits for no commit. The second helps when somebody has waited
+for the first a while: where cores are busy one answer in a hundred takes much longer, and nobody need wait for two.
 """
 
 import asyncio
@@ -8,7 +9,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import NamedTuple
+from typing import Final, NamedTuple
 from uuid import UUID
 
 import psycopg
@@ -22,6 +23,10 @@ from tallystick.flows.lane import Lane
 log = logging.getLogger("tallystick.check")
 
 
+PATIENCE_S: Final = 0.001
+"""How long somebody waits for the first lane before the second one helps."""
+
+
 class _Waiting(NamedTuple):
     organization_id: UUID
     ask: Ask
@@ -33,43 +38,55 @@ class Checker:
         self._books = books
         self._clock = clock
         self._waiting: deque[_Waiting] = deque()
-        self._lane = Lane(conninfo, 1)
-        self._task: asyncio.Task[None] | None = None
+        self._first, self._second = Lane(conninfo, 1), Lane(conninfo, 1)
+        self._timer: asyncio.TimerHandle | None = None  # until the second lane is wanted
+        self._tasks: list[asyncio.Task[None]] = []
         self._closing = False
 
     def start(self) -> None:
-        self._task = asyncio.create_task(self._run(), name="check lane")
+        self._tasks = [
+            asyncio.create_task(self._run(lane), name="check lane") for lane in (self._first, self._second)
+        ]
 
     async def stop(self) -> None:
         """Answer everybody who asked, then stop."""
         self._closing = True
-        self._lane.wanted.set()
-        if self._task is not None:
-            await self._task
-        await self._lane.close()
+        for lane in (self._first, self._second):
+            lane.wanted.set()
+        await asyncio.gather(*self._tasks)
+        for lane in (self._first, self._second):
+            await lane.close()
 
     async def submit(self, organization_id: UUID, ask: Ask) -> Checked:
         """Raises what track would be refused with before limits and wallets are looked at."""
         if self._closing or len(self._waiting) >= CHECKS_QUEUED_MAX:
             raise Problem("unavailable", "Too many are asking; try again.", retry_after_s=1)
-        answer: asyncio.Future[Checked | Problem] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[Checked | Problem] = loop.create_future()
         self._waiting.append(_Waiting(organization_id, ask, answer))
-        self._lane.wanted.set()
+        self._first.wanted.set()
+        if self._timer is None:
+            self._timer = loop.call_later(PATIENCE_S, self._want_second)
         found = await answer
         if isinstance(found, Problem):
             raise found
         return found
 
-    async def _run(self) -> None:
+    def _want_second(self) -> None:
+        self._timer = None
+        if self._waiting:
+            self._second.wanted.set()
+
+    async def _run(self, lane: Lane) -> None:
         while True:
             if not self._waiting:
                 if self._closing:
                     return
-                self._lane.wanted.clear()
-                await self._lane.wanted.wait()
+                lane.wanted.clear()
+                await lane.wanted.wait()
                 continue
             taken = self._take()
-            answers = await self._answer(taken[0].organization_id, [each.ask for each in taken])
+            answers = await self._answer(lane, taken[0].organization_id, [each.ask for each in taken])
             for each, found in zip(taken, answers, strict=True):
                 if not each.answer.done():  # the caller may be gone
                     each.answer.set_result(found)
@@ -83,13 +100,15 @@ class Checker:
         self._waiting = others
         return taken
 
-    async def _answer(self, organization_id: UUID, asks: Sequence[Ask]) -> Sequence[Checked | Problem]:
+    async def _answer(
+        self, lane: Lane, organization_id: UUID, asks: Sequence[Ask]
+    ) -> Sequence[Checked | Problem]:
         try:
-            conn = await self._lane.connection()
+            conn = await lane.connection()
             return await check_usage(conn, self._books, organization_id, asks, wall=self._clock())
         except psycopg.OperationalError as error:
             log.warning("check: the database did not answer: %s", str(error).strip())
-            await self._lane.close()
+            await lane.close()
             away = Problem("unavailable", "The database is not available; try again.", retry_after_s=1)
             return [away] * len(asks)
         except Problem as problem:
@@ -100,6 +119,6 @@ class Checker:
                 return [Problem("internal_error")]
             half = len(asks) // 2
             return [
-                *await self._answer(organization_id, asks[:half]),
-                *await self._answer(organization_id, asks[half:]),
+                *await self._answer(lane, organization_id, asks[:half]),
+                *await self._answer(lane, organization_id, asks[half:]),
             ]
