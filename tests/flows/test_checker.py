@@ -1,0 +1,65 @@
+"""Group reads: a group that takes long keeps nobody waiting but those who are in it."""
+
+import asyncio
+import itertools
+from decimal import Decimal
+
+from tallystick.app import wall
+from tallystick.core.events import UsageEvent
+from tallystick.flows.books import Books
+from tallystick.flows.check_usage import Ask, Checked
+from tallystick.flows.checker import Checker
+from tallystick.store.db import Database
+from tests.audit import organization_id
+from tests.conftest import MakeOrganization, Organization, beside_the_server
+from tests.shop import add_feature, add_plan, open_shop, subscribe
+
+
+def test_who_waits_for_a_group_that_takes_long_is_told_by_the_second_lane(
+    make_organization: MakeOrganization, database_url: str
+) -> None:
+    """Wallets are locked away for a while: who asks about a wallet waits, who asks about a meter does not."""
+    prepaid, metered = make_organization(), make_organization()
+    sell_credits(prepaid)
+    open_shop(metered, "bob")
+
+    async def act(database: Database) -> list[Checked]:
+        checker = Checker(database_url, Books(), wall)
+        checker.start()
+        await asyncio.gather(
+            ask(checker, prepaid, "ada"), ask(checker, metered, "bob")
+        )  # who they are is known
+        async with database.reading() as conn, conn.transaction():
+            await conn.execute("LOCK TABLE wallets IN ACCESS EXCLUSIVE MODE")
+            waiting = asyncio.create_task(ask(checker, prepaid, "ada"))
+            await until_someone_waits(database)
+            told = await asyncio.wait_for(ask(checker, metered, "bob"), timeout=30)
+            assert not waiting.done()
+        await checker.stop()
+        return [await waiting, told]
+
+    assert [each.refusal for each in beside_the_server(database_url, act)] == [None, None]
+
+
+def sell_credits(shop: Organization) -> None:
+    add_feature(shop)
+    promises = {"api_calls": {"creditsPerUnit": 3}}
+    add_plan(shop, "free", price=None, promises=promises, model="credits", grants={"includedCredits": 30})
+    subscribe(shop, "ada", "free")
+
+
+async def ask(checker: Checker, shop: Organization, customer: str) -> Checked:
+    event = UsageEvent("api_calls", customer, Decimal(1))
+    return await checker.submit(organization_id(shop), Ask(event, with_properties=False))
+
+
+async def until_someone_waits(database: Database) -> None:
+    """For the wallets."""
+    async with asyncio.timeout(30), database.reading() as conn:
+        for _ in itertools.repeat(None):
+            found = await conn.execute(
+                "SELECT FROM pg_locks WHERE relation = 'wallets'::regclass AND NOT granted"
+            )
+            if await found.fetchone() is not None:
+                return
+            await asyncio.sleep(0.01)
