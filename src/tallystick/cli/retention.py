@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
+import psycopg
 import typer
 from rich import box
 from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
@@ -152,7 +153,10 @@ def _run(data_dir: Path | None, database_url: str | None, act: Callable[[Conn], 
 
     async def inside(database: Database) -> T:
         async with await connect(database.conninfo, CONNECTION) as conn:
-            return await act(conn)
+            try:
+                return await act(conn)
+            except psycopg.errors.LockNotAvailable as error:
+                terminal.fail(f"the events are in use; try again later: {str(error).strip()}")
 
     with terminal.reachable(terminal.chosen(data_dir, database_url)) as conninfo:
         return terminal.run(conninfo, inside)

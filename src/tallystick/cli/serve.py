@@ -111,7 +111,8 @@ def _database(found: Settings) -> Iterator[str]:
 
 async def _make_months(database: Database) -> None:
     async with database.reading() as conn:
-        await make_ahead(conn, now=wall())
+        with suppress(psycopg.errors.LockNotAvailable):  # then the sweep makes them
+            await make_ahead(conn, now=wall())
 
 
 async def _greet(database: Database, found: Settings) -> None:

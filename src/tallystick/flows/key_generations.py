@@ -116,9 +116,9 @@ async def held_before(
 async def freeze_if_full(conn: Conn, *, bytes_max: int) -> int | None:
     """Freeze the open generation when it has grown beyond so many bytes; the number of the new one."""
     number = await key_generations.current(conn)
-    if await key_generations.size(conn, generation=number) <= bytes_max:
-        return None
     try:
+        if await key_generations.size(conn, generation=number) <= bytes_max:
+            return None
         if not await key_generations.freeze(conn, number=number):
             return None
     except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected) as error:

@@ -16,7 +16,7 @@ from typing import Any, Final, LiteralString
 
 import psycopg
 from psycopg import AsyncConnection, AsyncCursor, Connection, sql
-from psycopg.errors import Diagnostic, NotNullViolation
+from psycopg.errors import ConnectionFailure, Diagnostic, InternalError, LockNotAvailable, NotNullViolation
 from psycopg.rows import TupleRow
 
 log = logging.getLogger("tallystick.migrate")
@@ -179,7 +179,10 @@ _LOOKS_MAX, _LOOK_AGAIN_S = 50, 0.02
 
 
 class Cursor(AsyncCursor[Any]):
-    """Says to Citus what the statements of this room say to PostgreSQL, and hears it speak of tables, not of shards."""
+    """Says to Citus what the statements of this room say to PostgreSQL, and hears it speak of tables, not of shards.
+
+    While shards are moved, what asks for sizes or would make a table beside `events` raises LockNotAvailable.
+    """
 
     async def execute(self, query: Any, *args: Any, **kwargs: Any) -> "Cursor":
         with _of_tables():
@@ -204,6 +207,14 @@ def _of_tables() -> Iterator[None]:
         raise
     except NotNullViolation as error:
         raise _OfTable(*error.args, info=error.pgresult) from None
+    except InternalError as error:
+        if "could not acquire the lock required" in str(error):  # to lay a table beside `events`
+            raise LockNotAvailable("shards are being moved") from error
+        raise
+    except ConnectionFailure as error:
+        if "to get size of relation" in str(error):
+            raise LockNotAvailable("a shard is not where it was a moment ago, or its node is away") from error
+        raise
 
 
 class _OfTable(NotNullViolation):

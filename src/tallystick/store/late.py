@@ -151,7 +151,7 @@ async def overtaken(conn: Conn, *, customer_id: UUID, span: Period, position: in
     """Whether something happened in a span (or in the hour it begins in) that the chain had not at a position."""
     found = await rows(
         conn,
-        """SELECT EXISTS (SELECT FROM usage_hours u JOIN ingest_batches b ON b.batch = u.batch
+        """SELECT EXISTS (SELECT 1 FROM usage_hours u JOIN ingest_batches b ON b.batch = u.batch
                            WHERE u.customer_id = %(customer)s AND u.hour >= date_trunc('hour', %(start)s)
                              AND u.hour < %(end)s AND b.position > %(position)s)""",
         {"customer": customer_id, "start": span.start, "end": span.end, "position": position},
