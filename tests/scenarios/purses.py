@@ -74,10 +74,12 @@ def ledger_of(database_url: str, shop: Organization, customer: str = "ada") -> l
 
 def everything_prepaid(database_url: str, shop: Organization) -> list[Any]:
     """All that usage could have moved, to be compared before and after what must move nothing."""
+    ours = "organization_id = %s"
+    of_our_customers = f"customer_id IN (SELECT id FROM customers WHERE {ours})"
     return [
         select(
             database_url,
-            f"SELECT * FROM {table} WHERE organization_id = %s ORDER BY 1, 2",
+            f"SELECT * FROM {table} WHERE {of_our_customers if table == 'events' else ours} ORDER BY 1, 2",
             organization_id(shop),
         )
         for table in ("wallets", "ledger_entries", "domain_events", "events", "ingest_batches")

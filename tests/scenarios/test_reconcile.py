@@ -427,7 +427,7 @@ CHANGES: Final[Mapping[str, tuple[str, list[str], str]]] = {
         f"UPDATE closed_periods SET position = 0 WHERE {period('bob', '0')}"], "after it was rated, at position 0"),
     "a closed period has not seen its last minutes": ("seen", [
         f"""UPDATE closed_periods p SET position = b.position - 1 FROM events e JOIN ingest_batches b ON b.batch = e.batch
-             WHERE e.{OF_THE_SHOP} AND e.event_key = 'edge' AND p.customer_id = e.customer_id
+             WHERE e.{OF_OUR_CUSTOMERS} AND e.event_key = 'edge' AND p.customer_id = e.customer_id
                AND e.occurred_at >= p.period_start AND e.occurred_at < p.period_end"""], "in period 1 after it was rated"),
 }  # fmt: skip
 
