@@ -20,7 +20,7 @@ from tallystick.store.places import BUNCH
 
 CHUNK: Final = 500_000
 LASTS: Final = timedelta(days=365)
-BYTES_PER_KEY: Final = 132  # rows and index, roughly: what `bench.storage` prints
+BYTES_PER_KEY: Final = 140  # rows and index, roughly: what `bench.storage` prints
 FILTERS_WITHIN_S: Final = 3_600
 
 _MADE: Final = f"""

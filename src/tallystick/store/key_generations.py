@@ -84,6 +84,7 @@ async def freeze(conn: Conn, *, number: int) -> bool:
     """
     async with conn.transaction():
         await conn.execute("SELECT set_config('lock_timeout', %s, true)", (_PATIENCE,))
+        await conn.execute("LOCK TABLE key_generations IN SHARE UPDATE EXCLUSIVE MODE")  # one at a time
         await _make(conn, number + 1)
     async with conn.transaction():
         await conn.execute("SELECT set_config('lock_timeout', %s, true)", (_PATIENCE,))
