@@ -139,11 +139,11 @@ class Books:
             self._books[book.organization.id] = there = book
         return there
 
-    async def learn(self, conn: Conn, book: Book, references: set[str]) -> None:
-        """Look up the customers among `references` that the book does not know yet."""
+    async def learn(self, conn: Conn, book: Book, references: set[str]) -> bool:
+        """Look up the customers among `references` that the book does not know yet; whether some were found."""
         known = {each: book.standings[each] for each in references if each in book.standings}
         if len(known) == len(references):
-            return
+            return False
         found = await customers.standings(
             conn, organization_id=book.organization.id, references=list(references - known.keys())
         )
@@ -151,6 +151,7 @@ class Books:
             book.standings.clear()
         book.standings.update(known)  # another lane may have cleared them while we waited
         book.standings.update(found)
+        return bool(found)
 
 
 async def load_catalogue(conn: Conn, organization_id: UUID) -> Catalogue:

@@ -93,13 +93,15 @@ async def _attempt(
     now = book.now(wall)
     latest = max(now, wall)
     in_transaction = conn.info.transaction_status is not TransactionStatus.IDLE
-    if not in_transaction:
-        sheet = plain_batch(book, drafts, now=now, latest=latest)
-        if sheet is not None:
-            with suppress(NoPlenty):
-                return await _take_plain(conn, book, drafts, sheet, now)
+    sheet = None if in_transaction else plain_batch(book, drafts, now=now, latest=latest)
+    if sheet is None:
+        named = {each for draft in drafts for each in draft.event.customers}
+        if await books.learn(conn, book, named) and not in_transaction:
+            sheet = plain_batch(book, drafts, now=now, latest=latest)
+    if sheet is not None:
+        with suppress(NoPlenty):
+            return await _take_plain(conn, book, drafts, sheet, now)
     outcomes: list[Outcome | None] = [None] * len(drafts)
-    await books.learn(conn, book, {each for draft in drafts for each in draft.event.customers})
 
     work: dict[int, Work] = {}
     for position, (draft, identity) in enumerate(zip(drafts, new_ids(len(drafts)), strict=True)):

@@ -4,6 +4,7 @@ It pays too, for prepaid events whose wallets have plenty (`Costs`): then it loc
 """
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from datetime import datetime
 from decimal import Decimal
 from functools import lru_cache
@@ -87,44 +88,49 @@ async def in_one_statement(
     one_each = len(shares.places) == len(identities) and shares.places == list(range(len(identities)))
     payers = sorted(sheet.costs.wallets)
     try:
-        cursor = await conn.execute(
-            _statement(pays=bool(payers), generation=generation),
-            {
-                "ids": ids,
-                "customers": owners,
-                "key_hashes": columns.digests(sheet.key_hashes),
-                "header_marks": None
-                if sheet.header_marks.count(None) == len(identities)
-                else columns.integers(sheet.header_marks),
-                "occurred": columns.instants(occurred),
-                "features": columns.codes(features),
-                "values": columns.numbers(values),
-                "keys": columns.texts(keys) if any(keys) else None,
-                "timed": columns.flags(each or None for each in timed) if any(timed) else None,
-                "properties": columns.objects(properties) if any(properties) else None,
-                "leaves": columns.digests(map(leaf, sheet.events)),
-                **(
-                    _rare(adjusts, reasons, voids, draws)
-                    if any(adjusts) or any(voids) or any(draws)
-                    else _NOTHING_RARE
-                ),
-                "older": columns.uuids(sheet.older) if sheet.older else None,
-                "number": number,
-                "hour_events": ids if one_each else columns.uuids(identities[each] for each in shares.places),
-                "hour_customers": owners
-                if one_each
-                else columns.uuids(customers[each] for each in shares.places),
-                "hour_meters": columns.uuids(shares.meters),
-                "hours": columns.instants(shares.hours),
-                "quantities": columns.numbers(shares.quantities),
-                "organization": organization_id,
-                "version": version,
-                "received": received_at,
-                **(_paid(sheet.costs, payers, len(identities)) if payers else {}),
-            },
-            binary=True,
-        )
-        number, repeats, seen, levels = await the(cursor)
+        async with conn.pipeline() if payers else nullcontext():
+            if payers:
+                await conn.execute(_IN_TURN, (organization_id.int & _LOCK_MAX,))
+            cursor = await conn.execute(
+                _statement(pays=bool(payers), generation=generation),
+                {
+                    "ids": ids,
+                    "customers": owners,
+                    "key_hashes": columns.digests(sheet.key_hashes),
+                    "header_marks": None
+                    if sheet.header_marks.count(None) == len(identities)
+                    else columns.integers(sheet.header_marks),
+                    "occurred": columns.instants(occurred),
+                    "features": columns.codes(features),
+                    "values": columns.numbers(values),
+                    "keys": columns.texts(keys) if any(keys) else None,
+                    "timed": columns.flags(each or None for each in timed) if any(timed) else None,
+                    "properties": columns.objects(properties) if any(properties) else None,
+                    "leaves": columns.digests(map(leaf, sheet.events)),
+                    **(
+                        _rare(adjusts, reasons, voids, draws)
+                        if any(adjusts) or any(voids) or any(draws)
+                        else _NOTHING_RARE
+                    ),
+                    "older": columns.uuids(sheet.older) if sheet.older else None,
+                    "number": number,
+                    "hour_events": ids
+                    if one_each
+                    else columns.uuids(identities[each] for each in shares.places),
+                    "hour_customers": owners
+                    if one_each
+                    else columns.uuids(customers[each] for each in shares.places),
+                    "hour_meters": columns.uuids(shares.meters),
+                    "hours": columns.instants(shares.hours),
+                    "quantities": columns.numbers(shares.quantities),
+                    "organization": organization_id,
+                    "version": version,
+                    "received": received_at,
+                    **(_paid(sheet.costs, payers, len(identities)) if payers else {}),
+                },
+                binary=True,
+            )
+            number, repeats, seen, levels = await the(cursor)
     except psycopg.errors.DivisionByZero:
         raise NoPlenty from None
     except psycopg.errors.NotNullViolation as error:
@@ -177,6 +183,11 @@ def _paid(costs: Costs, payers: Sequence[UUID], events: int) -> dict[str, object
         "low_share": LOW_SHARE,
     }
 
+
+_IN_TURN: Final = "SELECT pg_advisory_xact_lock(%s)"
+"""Who pays from wallets of an organization does so in turn. Whoever waited for a wallet inside the statement would have
+looked at too old a one, and PostgreSQL looks at such rows again one by one."""
+_LOCK_MAX: Final = (1 << 63) - 1
 
 _NOTHING_RARE: Final[dict[str, Column | None]] = dict.fromkeys(
     ("adjusts", "reasons", "voids", "drew_on", "deducted", "remaining", "blocked")
