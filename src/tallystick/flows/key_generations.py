@@ -25,7 +25,7 @@ log = logging.getLogger("tallystick.keys")
 Keys = dict[bytes, int]
 """Where keys live, each with its generation."""
 
-_ADDED_AT_ONCE: Final = 1_000  # keys: a millisecond or two in which nobody else is served
+_ADDED_AT_ONCE: Final = 2_500  # keys: some three milliseconds in which nobody else is served
 _SHELVED_AT_ONCE: Final = 8  # filters
 
 

@@ -15,7 +15,7 @@ from tallystick.store import citus, columns
 from tallystick.store.db import Conn, rows, the
 
 _PART_BYTES: Final = 1024 * 1024
-_PAGE_KEYS: Final = 2_000
+_PAGE_KEYS: Final = 10_000
 _PATIENCE: Final = "1s"  # others wait behind whoever waits for a lock
 
 
