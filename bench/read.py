@@ -104,7 +104,7 @@ def _measure(ours: server.Tallystick, given: argparse.Namespace) -> Report:
     customer = api.post("/customers", {"id": CUSTOMER, "email": "reader@example.com"}) or {}
     with psycopg.connect(conninfo, autocommit=True) as conn:
         _say(f"storing {given.events:,} events of January, {given.distinct:,} users at random, 8 regions")
-        load_s = _timed(partial(_load, conn, str(made["organizationId"]), str(customer["id"]), given))
+        load_s = _timed(partial(_load, conn, str(customer["id"]), given))
         _say("creating the features, which folds them")
         backfill_s = {
             code: _timed(partial(api.post, "/features", feature | {"code": code, "name": code}))
@@ -129,7 +129,7 @@ def _measure(ours: server.Tallystick, given: argparse.Namespace) -> Report:
     )
 
 
-def _load(conn: psycopg.Connection[Any], organization: str, customer: str, given: argparse.Namespace) -> None:
+def _load(conn: psycopg.Connection[Any], customer: str, given: argparse.Namespace) -> None:
     """Evenly over the month, as they would have been stored: in order of time, in batches of a thousand.
 
     The events alone: keys and the chain of batches are not read by summaries, and stay as they are.

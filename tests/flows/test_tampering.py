@@ -105,26 +105,19 @@ def test_a_changed_event_is_named_once_by_its_id_and_place(business: Business, c
     assert list(of_invoices(told)) == sorted([3, *others.get(change, [])])
 
 
-def test_an_event_that_stands_elsewhere_is_named_by_its_id_and_where_it_belongs(business: Business) -> None:
-    event, neighbour = (
-        business.event("ada", "request_10", "request"),
-        business.event("bob", "request_10", "request"),
-    )
-    where = business.where(event)
-    ((batch,),) = business.select("SELECT batch FROM events WHERE id = %s", neighbour)
-    told = business.changed("UPDATE events SET batch = %s WHERE id = %s", batch, event)
-    assert of_events(told) == [
-        f"the event {shown(event)} was moved: it says batch {batch}, and belongs to {where}"
-    ]
-
-
-def test_an_event_that_was_given_to_another_organization_is_named(business: Business) -> None:
-    """It says a batch of theirs, and its customer is still one of ours."""
+@pytest.mark.parametrize("whose", ["a neighbour's", "another organization's"])
+def test_an_event_that_stands_elsewhere_is_named_by_its_id_and_where_it_belongs(
+    business: Business, whose: str
+) -> None:
     event = business.event("ada", "request_10", "request")
     where = business.where(event)
-    ((batch,),) = business.select(
-        "SELECT batch FROM ingest_batches WHERE organization_id = %s LIMIT 1", organization_id(business.other)
-    )
+    if whose == "a neighbour's":
+        neighbour = business.event("bob", "request_10", "request")
+        found = business.select("SELECT batch FROM events WHERE id = %s", neighbour)
+    else:  # its customer is still one of ours
+        owner = organization_id(business.other)
+        found = business.select("SELECT batch FROM ingest_batches WHERE organization_id = %s LIMIT 1", owner)
+    ((batch,),) = found
     told = business.changed("UPDATE events SET batch = %s WHERE id = %s", batch, event)
     assert of_events(told) == [
         f"the event {shown(event)} was moved: it says batch {batch}, and belongs to {where}"

@@ -82,7 +82,7 @@ async def _store(conn: Conn, events: Sequence[StoredEvent], *, received_at: date
     draws = [each.draw for each in events]
     await conn.execute(
         """INSERT INTO events (customer_id, occurred_at, id, received_at, batch, feature_code, value,
-                                event_key, timed, adjusts, properties, reason, voids, leaf,
+                               event_key, timed, adjusts, properties, reason, voids, leaf,
                                drew_on, deducted, remaining, blocked)
            SELECT customer_id, occurred_at, id, nullif(%(received)s, occurred_at), %(number)s, feature_code,
                   value::numeric, event_key, timed, adjusts, properties::jsonb, reason, voids, leaf,

@@ -223,7 +223,7 @@ def _statement(*, pays: bool, generation: int) -> LiteralString:
         ON CONFLICT DO NOTHING RETURNING event_id
     ), stored AS (
         INSERT INTO events (customer_id, occurred_at, id, received_at, batch, feature_code, value,
-                             event_key, timed, adjusts, properties, reason, voids, leaf,
+                            event_key, timed, adjusts, properties, reason, voids, leaf,
                             drew_on, deducted, remaining, blocked)
         SELECT customer_id, occurred_at, id, nullif(%(received)s, occurred_at), batch, feature_code, value::numeric,
                event_key, timed, adjusts, properties::jsonb, reason, voids, leaf,
