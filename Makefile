@@ -41,11 +41,11 @@ contract: .venv/development ## write contract/openapi.json anew from the code
 bench: .venv/development ## every measurement beside this machine's ceilings, into docs/benchmarks.md: some minutes
 	@$(BIN)/python -m bench.everything --write docs/benchmarks.md
 
-bench-growth: .venv/development ## the same loads on an empty database and on one with 20 million keys
-	@$(BIN)/python -m bench.growth
+bench-growth: .venv/development ## the same loads on an empty database and on one with 20 million keys, with memory for a tenth of them
+	@$(BIN)/python -m bench.growth --shared-buffers tenth
 
 bench-growth-long: .venv/development ## the same with a hundred million keys: tens of gigabytes
-	@$(BIN)/python -m bench.growth --keys 100000000
+	@$(BIN)/python -m bench.growth --shared-buffers tenth --keys 100000000
 
 bench-soak: .venv/development ## half load for half an hour: does anything grow?
 	@$(BIN)/python -m bench.soak --plot docs/soak.svg

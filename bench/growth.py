@@ -1,6 +1,6 @@
 """Does a long history make taking events in slower? The same loads on an empty and on a full database, in turns.
 
-python -m bench.growth [--keys 20000000] [--events] [--shared-buffers 128MB] [--seconds 30] [--json]
+python -m bench.growth [--keys 20000000] [--events] [--shared-buffers tenth] [--seconds 30] [--json]
 """
 
 import argparse
@@ -32,6 +32,7 @@ from bench.place import Place, metered, own_place
 from bench.relations import Relation, sizes
 from bench.report import complain
 from tallystick.core.limits import KEY_GENERATION_MB
+from tallystick.store.embedded import DEFAULT_SETTINGS
 
 LOADED_WITHIN_S: Final = 120
 LOADS: Final = {
@@ -191,8 +192,8 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--events", action="store_true", help="and as many events in the table of events")
     parser.add_argument(
         "--shared-buffers",
-        default="128MB",
-        help="PostgreSQL's own memory; `tenth` is about a tenth of what the keys take",
+        default=DEFAULT_SETTINGS["shared_buffers"],
+        help="PostgreSQL's own memory, as the server gives it; `tenth` is about a tenth of what the keys take",
     )
     parser.add_argument(
         "--evict-every",

@@ -9,12 +9,14 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from uuid import UUID
 
 import httpx
 import psycopg
 import pytest
 
 from tallystick.core import ids
+from tallystick.core.key_filter import bytes_for
 from tallystick.flows.books import Books
 from tallystick.flows.key_generations import Filters, build_filters, freeze_if_full
 from tallystick.flows.open_organization import open_organization
@@ -248,13 +250,63 @@ def test_the_server_freezes_what_is_large_and_builds_its_filter(
                 break
             assert time.monotonic() < deadline, server.log()
             time.sleep(0.2)
-        assert found == [(20_480,)]
+        assert bytes_for(8_000) <= found[0][0] <= bytes_for(10_000)
         again = done(http.post(f"{API}/usage/events/bulk", json={"events": bulk[:500]}))
         assert {each["code"] for each in again["failed"]} == {"duplicate"}
         deadline = time.monotonic() + 120
         while "tallystick_key_filter_bytes 0.0" in http.get("/metrics").text:
             assert time.monotonic() < deadline
             time.sleep(0.2)
+
+
+def test_what_was_not_there_yet_when_a_filter_was_begun_is_told_later(
+    shop: Organization, database_url: str
+) -> None:
+    """Also what a transaction has stored by then that ends after all have been read."""
+    open_shop(shop, "ada")
+    set_clock(shop, NOW)
+    for number in range(3):
+        done(track(shop, key=f"k{number}"))
+    freeze(database_url)
+
+    async def act() -> None:
+        async with (
+            await db.connect(database_url, CONNECTION) as conn,
+            await db.connect(database_url, CONNECTION) as writer,
+        ):
+            number = await key_generations.current(conn)
+
+            async def keys(since: str | None = None) -> set[bytes]:
+                found = key_generations.pages(conn, generation=number, since=since)
+                return {each async for page in found for each in page}
+
+            async def store(key: bytes) -> None:
+                async with writer.transaction():
+                    await writer.execute(
+                        f"""INSERT INTO {key_generations.table(number)}
+                                   (generation, customer_id, key_hash, event_id, occurred_at)
+                            VALUES ({number:d}, gen_random_uuid(), %s, gen_random_uuid(), now())""",
+                        (UUID(bytes=key),),
+                    )
+
+            early, open_long, late = (os.urandom(16) for _ in range(3))
+            try:
+                await store(early)
+                async with writer.transaction():
+                    await store(open_long)
+                    horizon = await key_generations.horizon(conn)
+                    assert {early} <= await keys() and open_long not in await keys()
+                await store(late)
+                assert await keys(horizon) == {open_long, late}
+                assert {early, open_long, late} <= await keys()
+                assert await keys(await key_generations.horizon(conn)) == set()
+            finally:
+                await writer.execute(
+                    f"DELETE FROM {key_generations.table(number)} WHERE key_hash = ANY(%s)",
+                    ([UUID(bytes=each) for each in (early, open_long, late)],),
+                )
+
+    asyncio.run(act())
 
 
 # Races ----------------------------------------------------------------------------------------------------

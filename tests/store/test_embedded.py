@@ -21,6 +21,7 @@ from tallystick.store.embedded import (
     EmbeddedError,
     embedded_postgres,
     server_lock,
+    shared_buffers,
 )
 
 USER = """
@@ -329,3 +330,13 @@ def test_strangers_who_are_nobody_too_are_not_let_in(used_dir: Path) -> None:
         psql = [str(embedded_paths.binaries_for(account) / "psql"), postgres.conninfo, "-c", "SELECT 1"]
         stranger = subprocess.run(psql, stderr=subprocess.PIPE, text=True, check=False, **account.popen())
     assert "Peer authentication failed" in stranger.stderr
+
+
+def test_postgresql_takes_an_eighth_of_the_memory_that_we_may_use(tmp_path: Path) -> None:
+    limit = tmp_path / "memory.max"
+    assert shared_buffers(4 << 30, limit) == "512MB", "there is no such file"
+    for written, expected in (("max", "512MB"), (str(2 << 30), "256MB"), (str(8 << 30), "512MB")):
+        limit.write_text(f"{written}\n")
+        assert shared_buffers(4 << 30, limit) == expected
+    assert shared_buffers(512 << 20, tmp_path / "none") == "128MB"
+    assert shared_buffers(64 << 30, tmp_path / "none") == "1024MB"

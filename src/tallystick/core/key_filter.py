@@ -101,6 +101,11 @@ class Sieve:
         self._shelves = tuple(shelves)
         self._unknown = unknown
 
+    @property
+    def asks_all(self) -> bool:
+        """Whether a generation must be asked about every key, for want of its filter."""
+        return bool(self._unknown)
+
     def may_hold(self, key_hashes: Sequence[bytes | None]) -> dict[int, list[int]]:
         """By generation, the places in the sequence of the keys that it may hold; generations without any are not told."""
         found: defaultdict[int, list[int]] = defaultdict(list)

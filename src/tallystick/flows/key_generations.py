@@ -16,7 +16,7 @@ from uuid import UUID
 import psycopg
 
 from tallystick.core.key_filter import Filling, KeyFilter, Shelf, Sieve, number_of, part_with, parts_of
-from tallystick.store import key_generations
+from tallystick.store import citus, key_generations
 from tallystick.store.db import Conn
 from tallystick.store.key_generations import Filter, Looked
 
@@ -27,6 +27,10 @@ Keys = dict[bytes, int]
 
 _ADDED_AT_ONCE: Final = 2_500  # keys: some three milliseconds in which nobody else is served
 _SHELVED_AT_ONCE: Final = 8  # filters
+_FREEZES_TRIED: Final = 3
+_MORE_COMES: Final = 8  # an eighth of what is there when a filter is begun
+_LITTLE: Final = 20_000  # keys, which are added in a moment
+_ROUNDS_MAX: Final = 5
 
 
 class Filters:
@@ -35,6 +39,8 @@ class Filters:
     def __init__(self) -> None:
         self._shelves: list[Shelf] = []
         self._sieves: dict[int, Sieve] = {}
+        self.missed = asyncio.Event()
+        """Set when a filter would have been of use that is not here."""
 
     @property
     def size(self) -> int:
@@ -54,10 +60,13 @@ class Filters:
             sieve = self._sieves[generation] = Sieve(
                 self._shelves, [each for each in range(generation) if each not in known]
             )
+        if sieve.asks_all:
+            self.missed.set()
         return sieve
 
     async def load(self, conn: Conn) -> None:
         """Bring what was built since, a few at a time. What is damaged is not brought, and will be built again."""
+        self.missed.clear()
         known = self._known()
         by_size: defaultdict[int, list[Filter]] = defaultdict(list)
         for stored in await key_generations.filters(conn):
@@ -114,33 +123,73 @@ async def held_before(
 
 
 async def freeze_if_full(conn: Conn, *, bytes_max: int) -> int | None:
-    """Freeze the open generation when it has grown beyond so many bytes; the number of the new one."""
+    """Freeze the open generation when it has grown beyond so many bytes; the number of the new one.
+
+    Its filter is made while it is open yet, so that it is missed for a moment only.
+    """
     number = await key_generations.current(conn)
-    try:
-        if await key_generations.size(conn, generation=number) <= bytes_max:
-            return None
-        if not await key_generations.freeze(conn, number=number):
-            return None
-    except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected) as error:
-        log.info("key generation %s is not frozen yet: %s", number, str(error).strip())
+    if await key_generations.size(conn, generation=number) <= bytes_max:
         return None
-    log.info("key generation %s is frozen", number)
-    return number + 1
+    making = await _Making.begun(conn, number)
+    for _ in range(_FREEZES_TRIED):
+        await making.come_close(conn)
+        try:
+            if not await key_generations.freeze(conn, number=number):
+                return None
+        except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected) as error:
+            log.info("key generation %s is not frozen yet: %s", number, str(error).strip())
+            continue
+        log.info("key generation %s is frozen", number)
+        await making.finish(conn)
+        return number + 1
+    return None
 
 
 async def build_filters(conn: Conn) -> int:
     """Build those that frozen generations lack, a little at a time, so that nobody waits; returns how many."""
     lacking = await key_generations.without_filter(conn)
     for generation in lacking:
-        keys = await key_generations.count(conn, generation=generation)
-        filling = Filling(keys)
-        async for page in key_generations.pages(conn, generation=generation):
-            for start in range(0, len(page), _ADDED_AT_ONCE):
-                filling.add([number_of(each) for each in page[start : start + _ADDED_AT_ONCE]])
-                await asyncio.sleep(0)
-        whole = filling.bits()
-        await key_generations.keep_filter(
-            conn, generation=generation, bits=whole, digest=sha256(whole).digest()
-        )
-        log.info("the filter of key generation %s: %s keys, %s bytes", generation, keys, len(whole))
+        await (await _Making.begun(conn, generation)).finish(conn)
     return len(lacking)
+
+
+class _Making:
+    """The filter of a generation, while keys may still come."""
+
+    def __init__(self, generation: int, keys: int) -> None:
+        self._generation = generation
+        self._filling = Filling(keys)
+        self._since: str | None = None  # what was stored before it is in the filter
+
+    @classmethod
+    async def begun(cls, conn: Conn, generation: int) -> "_Making":
+        keys = await key_generations.count_keys(conn, generation=generation)
+        return cls(generation, keys + keys // _MORE_COMES)
+
+    async def come_close(self, conn: Conn) -> None:
+        """Bring what is there, then what came meanwhile, until that is little: each time it is less."""
+        if citus.is_citus(conn):
+            return  # which cannot tell what came since
+        for _ in range(_ROUNDS_MAX):
+            if await self._catch_up(conn) <= _LITTLE:
+                return
+
+    async def finish(self, conn: Conn) -> None:
+        """The generation is frozen: bring what is left, and keep the filter."""
+        await self._catch_up(conn)
+        whole = self._filling.bits()
+        await key_generations.keep_filter(
+            conn, generation=self._generation, bits=whole, digest=sha256(whole).digest()
+        )
+        log.info("the filter of key generation %s is built: %s bytes", self._generation, len(whole))
+
+    async def _catch_up(self, conn: Conn) -> int:
+        """How many keys came since the last time."""
+        came, horizon = 0, await key_generations.horizon(conn)
+        async for page in key_generations.pages(conn, generation=self._generation, since=self._since):
+            came += len(page)
+            for start in range(0, len(page), _ADDED_AT_ONCE):
+                self._filling.add([number_of(each) for each in page[start : start + _ADDED_AT_ONCE]])
+                await asyncio.sleep(0)
+        self._since = horizon
+        return came

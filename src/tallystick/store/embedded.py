@@ -33,6 +33,7 @@ __all__ = [
     "EmbeddedError",
     "embedded_postgres",
     "server_lock",
+    "shared_buffers",
 ]
 
 POLL_S: Final = 0.005
@@ -40,9 +41,22 @@ LEFTOVERS_END_S: Final = 1.0
 MUTE_MAX_S: Final = 30.0
 FAST_SHUTDOWN_S: Final = 120.0
 
+
+def shared_buffers(
+    machine_bytes: int = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
+    group: Path = Path("/sys/fs/cgroup/memory.max"),
+) -> str:
+    """An eighth of the memory that we may use, 128 MB to 1 GB: the open generation of keys should find room in it."""
+    with suppress(OSError, ValueError):
+        machine_bytes = min(
+            machine_bytes, int(group.read_text())
+        )  # of a container; "max" where it has no limit
+    return f"{min(max(machine_bytes >> 23, 128), 1024)}MB"
+
+
 DEFAULT_SETTINGS: Final[Mapping[str, str]] = {
     # Small at rest: untouched pages of shared memory cost nothing, idle helpers do.
-    "shared_buffers": "128MB",
+    "shared_buffers": shared_buffers(),
     "max_connections": "60",
     "io_method": "sync",
     "huge_pages": "off",

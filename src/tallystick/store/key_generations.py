@@ -5,6 +5,7 @@ A frozen generation never changes, so whatever was found in it, or not, is true 
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import nullcontext
+from itertools import pairwise
 from typing import Final, LiteralString, NamedTuple
 from uuid import UUID
 
@@ -16,6 +17,8 @@ from tallystick.store.db import Conn, rows, the
 
 _PART_BYTES: Final = 1024 * 1024
 _PAGE_KEYS: Final = 10_000
+_PAGE_BLOCKS: Final = 128
+_HASH_MAX: Final = (1 << 128) - 1
 _PATIENCE: Final = "1s"  # others wait behind whoever waits for a lock
 
 
@@ -156,17 +159,58 @@ async def without_filter(conn: Conn) -> list[int]:
     ]
 
 
-async def count(conn: Conn, *, generation: int) -> int:
+async def count_keys(conn: Conn, *, generation: int) -> int:
     cursor = await conn.execute(f"SELECT count(*) FROM {table(generation)}")
     return int((await the(cursor))[0])
 
 
-async def pages(conn: Conn, *, generation: int) -> AsyncIterator[list[bytes]]:
-    """All keys of a generation, a page at a time."""
-    async with conn.transaction(), conn.cursor(f"keys_of_{generation:d}", binary=True) as cursor:
-        await cursor.execute(f"SELECT uuid_send(key_hash) FROM {table(generation)}")
-        while page := await cursor.fetchmany(_PAGE_KEYS):
-            yield [each[0] for each in page]
+async def horizon(conn: Conn) -> str:
+    """Every transaction before this number has ended: what it stored, all statements see from now on."""
+    cursor = await conn.execute("SELECT pg_snapshot_xmin(pg_current_snapshot())::xid::text")
+    return str((await the(cursor))[0])
+
+
+def pages(conn: Conn, *, generation: int, since: str | None = None) -> AsyncIterator[list[bytes]]:
+    """The keys of a generation, some ten thousand rows at a time; with `since`, those that transactions from that horizon
+    on have stored, which a cluster cannot tell.
+
+    Each page is a statement of its own: one statement over all of them would keep its snapshot meanwhile, and heads and
+    rollups all of their versions, through which each commit would have to look.
+    """
+    return _by_hash(conn, generation) if citus.is_citus(conn) else _by_block(conn, generation, since)
+
+
+async def _by_block(conn: Conn, generation: int, since: str | None) -> AsyncIterator[list[bytes]]:
+    cursor = await conn.execute(
+        f"SELECT pg_relation_size('{table(generation)}') / current_setting('block_size')::int"
+    )
+    for first in range(0, (await the(cursor))[0], _PAGE_BLOCKS):
+        yield await _hashes(
+            conn,
+            f"""SELECT uuid_send(key_hash) FROM {table(generation)}
+                 WHERE ctid >= %s::tid AND ctid < %s::tid
+                   AND (%s::text IS NULL OR age(xmin) <= age(%s::text::xid))""",
+            (f"({first},0)", f"({first + _PAGE_BLOCKS},0)", since, since),
+        )
+
+
+async def _by_hash(conn: Conn, generation: int) -> AsyncIterator[list[bytes]]:
+    """Hashes are spread evenly: each page is a range of them."""
+    count = -(-await count_keys(conn, generation=generation) // _PAGE_KEYS)
+    bounds = [UUID(int=nth * _HASH_MAX // count) for nth in range(count + 1)]
+    for start, end in pairwise(bounds):
+        yield await _hashes(
+            conn,
+            f"""SELECT uuid_send(key_hash) FROM {table(generation)}
+                 WHERE key_hash >= %s AND (key_hash < %s OR %s)""",
+            (start, end, end is bounds[-1]),
+        )
+
+
+async def _hashes(conn: Conn, statement: LiteralString, given: Sequence[object]) -> list[bytes]:
+    cursor = conn.cursor(binary=True)
+    await cursor.execute(statement, given)
+    return [each[0] for each in await cursor.fetchall()]
 
 
 async def keep_filter(conn: Conn, *, generation: int, bits: bytes, digest: bytes) -> None:

@@ -1,10 +1,10 @@
 """Keep the open generation of keys small, and the filters of the frozen ones at hand.
 
-    every few seconds   bring filters that were built                  in every process, for itself
+    every few seconds   bring filters that were built                  in every process, for itself; at once when one is missed
     every few seconds   freeze the open generation when it is large    one process: whoever holds the advisory lock
-    afterwards          build the filters that are missing             the same process, a little at a time
+    meanwhile           make its filter, and those that are missing    the same process, a little at a time
 
-On a connection of its own, beside the sweep. A crash loses a filter that is half built, and it is built again.
+On a connection of its own, beside the sweep. A crash loses a filter that is half made, and it is made again.
 """
 
 import asyncio
@@ -21,6 +21,7 @@ from tallystick.store.db import CONNECTION
 
 log = logging.getLogger("tallystick.keys")
 _LOCK: Final = b"keygener"
+_SOON_S: Final = 0.2
 
 _FILTER_BYTES: Final = Gauge(
     "tallystick_key_filter_bytes",
@@ -54,14 +55,16 @@ class KeyKeeper:
                 log.warning("the generations of keys wait for the database: %s", str(error).strip())
             except Exception as error:  # whatever it is, time goes on
                 log.exception("the generations of keys were not looked after", exc_info=error)
-            await asyncio.sleep(self._every_s)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._filters.missed.wait(), self._every_s)
+            await asyncio.sleep(_SOON_S)
 
     async def look(self) -> None:
         async with await db.connect(self._conninfo, CONNECTION) as conn:
             await self._load(conn)
             if await db.try_hold(conn, name=_LOCK):
-                await freeze_if_full(conn, bytes_max=self._generation_bytes_max)
-                if await build_filters(conn):
+                frozen = await freeze_if_full(conn, bytes_max=self._generation_bytes_max)
+                if await build_filters(conn) or frozen:
                     await self._load(conn)
 
     async def _load(self, conn: db.Conn) -> None:
