@@ -61,10 +61,10 @@ DEFAULT_SETTINGS: Final[Mapping[str, str]] = {
     "io_method": "sync",
     "huge_pages": "off",
     "jit": "off",
-    # Quick under load: just after a checkpoint every touched page is logged whole, so checkpoints are rare.
+    # Quick under load: just after a checkpoint every touched page is logged whole, so checkpoints are rare. Keys hardly
+    # compress, and trying it (`wal_compression`) would take most of a core meanwhile.
     "max_wal_size": "8GB",
     "checkpoint_timeout": "30min",
-    "wal_compression": "pglz",
     # What is acknowledged stays.
     "fsync": "on",
     "full_page_writes": "on",
