@@ -40,6 +40,11 @@ COMMIT_SIBLINGS: Final = 5
 COMMIT_GAP_S: Final = 0.004
 """How long after the one before it such a commit begins, unless much waits, or all who had asked are there again."""
 
+COMMIT_REST: Final = 0.5
+"""How long after the end of the one before it, as a share of the time that one took. Without a rest, a commit that takes
+longer than the gap is followed at once by those who came meanwhile, and those whom it answered miss it: two crowds take
+turns, in twice as many commits."""
+
 ANSWERS_AT_ONCE: Final = 8
 """After so many it is somebody else's turn: a check that has come in, or what it has read, need not wait for all."""
 
@@ -106,12 +111,14 @@ class Batcher:
             drafts = [draft for submission in taken for draft in submission.drafts]
             self._unclaimed -= len(drafts)
             outcomes = await self._commit(lane, taken[0].organization_id, drafts)
+            stored = clock()
             self._rows -= len(drafts)
             many = len(taken) + len(self._waiting) >= COMMIT_SIBLINGS
             crowd = len(drafts) + self._unclaimed
             await self._answer(taken, outcomes)
             if many:
-                await self._gather(lane, began + COMMIT_GAP_S - clock(), rows=min(crowd, MUCH))
+                wait_s = max(began + COMMIT_GAP_S - clock(), (stored - began) * COMMIT_REST)
+                await self._gather(lane, wait_s, rows=min(crowd, MUCH))
 
     async def _answer(self, taken: Sequence[_Submission], outcomes: list[Outcome]) -> None:
         """Each its share, a few at a time."""

@@ -187,11 +187,12 @@ async def _take_plain(
 def _draws(sheet: Sheet, done: Inserted) -> dict[int, Draw]:
     """What each stored event took of its wallet, as the statement wrote it."""
     draws: dict[int, Draw] = {}
-    levels, costs = dict(done.levels), sheet.costs
+    levels, costs = list(done.levels), sheet.costs
+    models = [each.model for each in costs.tariffs]
     for place, amount, payer in zip(costs.places, costs.amounts, costs.payers, strict=True):
-        if sheet.events[place].id.int not in done.repeats:
-            levels[payer] -= amount
-            draws[place] = Draw(costs.wallets[payer].model, amount, levels[payer], blocked=False)
+        if not done.repeats or sheet.events[place].id.int not in done.repeats:
+            levels[payer] = level = levels[payer] - amount
+            draws[place] = Draw(models[payer], amount, level, blocked=False)
     return draws
 
 

@@ -36,7 +36,7 @@ async def insert(
 ) -> Inserted:
     """As `storing.in_one_statement`, in every respect; a transaction of its own where none is open. Raises StaleVersion, and
     NoPlenty for whatever is to be paid."""
-    if sheet.costs.wallets:
+    if sheet.costs.tariffs:
         raise NoPlenty
     begun = (
         conn.info.transaction_status is not TransactionStatus.IDLE
@@ -58,7 +58,7 @@ async def insert(
             await _notch(conn, stored, organization_id=organization_id, version=version, number=number)
         elif await db.version(conn, organization_id=organization_id) != version:  # no head is locked
             raise StaleVersion
-        return Inserted(number, repeats, {})
+        return Inserted(number, repeats, ())
 
 
 async def _take_keys(conn: Conn, sheet: Sheet, generation: int) -> set[UUID]:

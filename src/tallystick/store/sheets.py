@@ -33,14 +33,19 @@ class Costs:
 
     places: list[int] = field(default_factory=list)  # of the events
     amounts: list[Decimal] = field(default_factory=list)
-    payers: list[UUID] = field(default_factory=list)  # the customers
-    wallets: dict[UUID, Tariff] = field(default_factory=dict)  # by customer
+    payers: list[int] = field(default_factory=list)  # whose wallet each is, by its number in the two below
+    customers: list[UUID] = field(default_factory=list)
+    tariffs: list[Tariff] = field(default_factory=list)
+    _numbers: dict[int, int] = field(default_factory=dict)  # of wallets, by customer
 
     def add(self, place: int, customer_id: UUID, tariff: Tariff, value: Decimal) -> None:
+        number = self._numbers.setdefault(customer_id.int, len(self.tariffs))
+        if number == len(self.tariffs):
+            self.customers.append(customer_id)
+            self.tariffs.append(tariff)
         self.places.append(place)
         self.amounts.append(value * tariff.per_value + tariff.per_event)
-        self.payers.append(customer_id)
-        self.wallets[customer_id] = tariff
+        self.payers.append(number)
 
 
 class Sheet(NamedTuple):
@@ -66,4 +71,4 @@ class NoPlenty(Exception):
 class Inserted:
     number: int  # of the batch
     repeats: set[int]  # ids, as numbers, that were not stored because their key is taken
-    levels: dict[UUID, Decimal]  # what remained in the wallets of `Costs` before, by customer
+    levels: Sequence[Decimal]  # what remained in the wallets of `Costs` before, by their numbers

@@ -3,6 +3,7 @@
 It pays too, for prepaid events whose wallets have plenty (`Costs`): then it locks the wallets before anything else.
 """
 
+import re
 from collections.abc import Sequence
 from contextlib import nullcontext
 from datetime import datetime
@@ -12,6 +13,7 @@ from typing import Final, LiteralString
 from uuid import UUID
 
 import psycopg
+from psycopg import AsyncRawCursor
 
 from tallystick.core.proof import leaf
 from tallystick.core.wallets import LOW_SHARE, Draw, Model
@@ -86,50 +88,45 @@ async def in_one_statement(
     ) = zip(*sheet.events, strict=True)
     ids, owners, shares = columns.uuids(identities), columns.uuids(customers), sheet.shares
     one_each = len(shares.places) == len(identities) and shares.places == list(range(len(identities)))
-    payers = sorted(sheet.costs.wallets)
+    payers = _in_order(sheet.costs)
+    given = {
+        "ids": ids,
+        "customers": owners,
+        "key_hashes": columns.digests(sheet.key_hashes),
+        "header_marks": None
+        if sheet.header_marks.count(None) == len(identities)
+        else columns.integers(sheet.header_marks),
+        "occurred": columns.instants(occurred),
+        "features": columns.codes(features),
+        "values": columns.numbers(values),
+        "keys": columns.texts(keys) if any(keys) else None,
+        "timed": columns.flags(each or None for each in timed) if any(timed) else None,
+        "properties": columns.objects(properties) if any(properties) else None,
+        "leaves": columns.digests(map(leaf, sheet.events)),
+        **(
+            _rare(adjusts, reasons, voids, draws)
+            if any(adjusts) or any(voids) or any(draws)
+            else _NOTHING_RARE
+        ),
+        "older": columns.uuids(sheet.older) if sheet.older else None,
+        "number": number,
+        "hour_events": ids if one_each else columns.uuids(identities[each] for each in shares.places),
+        "hour_customers": owners if one_each else columns.uuids(customers[each] for each in shares.places),
+        "hour_meters": columns.uuids(shares.meters),
+        "hours": columns.instants(shares.hours),
+        "quantities": columns.numbers(shares.quantities),
+        "organization": organization_id,
+        "version": version,
+        "received": received_at,
+        **(_paid(sheet.costs, payers, len(identities)) if payers else {}),
+    }
+    statement, names = _numbered(pays=bool(payers), generation=generation)
+    cursor = AsyncRawCursor(conn)
     try:
         async with conn.pipeline() if payers else nullcontext():
             if payers:
                 await conn.execute(_IN_TURN, (organization_id.int & _LOCK_MAX,))
-            cursor = await conn.execute(
-                _statement(pays=bool(payers), generation=generation),
-                {
-                    "ids": ids,
-                    "customers": owners,
-                    "key_hashes": columns.digests(sheet.key_hashes),
-                    "header_marks": None
-                    if sheet.header_marks.count(None) == len(identities)
-                    else columns.integers(sheet.header_marks),
-                    "occurred": columns.instants(occurred),
-                    "features": columns.codes(features),
-                    "values": columns.numbers(values),
-                    "keys": columns.texts(keys) if any(keys) else None,
-                    "timed": columns.flags(each or None for each in timed) if any(timed) else None,
-                    "properties": columns.objects(properties) if any(properties) else None,
-                    "leaves": columns.digests(map(leaf, sheet.events)),
-                    **(
-                        _rare(adjusts, reasons, voids, draws)
-                        if any(adjusts) or any(voids) or any(draws)
-                        else _NOTHING_RARE
-                    ),
-                    "older": columns.uuids(sheet.older) if sheet.older else None,
-                    "number": number,
-                    "hour_events": ids
-                    if one_each
-                    else columns.uuids(identities[each] for each in shares.places),
-                    "hour_customers": owners
-                    if one_each
-                    else columns.uuids(customers[each] for each in shares.places),
-                    "hour_meters": columns.uuids(shares.meters),
-                    "hours": columns.instants(shares.hours),
-                    "quantities": columns.numbers(shares.quantities),
-                    "organization": organization_id,
-                    "version": version,
-                    "received": received_at,
-                    **(_paid(sheet.costs, payers, len(identities)) if payers else {}),
-                },
-                binary=True,
-            )
+            await cursor.execute(statement, [given[name] for name in names], binary=True)
             number, repeats, seen, levels = await the(cursor)
     except psycopg.errors.DivisionByZero:
         raise NoPlenty from None
@@ -139,7 +136,8 @@ async def in_one_statement(
         raise
     if seen != version:
         raise StaleVersion
-    return Inserted(number, {each.int for each in repeats}, dict(zip(payers, levels or (), strict=True)))
+    by_number = [level for _, level in sorted(zip(payers, levels or (), strict=True))]
+    return Inserted(number, {each.int for each in repeats}, by_number)
 
 
 def _rare(
@@ -161,25 +159,31 @@ def _rare(
     }
 
 
-def _paid(costs: Costs, payers: Sequence[UUID], events: int) -> dict[str, object]:
+def _in_order(costs: Costs) -> list[int]:
+    """Wallets by their numbers, in the order in which they are locked."""
+    customers = [each.int for each in costs.customers]
+    return sorted(range(len(customers)), key=customers.__getitem__)
+
+
+def _paid(costs: Costs, payers: Sequence[int], events: int) -> dict[str, object]:
     """What each event costs, and the wallets in the order in which they are locked."""
-    place_of = {payer: place for place, payer in enumerate(payers, 1)}
-    wallets = [costs.wallets[each] for each in payers]
+    place_of = dict(zip(payers, range(1, len(payers) + 1), strict=True))
+    tariffs = [costs.tariffs[each] for each in payers]
     models: list[str | None] = [None] * events
     amounts: list[Decimal | None] = [None] * events
     places: list[int | None] = [None] * events
     for place, amount, payer in zip(costs.places, costs.amounts, costs.payers, strict=True):
-        models[place], amounts[place], places[place] = costs.wallets[payer].model, amount, place_of[payer]
+        models[place], amounts[place], places[place] = costs.tariffs[payer].model, amount, place_of[payer]
     return {
         "drew_on": columns.texts(models),
         "deducted": columns.numbers(amounts),
         "wallets": columns.integers(places),
-        "payers": columns.uuids(payers),
-        "purses": columns.uuids(each.subscription_id for each in wallets),
-        "periods": columns.integers(each.period_index for each in wallets),
-        "credits": columns.flags(each.model is Model.CREDITS for each in wallets),
-        "entries": columns.uuids(new_ids(len(wallets))),
-        "wallets_asked": len(wallets),
+        "payers": columns.uuids(costs.customers[each] for each in payers),
+        "purses": columns.uuids(each.subscription_id for each in tariffs),
+        "periods": columns.integers(each.period_index for each in tariffs),
+        "credits": columns.flags(each.model is Model.CREDITS for each in tariffs),
+        "entries": columns.uuids(new_ids(len(payers))),
+        "wallets_asked": len(payers),
         "low_share": LOW_SHARE,
     }
 
@@ -195,6 +199,20 @@ _NOTHING_RARE: Final[dict[str, Column | None]] = dict.fromkeys(
 
 
 @lru_cache(maxsize=8)
+def _numbered(*, pays: bool, generation: int) -> tuple[bytes, tuple[str, ...]]:
+    """The statement as PostgreSQL wants it, and its parameters in their order. psycopg would read so long a text anew
+    each time."""
+    names: list[str] = []
+
+    def numbered(found: re.Match[str]) -> str:
+        if found[1] not in names:
+            names.append(found[1])
+        return f"${names.index(found[1]) + 1}"
+
+    text = re.sub(r"%\((\w+)\)s", numbered, _statement(pays=pays, generation=generation))
+    return text.encode(), tuple(names)
+
+
 def _statement(*, pays: bool, generation: int) -> LiteralString:
     """With the parts that pay, or without them; the generation's table by its name, which routes no row and plans no other.
 
