@@ -7,7 +7,7 @@ from uuid import UUID
 import pytest
 
 from tallystick.core import ids
-from tallystick.store import citus_ingest, db, storing
+from tallystick.store import citus_ingest, db
 from tallystick.store.db import INGEST_CONNECTION, Conn, connect, pipelined, rows
 from tallystick.store.sheets import Inserted, StaleVersion
 from tests.audit import audit, organization_id
@@ -103,26 +103,5 @@ def test_judged_by_an_old_version_nothing_of_it_is_stored(cluster_url: str, shop
             )
         for table in ("events", "event_keys", "usage_hours"):
             assert await rows(conn, f"SELECT FROM {table} WHERE customer_id = ANY(%s)", (customers,)) == []
-
-    within(cluster_url, act)
-
-
-def test_the_one_statement_says_stale_here_too(cluster_url: str, shop: Organization) -> None:
-    organization, customers = organization_id(shop), customers_of(shop)
-
-    async def act(conn: Conn) -> None:
-        sheet = batch_of(customers, meter_id=await meter_of(conn, organization), keys=["a"])
-        version = await db.version(conn, organization_id=organization)
-        with pytest.raises(StaleVersion):
-            await storing.in_one_statement(
-                conn,
-                sheet,
-                organization_id=organization,
-                version=version - 1,
-                generation=0,
-                received_at=NOON,
-                number=None,
-            )
-        assert await rows(conn, "SELECT FROM events WHERE customer_id = ANY(%s)", (customers,)) == []
 
     within(cluster_url, act)

@@ -8,7 +8,6 @@ dies in between would have forgotten the notch of events that are stored.)
 
 import asyncio
 import logging
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from typing import Any, Final, LiteralString
 
 import psycopg
 from psycopg import AsyncConnection, AsyncCursor, Connection, sql
-from psycopg.errors import ConnectionFailure, Diagnostic, InternalError, LockNotAvailable, NotNullViolation
+from psycopg.errors import ConnectionFailure, InternalError, LockNotAvailable
 from psycopg.rows import TupleRow
 
 log = logging.getLogger("tallystick.migrate")
@@ -179,17 +178,17 @@ _LOOKS_MAX, _LOOK_AGAIN_S = 50, 0.02
 
 
 class Cursor(AsyncCursor[Any]):
-    """Says to Citus what the statements of this room say to PostgreSQL, and hears it speak of tables, not of shards.
+    """Says to Citus what the statements of this room say to PostgreSQL.
 
     While shards are moved, what asks for sizes or would make a table beside `events` raises LockNotAvailable.
     """
 
     async def execute(self, query: Any, *args: Any, **kwargs: Any) -> "Cursor":
-        with _of_tables():
+        with _as_locks():
             return await super().execute(_unfenced(query), *args, **kwargs)
 
     async def fetchone(self) -> Any:
-        with _of_tables():
+        with _as_locks():
             return await super().fetchone()
 
 
@@ -200,13 +199,9 @@ def _unfenced(query: Any) -> Any:
 
 
 @contextmanager
-def _of_tables() -> Iterator[None]:
+def _as_locks() -> Iterator[None]:
     try:
         yield
-    except _OfTable:
-        raise
-    except NotNullViolation as error:
-        raise _OfTable(*error.args, info=error.pgresult) from None
     except InternalError as error:
         if "could not acquire the lock required" in str(error):  # to lay a table beside `events`
             raise LockNotAvailable("shards are being moved") from error
@@ -215,21 +210,6 @@ def _of_tables() -> Iterator[None]:
         if "to get size of relation" in str(error):
             raise LockNotAvailable("a shard is not where it was a moment ago, or its node is away") from error
         raise
-
-
-class _OfTable(NotNullViolation):
-    """Names the table, where the error named the shard: `ingest_batches`, not `ingest_batches_102010`."""
-
-    @property
-    def diag(self) -> Diagnostic:
-        return _Table(self.pgresult)
-
-
-class _Table(Diagnostic):
-    @property
-    def table_name(self) -> str | None:
-        name = super().table_name
-        return None if name is None else re.sub(r"_[0-9]{6,}$", "", name)
 
 
 # Tables ----------------------------------------------------------------------------------------------------

@@ -196,7 +196,7 @@ async def _by_block(conn: Conn, generation: int, since: str | None) -> AsyncIter
 
 async def _by_hash(conn: Conn, generation: int) -> AsyncIterator[list[bytes]]:
     """Hashes are spread evenly: each page is a range of them."""
-    count = -(-await count_keys(conn, generation=generation) // _PAGE_KEYS)
+    count = await count_keys(conn, generation=generation) // _PAGE_KEYS + 1
     bounds = [UUID(int=nth * _HASH_MAX // count) for nth in range(count + 1)]
     for start, end in pairwise(bounds):
         yield await _hashes(
