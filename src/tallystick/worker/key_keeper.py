@@ -21,7 +21,7 @@ from tallystick.store.db import CONNECTION
 
 log = logging.getLogger("tallystick.keys")
 _LOCK: Final = b"keygener"
-_SOON_S: Final = 0.2
+_SOON_S: Final = 0.5
 
 _FILTER_BYTES: Final = Gauge(
     "tallystick_key_filter_bytes",
