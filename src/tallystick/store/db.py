@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mappin
 from contextlib import asynccontextmanager, nullcontext, suppress
 from decimal import Decimal
 from struct import unpack_from
-from typing import Any, Final, LiteralString, TypeVar
+from typing import Any, Final, LiteralString, Self, TypeVar
 from uuid import UUID
 
 import msgspec
@@ -61,6 +61,26 @@ async def connect(conninfo: str, options: Mapping[str, Any]) -> Conn:
         await conn.close()
         raise
     return conn
+
+
+def unhurried(conn: Conn) -> Conn:
+    """Let it rest after each statement for thrice as long as that took, so that it takes a quarter of a core, and no
+    snapshot is held most of the time. In a transaction it does not rest, which would hold one."""
+    conn.cursor_factory = type("Unhurried", (_Rests, conn.cursor_factory), {})
+    return conn
+
+
+class _Rests(AsyncCursor[TupleRow]):
+    async def execute(self, *args: Any, **kwargs: Any) -> Self:
+        began = time.monotonic()
+        try:
+            return await super().execute(*args, **kwargs)
+        finally:
+            if self.connection.info.transaction_status is TransactionStatus.IDLE:
+                await asyncio.sleep(_RESTS * (time.monotonic() - began))
+
+
+_RESTS: Final = 3
 
 
 class Database:

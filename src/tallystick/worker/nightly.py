@@ -2,7 +2,7 @@
 
     every ten minutes   show what was found last, and reconcile if that is a day ago     somebody should hear of it
 
-On a connection of its own, beside the sweep. One process does it at a time: whoever holds the advisory lock, and
+On a connection of its own, beside the sweep, and unhurried: who stores events meanwhile goes first. One process does it at a time: whoever holds the advisory lock, and
 the connection that holds it is the one that asks, so that a crash lets go of both. All processes show what the
 database says was found, whoever found it. The first look is some minutes after the start: the sweep goes first
 over what fell due while nobody served.
@@ -82,7 +82,7 @@ class Nightly:
 
     async def look(self) -> bool:
         """Reconcile if that is due and nobody else is at it; whether it was."""
-        async with await db.connect(self._conninfo, PROOF_CONNECTION) as conn:
+        async with db.unhurried(await db.connect(self._conninfo, PROOF_CONNECTION)) as conn:
             done = await db.try_hold(conn, name=_LOCK) and await self._if_due(conn)
         await self.show()
         return done
