@@ -15,7 +15,6 @@ from tallystick.core.key_filter import (
     Shelf,
     Sieve,
     bytes_for,
-    number_of,
     part_with,
     parts_of,
 )
@@ -26,7 +25,7 @@ Key = bytes
 
 def holding(keys: list[Key]) -> bytes:
     filling = Filling(len(keys))
-    filling.add([number_of(each) for each in keys])
+    filling.add(b"".join(keys))
     return filling.bits()
 
 

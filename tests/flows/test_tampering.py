@@ -332,7 +332,7 @@ def test_a_changed_record_is_named_by_its_position(business: Business, column: s
 def test_a_record_that_claims_another_batch_is_named_with_its_events(business: Business) -> None:
     position, batch = in_the_middle(business)
     told = of_events(business.changed("UPDATE ingest_batches SET batch = -7 WHERE batch = %s", batch))
-    assert len(told) == 30
+    assert len(told) == 30, "\n".join(told)
     assert all(
         f"it says batch {batch}, and belongs to batch -7, position {position}," in each for each in told
     )

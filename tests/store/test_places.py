@@ -20,9 +20,10 @@ from tallystick.core.events import StoredEvent
 from tallystick.core.meters import Aggregation, Meter
 from tallystick.core.times import Period, hour_of, whole_hours
 from tallystick.core.windows import Ruled
-from tallystick.store import digesting, events, measuring, migrate, proving, usage, wallets
+from tallystick.store import digesting, events, measuring, migrate, proving, reconcile, usage, wallets
 from tallystick.store.db import CONNECTION, INGEST_CONNECTION, PROOF_CONNECTION, Conn, connect, new_ids
 from tallystick.store.places import BUNCH, Bunches
+from tallystick.store.portions import Place, Portion
 
 SHOP, OTHERS, CUSTOMER = U(1), U(2), U(3)
 SUM = Meter(U(10), U(11), "api_calls", 1, "api_calls", Aggregation.SUM)
@@ -107,6 +108,16 @@ def fill(conn: psycopg.Connection[Any]) -> None:
         ) as copy:
             for identity, who, when in made:
                 copy.write_row((0, who, identity, identity, when))
+    for who in (OTHERS, CUSTOMER):
+        conn.execute(
+            "INSERT INTO customers (id, organization_id, email, created_at, updated_at) VALUES (%s, %s, '', now(), now())",
+            (who, SHOP),
+        )
+    for (who, hour), count in Counter((who, hour_of(when)) for _, who, when in made).items():
+        conn.execute(
+            "INSERT INTO usage_hours (customer_id, meter_id, hour, events, quantity, batch) VALUES (%s, %s, %s, %s, %s, 1)",
+            (who, SUM.id, hour, count, count),
+        )
     for number in range(len(made) // PER_BATCH + 1):
         conn.execute(
             "INSERT INTO ingest_batches VALUES (%s, %s, %s, %s, %s, '', '')",
@@ -237,6 +248,20 @@ async def taken(conn: Conn, known: list[StoredEvent]) -> None:
     assert await wallets.deducted(conn, customer_id=CUSTOMER, event_code="api_calls", span=RAGGED) == 0
 
 
+TWO_HOURS = Portion(Place(CUSTOMER, at("2026-01-17T03:00")), Place(CUSTOMER, at("2026-01-17T05:00")))
+BETWEEN = Portion(Place(OTHERS, at("2026-01-31T22:00")), Place(CUSTOMER, at("2026-01-01T02:00")))
+
+
+async def rollups(conn: Conn, known: list[StoredEvent]) -> None:
+    for portion in (TWO_HOURS, BETWEEN):
+        assert await reconcile.wrong_hours(conn, SHOP, portion, meters=[SUM]) == (0, [])
+
+
+async def unchained(conn: Conn, known: list[StoredEvent]) -> None:
+    for portion in (TWO_HOURS, BETWEEN):
+        assert await proving.unchained(conn, portion, organization_id=SHOP, limit=10) == []
+
+
 Read = Callable[[Conn, list[StoredEvent]], Awaitable[None]]
 FEW: Final = 6 * BUNCH
 READS: Final[Mapping[Read, int]] = {
@@ -255,6 +280,8 @@ READS: Final[Mapping[Read, int]] = {
     digested: 8 * PER_HOUR,  # it reads them twice
     summed: 4 * PER_HOUR,
     taken: 4 * PER_HOUR,
+    rollups: 6 * PER_HOUR,
+    unchained: 6 * PER_HOUR,
 }
 """How many events each may look at."""
 

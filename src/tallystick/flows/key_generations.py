@@ -7,6 +7,7 @@ every key), and is built again when it is lost or damaged.
 
 import asyncio
 import logging
+import time
 from collections import defaultdict
 from collections.abc import Sequence
 from hashlib import sha256
@@ -15,7 +16,7 @@ from uuid import UUID
 
 import psycopg
 
-from tallystick.core.key_filter import Filling, KeyFilter, Shelf, Sieve, number_of, part_with, parts_of
+from tallystick.core.key_filter import KEY_BYTES, Filling, KeyFilter, Shelf, Sieve, part_with, parts_of
 from tallystick.store import citus, key_generations
 from tallystick.store.db import Conn
 from tallystick.store.key_generations import Filter, Looked
@@ -25,7 +26,8 @@ log = logging.getLogger("tallystick.keys")
 Keys = dict[bytes, int]
 """Where keys live, each with its generation."""
 
-_ADDED_AT_ONCE: Final = 2_500  # keys: some three milliseconds in which nobody else is served
+_ADDED_AT_ONCE: Final = 2_500  # keys: some two milliseconds in which nobody else is served
+_RESTS: Final = 2  # times as long: whose events come to this process are not to wait longer than others
 _SHELVED_AT_ONCE: Final = 8  # filters
 _FREEZES_TRIED: Final = 3
 _MORE_COMES: Final = 8  # an eighth of what is there when a filter is begun
@@ -187,9 +189,10 @@ class _Making:
         """How many keys came since the last time."""
         came, horizon = 0, await key_generations.horizon(conn)
         async for page in key_generations.pages(conn, generation=self._generation, since=self._since):
-            came += len(page)
-            for start in range(0, len(page), _ADDED_AT_ONCE):
-                self._filling.add([number_of(each) for each in page[start : start + _ADDED_AT_ONCE]])
-                await asyncio.sleep(0)
+            came += len(page) // KEY_BYTES
+            for start in range(0, len(page), _ADDED_AT_ONCE * KEY_BYTES):
+                began = time.monotonic()
+                self._filling.add(page[start : start + _ADDED_AT_ONCE * KEY_BYTES])
+                await asyncio.sleep(_RESTS * (time.monotonic() - began))
         self._since = horizon
         return came

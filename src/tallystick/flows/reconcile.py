@@ -5,18 +5,15 @@ meanwhile is slowed down by every second that one is held.
 """
 
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NamedTuple
 from uuid import UUID
 
-import psycopg
-
 from tallystick.core import ids
 from tallystick.errors import Problem
 from tallystick.flows.rules import RULES, Asked, Found
-from tallystick.store import organizations, proving
+from tallystick.store import organizations
 from tallystick.store import reconcile as store
 from tallystick.store.db import Conn, one_look
 from tallystick.store.reconcile import FIRST_MAX, Noted
@@ -57,8 +54,6 @@ async def reconcile(
     `conn` is the caller's own and in no transaction; `PROOF_CONNECTION` is made for it.
     """
     owners = await _owners(conn, organization_id)
-    with suppress(psycopg.Error):  # who may not do this reads on, only slower
-        await proving.refresh_index(conn)
     findings = [Finding(each.name, each.promise) for each in RULES]
     asked = 0
 

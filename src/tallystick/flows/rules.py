@@ -25,6 +25,7 @@ from tallystick.flows.verify_line import UNREADABLE
 from tallystick.store import archives, catalog, reconcile, subscriptions, usage
 from tallystick.store.db import Conn, one_moment
 from tallystick.store.organizations import Organization
+from tallystick.store.portions import Portion, portions
 from tallystick.store.reconcile import FIRST_MAX, Offenders
 from tallystick.store.subscriptions import Subscription
 from tallystick.store.usage import CounterKey
@@ -59,7 +60,8 @@ def _worded(found: Offenders, words: Callable[..., str]) -> Found:
 
 def _together(parts: Iterable[Found]) -> Found:
     parts = list(parts)
-    return Found(sum(each.offenders for each in parts), [what for each in parts for what in each.first])
+    first = [what for each in parts for what in each.first]
+    return Found(sum(each.offenders for each in parts), first[:FIRST_MAX])
 
 
 # Usage ----------------------------------------------------------------------------------------------------
@@ -80,16 +82,18 @@ async def _rollups(asked: Asked) -> Found:
         said = "its set of distinct values is not that of the events"
         return f"{_hour(customer_id, meters[meter_id], hour)}: {said}"
 
-    hours = [
-        _worded(await reconcile.wrong_hours(conn, organization_id, meters=alike), of_hour)
-        for alike in reconcile.folds_alike(list(meters.values()))
-    ]
-    sets = [
-        _worded(await reconcile.wrong_sets(conn, organization_id, meter=each), of_set)
-        for each in meters.values()
-        if each.aggregation is Aggregation.UNIQUE
-    ]
-    return _together([*hours, *sets])
+    parts = []
+    async for portion in portions(conn, organization_id):
+        parts += [
+            _worded(await reconcile.wrong_hours(conn, organization_id, portion, meters=alike), of_hour)
+            for alike in reconcile.folds_alike(list(meters.values()))
+        ]
+        parts += [
+            _worded(await reconcile.wrong_sets(conn, organization_id, portion, meter=each), of_set)
+            for each in meters.values()
+            if each.aggregation is Aggregation.UNIQUE
+        ]
+    return _together(parts)
 
 
 def _hour(customer_id: UUID, meter: Meter, hour: datetime) -> str:
@@ -272,9 +276,19 @@ async def _seen(asked: Asked) -> Found:
 # Wallets --------------------------------------------------------------------------------------------------
 
 
+async def _by_customers(
+    asked: Asked, find: Callable[[Conn, UUID, Portion], Awaitable[Offenders]], words: Callable[..., str]
+) -> Found:
+    parts = []
+    async for portion in portions(asked.conn, asked.organization.id, whole_customers=True):
+        parts.append(_worded(await find(asked.conn, asked.organization.id, portion), words))
+    return _together(parts)
+
+
 async def _wallets(asked: Asked) -> Found:
-    return _worded(
-        await reconcile.wrong_wallets(asked.conn, asked.organization.id),
+    return await _by_customers(
+        asked,
+        reconcile.wrong_wallets,
         lambda subscription_id, pool, kept, moved: (
             f"{ids.show(ids.SUBSCRIPTION, subscription_id)}: its ledger brings {pool} to {text(moved)}, "
             f"the wallet says {text(kept)}"
@@ -283,8 +297,9 @@ async def _wallets(asked: Asked) -> Found:
 
 
 async def _postings(asked: Asked) -> Found:
-    return _worded(
-        await reconcile.wrong_postings(asked.conn, asked.organization.id),
+    return await _by_customers(
+        asked,
+        reconcile.wrong_postings,
         lambda customer_id, batch, took, posted: (
             f"{ids.show(ids.CUSTOMER, customer_id)}, batch {batch}: its events took {text(took)}, "
             f"the ledger says {text(posted)}"
@@ -297,7 +312,7 @@ async def _costs(asked: Asked) -> Found:
         said = "there is no such event" if took is None else f"it took {text(took)}"
         return f"{ids.show(ids.EVENT, event_id)}: its tokens cost {text(costs)}, {said}"
 
-    return _worded(await reconcile.wrong_costs(asked.conn, asked.organization.id), words)
+    return await _by_customers(asked, reconcile.wrong_costs, words)
 
 
 async def _holds(asked: Asked) -> Found:

@@ -8,12 +8,9 @@ that is read was written once and for all: others may go on writing meanwhile.
 import asyncio
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 from uuid import UUID
-
-import psycopg
 
 from tallystick.core import ids
 from tallystick.errors import Problem
@@ -22,7 +19,7 @@ from tallystick.flows.name_tampering import tell_keys
 from tallystick.flows.read_usage import Piece
 from tallystick.flows.verify_chain import ChainReport
 from tallystick.flows.verify_many import Verified, check_part, read_slice, verify_long, verify_some
-from tallystick.store import invoices, organizations, proving
+from tallystick.store import invoices, organizations
 from tallystick.store.archives import Archived
 from tallystick.store.db import Conn
 from tallystick.store.invoices import ToVerify
@@ -105,8 +102,7 @@ async def verify_all(
 ) -> Report:
     """`at_once`: so many pieces are handed out before one has come back."""
     owners = await _owners(conn, wanted)
-    with suppress(psycopg.Error):  # who may not do this reads on, only slower
-        await proving.refresh_index(conn)
+    await verify_chain.learn_newest(conn)
     work = _Work(conn, do, progress, Report(), slice_events)
     room = asyncio.Semaphore(at_once)
     try:

@@ -5,10 +5,13 @@ Only where something is wrong are records and rows fetched, to name it.
 """
 
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Final
 from uuid import UUID
+
+import psycopg
 
 from tallystick.core.events import StoredEvent
 from tallystick.core.proof import GENESIS, link
@@ -18,9 +21,11 @@ from tallystick.store import archives, events, proving
 from tallystick.store.archives import Archived
 from tallystick.store.db import Conn
 from tallystick.store.organizations import Organization
+from tallystick.store.portions import portions
 from tallystick.store.proving import End, Keyed, Record, Stored
 
-EVENTS_PER_STRETCH: Final = 25_000
+EVENTS_PER_STRETCH: Final = 10_000
+"""A tenth of a second's work or so."""
 _SUSPECTS_MAX: Final = 200
 """So many wrong records are looked into; of the rest it is said how many they are."""
 _NAMED_MAX: Final = 1_000
@@ -66,11 +71,17 @@ async def verify_chain(
     Reads every event of the organization once and holds no more than a stretch. `customers`: name only events that
     are, were or may have been theirs. `one_by_one` does it in plain Python, which is the reference.
     """
-    checked = [
-        await check_stretch(conn, organization.id, stretch, one_by_one=one_by_one)
-        for stretch in await stretches(conn, organization.id)
-    ]
+    checked = []
+    for stretch in await stretches(conn, organization.id):
+        await learn_newest(conn)
+        checked.append(await check_stretch(conn, organization.id, stretch, one_by_one=one_by_one))
     return await conclude(conn, organization.id, checked, customers=customers)
+
+
+async def learn_newest(conn: Conn) -> None:
+    """Let stretches be found without a look at what came since."""
+    with suppress(psycopg.Error):  # who may not do this, or not now, reads on, only slower
+        await proving.refresh_index(conn)
 
 
 async def stretches(conn: Conn, organization_id: UUID) -> list[Stretch]:
@@ -166,7 +177,14 @@ async def _marks_agree(conn: Conn, batch: int, event: StoredEvent) -> bool:
 
 
 async def unchained(conn: Conn, organization_id: UUID) -> list[Stored]:
-    return await proving.unchained(conn, organization_id=organization_id, limit=_NAMED_MAX)
+    """In order of arrival: of more than can be named, those of the first customers."""
+    found: list[Stored] = []
+    async for portion in portions(conn, organization_id):
+        room = _NAMED_MAX - len(found)
+        found += await proving.unchained(conn, portion, organization_id=organization_id, limit=room)
+        if len(found) == _NAMED_MAX:
+            break
+    return sorted(found, key=lambda each: (each.batch, each.id))
 
 
 async def conclude(
@@ -249,6 +267,7 @@ async def verify_keys(
     theirs = None if customers is None else list(customers)
     loose: list[Keyed] = []
     for stretch in await stretches(conn, organization.id):
+        await learn_newest(conn)
         loose += await unkeyed(conn, organization.id, stretch, customers=theirs)
     return tell_keys(await lost(conn, organization.id, customers=theirs), loose, told)
 

@@ -170,8 +170,8 @@ async def horizon(conn: Conn) -> str:
     return str((await the(cursor))[0])
 
 
-def pages(conn: Conn, *, generation: int, since: str | None = None) -> AsyncIterator[list[bytes]]:
-    """The keys of a generation, some ten thousand rows at a time; with `since`, those that transactions from that horizon
+def pages(conn: Conn, *, generation: int, since: str | None = None) -> AsyncIterator[bytes]:
+    """The keys of a generation one after the other, some ten thousand at a time; with `since`, those that transactions from that horizon
     on have stored, which a cluster cannot tell.
 
     Each page is a statement of its own: one statement over all of them would keep its snapshot meanwhile, and heads and
@@ -180,37 +180,48 @@ def pages(conn: Conn, *, generation: int, since: str | None = None) -> AsyncIter
     return _by_hash(conn, generation) if citus.is_citus(conn) else _by_block(conn, generation, since)
 
 
-async def _by_block(conn: Conn, generation: int, since: str | None) -> AsyncIterator[list[bytes]]:
-    cursor = await conn.execute(
-        f"SELECT pg_relation_size('{table(generation)}') / current_setting('block_size')::int"
-    )
-    for first in range(0, (await the(cursor))[0], _PAGE_BLOCKS):
+async def _by_block(conn: Conn, generation: int, since: str | None) -> AsyncIterator[bytes]:
+    for first, end in await blocks(conn, generation=generation):
         yield await _hashes(
             conn,
-            f"""SELECT uuid_send(key_hash) FROM {table(generation)}
+            f"""SELECT {_JOINED} FROM {table(generation)}
                  WHERE ctid >= %s::tid AND ctid < %s::tid
                    AND (%s::text IS NULL OR age(xmin) <= age(%s::text::xid))""",
-            (f"({first},0)", f"({first + _PAGE_BLOCKS},0)", since, since),
+            (first, end, since, since),
         )
 
 
-async def _by_hash(conn: Conn, generation: int) -> AsyncIterator[list[bytes]]:
+async def blocks(conn: Conn, *, generation: int) -> list[tuple[str, str]]:
+    """The table of a generation in pages, each from a row's address on and up to another."""
+    cursor = await conn.execute(
+        f"SELECT pg_relation_size('{table(generation)}') / current_setting('block_size')::int"
+    )
+    return [
+        (f"({first},0)", f"({first + _PAGE_BLOCKS},0)")
+        for first in range(0, (await the(cursor))[0], _PAGE_BLOCKS)
+    ]
+
+
+async def _by_hash(conn: Conn, generation: int) -> AsyncIterator[bytes]:
     """Hashes are spread evenly: each page is a range of them."""
     count = await count_keys(conn, generation=generation) // _PAGE_KEYS + 1
     bounds = [UUID(int=nth * _HASH_MAX // count) for nth in range(count + 1)]
     for start, end in pairwise(bounds):
         yield await _hashes(
             conn,
-            f"""SELECT uuid_send(key_hash) FROM {table(generation)}
+            f"""SELECT {_JOINED} FROM {table(generation)}
                  WHERE key_hash >= %s AND (key_hash < %s OR %s)""",
             (start, end, end is bounds[-1]),
         )
 
 
-async def _hashes(conn: Conn, statement: LiteralString, given: Sequence[object]) -> list[bytes]:
+_JOINED: Final = "coalesce(string_agg(uuid_send(key_hash), ''::bytea), ''::bytea)"
+
+
+async def _hashes(conn: Conn, statement: LiteralString, given: Sequence[object]) -> bytes:
     cursor = conn.cursor(binary=True)
     await cursor.execute(statement, given)
-    return [each[0] for each in await cursor.fetchall()]
+    return bytes((await the(cursor))[0])
 
 
 async def keep_filter(conn: Conn, *, generation: int, bits: bytes, digest: bytes) -> None:

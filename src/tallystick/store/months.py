@@ -180,9 +180,9 @@ async def holds_any(conn: Conn, name: str, batches: Sequence[int]) -> bool:
     """Whether a partition holds an event of some batches: the index over (id, batch) knows where they can be."""
     if not batches:
         return False
-    cursor = await conn.execute(
+    cursor = await conn.execute(  # `+ 0`: or it would be asked for each of them by itself
         sql.SQL(
-            "SELECT EXISTS (SELECT 1 FROM {} WHERE batch >= %s AND batch <= %s AND batch = ANY(%s))"
+            "SELECT EXISTS (SELECT 1 FROM {} WHERE batch >= %s AND batch <= %s AND batch + 0 = ANY(%s))"
         ).format(sql.Identifier(name)),
         (batches[0], batches[-1], list(batches)),
     )
@@ -235,7 +235,7 @@ async def sort_news(conn: Conn, batches: Sequence[int]) -> None:
     if not batches:
         return
     given = {"low": batches[0], "high": batches[-1], "batches": list(batches)}
-    among = "{0}.batch >= %(low)s AND {0}.batch <= %(high)s AND {0}.batch = ANY(%(batches)s)"
+    among = "{0}.batch >= %(low)s AND {0}.batch <= %(high)s AND {0}.batch + 0 = ANY(%(batches)s)"
     await conn.execute(
         f"""INSERT INTO {_SORTED} SELECT e.* FROM events_any e WHERE {among.format("e")}
                AND NOT EXISTS (SELECT FROM {_SORTED} s WHERE {same("s", "e")} OFFSET 0)""",

@@ -17,12 +17,15 @@ from tallystick.core.meters import Aggregation, Meter
 from tallystick.core.money import ZERO
 from tallystick.core.proof import GENESIS, LEAF_BYTES, key_hash
 from tallystick.core.times import Period
-from tallystick.store import citus
+from tallystick.store import citus, key_generations
 from tallystick.store.db import Conn, row, rows
 from tallystick.store.meter_sql import contributions
 from tallystick.store.places import RECEIVED_AT, same, within
+from tallystick.store.portions import OF_EVENTS, Portion
 
 _ATTEMPTS: Final = 3
+_RECORDS_PER_PAGE: Final = 20_000
+_PATIENCE: Final = "200ms"  # of deadlock_timeout, a second by default, after which autovacuum gives way
 _SPANS: Final = "s"
 RUNS_MAX: Final = 16
 """So many stretches of batch numbers are asked for at once: each is a look at the index over (id, batch)."""
@@ -191,16 +194,19 @@ class Record(NamedTuple):
 
 async def cuts(conn: Conn, *, organization_id: UUID, events: int, until: int) -> list[int]:
     """Positions that part the chain into stretches of about so many events, by what its records say they hold."""
-    found = await rows(
-        conn,
-        """SELECT max(position)
-             FROM (SELECT position,
-                          sum(least(greatest(events, 0), 10000) + 4) OVER (ORDER BY position) / %s AS stretch
-                     FROM ingest_batches WHERE organization_id = %s AND position <= %s) AS parts
-            GROUP BY stretch ORDER BY 1""",
-        (events, organization_id, until),
-    )
-    return [each[0] for each in found]
+    found: list[int] = []
+    for after in range(0, until, _RECORDS_PER_PAGE):
+        page = await rows(
+            conn,
+            """SELECT max(position)
+                 FROM (SELECT position,
+                              sum(least(greatest(events, 0), 10000) + 4) OVER (ORDER BY position) / %s AS stretch
+                         FROM ingest_batches WHERE organization_id = %s AND position > %s AND position <= %s) AS parts
+                GROUP BY stretch ORDER BY 1""",
+            (events, organization_id, after, min(after + _RECORDS_PER_PAGE, until)),
+        )
+        found += [each[0] for each in page]
+    return found
 
 
 async def check_records(conn: Conn, *, organization_id: UUID, after: int, until: int) -> list[Record]:
@@ -261,9 +267,10 @@ _MARKS: Final = f"""(CASE WHEN e.voided IS NULL AND e.voids IS NULL THEN true EL
             SELECT FROM events o WHERE {same("o", "e", named="voids")} AND o.voided = e.batch)) END)"""
 """An event is marked as taken back exactly by the batch of its void."""
 
+# `+ 0`: the index would be asked for each number by itself, and reads all its ranges each time.
 _OF_RUNS: Final = """unnest(%(lows)s::bigint[], %(highs)s::bigint[]) AS r (low, high) CROSS JOIN LATERAL (
         SELECT * FROM events e
-         WHERE e.batch >= r.low AND e.batch <= r.high AND e.batch = ANY(%(numbers)s) OFFSET 0) e"""
+         WHERE e.batch >= r.low AND e.batch <= r.high AND e.batch + 0 = ANY(%(numbers)s) OFFSET 0) e"""
 
 
 def _runs(numbers: Sequence[int]) -> dict[str, list[int]]:
@@ -317,16 +324,17 @@ async def stored_in(conn: Conn, *, numbers: Sequence[int]) -> list[Stored]:
     return _stored(found)
 
 
-async def unchained(conn: Conn, *, organization_id: UUID, limit: int) -> list[Stored]:
+async def unchained(conn: Conn, portion: Portion, *, organization_id: UUID, limit: int) -> list[Stored]:
     """Events of its customers whose batch is none of its chain."""
     found = await rows(
         conn,
         f"""SELECT {_STORED} FROM events e
              WHERE e.customer_id IN (SELECT id FROM customers WHERE organization_id = %(organization)s)
+               AND {OF_EVENTS}
                AND NOT EXISTS (SELECT FROM ingest_batches b
                                 WHERE b.batch = e.batch AND b.organization_id = %(organization)s)
              ORDER BY e.batch, e.id LIMIT %(limit)s""",
-        {"organization": organization_id, "limit": limit},
+        {"organization": organization_id, "limit": limit, **portion.params},
     )
     return _stored(found)
 
@@ -375,21 +383,38 @@ async def lost(
     conn: Conn, *, organization_id: UUID, customers: Sequence[UUID] | None, limit: int
 ) -> list[Keyed]:
     """Key rows whose event is not where they say, nor in an archived month; of all customers, or of some."""
-    found = await rows(
-        conn,
-        f"""SELECT k.event_id, k.customer_id FROM event_keys k
-             WHERE k.customer_id IN (SELECT id FROM customers WHERE organization_id = %(organization)s)
-              AND (%(customers)s::uuid[] IS NULL OR k.customer_id = ANY(%(customers)s))
-              AND NOT EXISTS (SELECT FROM events e WHERE {same("e", "k", named="event_id")})
-              AND NOT {ARCHIVED.format(at="k.occurred_at")}
-            ORDER BY k.event_id LIMIT %(limit)s""",
-        {
-            "organization": organization_id,
-            "customers": None if customers is None else list(customers),
-            "limit": limit,
-        },
-    )
-    return [Keyed(*each) for each in found]
+    found: list[tuple[Any, ...]] = []
+    for table, pages in await _keys(conn):
+        for first, end in pages:
+            found += await rows(
+                conn,
+                f"""SELECT k.event_id, k.customer_id FROM {table} k
+                     WHERE (%(first)s::tid IS NULL OR (k.ctid >= %(first)s::tid AND k.ctid < %(end)s::tid))
+                       AND k.customer_id IN (SELECT id FROM customers WHERE organization_id = %(organization)s)
+                       AND (%(customers)s::uuid[] IS NULL OR k.customer_id = ANY(%(customers)s))
+                       AND NOT EXISTS (SELECT FROM events e WHERE {same("e", "k", named="event_id")})
+                       AND NOT {ARCHIVED.format(at="k.occurred_at")}
+                     ORDER BY k.event_id LIMIT %(limit)s""",
+                {
+                    "organization": organization_id,
+                    "customers": None if customers is None else list(customers),
+                    "first": first,
+                    "end": end,
+                    "limit": limit,
+                },
+            )
+    return [Keyed(*each) for each in sorted(found)[:limit]]
+
+
+async def _keys(conn: Conn) -> list[tuple[LiteralString, Sequence[tuple[str | None, str | None]]]]:
+    """Tables of keys, with the pages in which they are read; on a cluster, all at once."""
+    if citus.is_citus(conn):
+        return [("event_keys", [(None, None)])]
+    generations = await rows(conn, "SELECT number FROM key_generations ORDER BY number")
+    return [
+        (key_generations.table(number), await key_generations.blocks(conn, generation=number))
+        for (number,) in generations
+    ]
 
 
 async def unkeyed(
@@ -450,10 +475,18 @@ async def unkeyed(
 
 
 async def refresh_index(conn: Conn) -> None:
-    """Let the index over (id, batch) know the newest pages too, which autovacuum may not have told it yet."""
-    await conn.execute(
-        """SELECT brin_summarize_new_values(i.indexrelid)
-             FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am a ON a.oid = c.relam
-             JOIN pg_inherits h ON h.inhrelid = i.indrelid
-            WHERE a.amname = 'brin' AND h.inhparent = 'events'::regclass"""
-    )
+    """Let the index over (id, batch) know the newest pages too, which autovacuum may not have told it yet.
+
+    Whoever asks it reads all pages it does not know, each time. An autovacuum at work is not waited for, which would stop it.
+    On a cluster the pages are elsewhere.
+    """
+    if citus.is_citus(conn):
+        return
+    async with conn.transaction():
+        await conn.execute("SELECT set_config('lock_timeout', %s, true)", (_PATIENCE,))
+        await conn.execute(
+            """SELECT brin_summarize_new_values(i.indexrelid)
+                 FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am a ON a.oid = c.relam
+                 JOIN pg_inherits h ON h.inhrelid = i.indrelid
+                WHERE a.amname = 'brin' AND h.inhparent = 'events'::regclass"""
+        )

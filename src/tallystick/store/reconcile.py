@@ -1,8 +1,9 @@
 """What must be true of the books, asked of the database: each function counts who breaks a rule and shows the first.
 
-They read whole tables of an organization, in sets: what does not fit into memory PostgreSQL sorts on disk, and
-little but offenders comes here. Each is one statement and so sees one moment, and no longer than it must: a snapshot
-that is held keeps the dead versions of hot rows, the chain's head first, in the way of everybody who stores events.
+They read an organization's tables in sets: what does not fit into memory PostgreSQL sorts on disk, and little but
+offenders comes here. Each is one statement and so sees one moment, and no longer than it must: a snapshot that is held
+keeps the dead versions of hot rows, the chain's head first, in the way of everybody who stores events. What grows with
+every event is asked about a portion at a time.
 """
 
 from collections.abc import AsyncIterator, Sequence
@@ -18,6 +19,7 @@ from tallystick.store.db import Conn, row, rows
 from tallystick.store.late import WITH_THE_NEXT_INVOICE
 from tallystick.store.meter_sql import contributions, latest_at, merged
 from tallystick.store.places import same, within
+from tallystick.store.portions import OF_CUSTOMERS, OF_EVENTS, OF_HOURS, Portion
 from tallystick.store.proving import ARCHIVED
 from tallystick.store.usage import MEMBERS, CounterKey, member
 
@@ -41,7 +43,9 @@ async def _offenders(conn: Conn, query: str, **params: Any) -> Offenders:
 # Usage ----------------------------------------------------------------------------------------------------
 
 
-async def wrong_hours(conn: Conn, organization_id: UUID, *, meters: Sequence[Meter]) -> Offenders:
+async def wrong_hours(
+    conn: Conn, organization_id: UUID, portion: Portion, *, meters: Sequence[Meter]
+) -> Offenders:
     """Hourly rollups that are not what the events of their hour fold to; of meters that fold alike.
 
     (customer, meter, hour, (events, quantity) by the events, (events, quantity) by the rollup; either may be None.)
@@ -61,13 +65,14 @@ async def wrong_hours(conn: Conn, organization_id: UUID, *, meters: Sequence[Met
                                e.occurred_at AS at, m.quantity
                           FROM customers c JOIN events e ON e.customer_id = c.id
                          CROSS JOIN LATERAL (VALUES {", ".join(measured)}) AS m (meter_id, matches, quantity)
-                         WHERE c.organization_id = %(organization)s
+                         WHERE c.organization_id = %(organization)s AND {OF_EVENTS}
                            AND e.feature_code = ANY(%(codes)s) AND m.matches) AS measured
                  GROUP BY 1, 2, 3
             ), kept AS (
                 SELECT customer_id, meter_id, hour, events, quantity, latest_at AS latest
                   FROM usage_hours
-                 WHERE meter_id = ANY(%(meters)s) AND (events <> 0 OR quantity <> 0 OR latest_at IS NOT NULL)
+                 WHERE {OF_HOURS} AND meter_id = ANY(%(meters)s)
+                   AND (events <> 0 OR quantity <> 0 OR latest_at IS NOT NULL)
             )
             SELECT count(*) OVER (), customer_id, meter_id, hour, t.events, t.quantity, k.events, k.quantity
               FROM told t FULL JOIN kept k USING (customer_id, meter_id, hour)
@@ -77,6 +82,7 @@ async def wrong_hours(conn: Conn, organization_id: UUID, *, meters: Sequence[Met
         organization=organization_id,
         codes=list({each.event_code for each in meters}),
         meters=[each.id for each in meters],
+        **portion.params,
         **params,
     )
 
@@ -90,7 +96,7 @@ def folds_alike(meters: Sequence[Meter]) -> list[list[Meter]]:
     return list(groups.values())
 
 
-async def wrong_sets(conn: Conn, organization_id: UUID, *, meter: Meter) -> Offenders:
+async def wrong_sets(conn: Conn, organization_id: UUID, portion: Portion, *, meter: Meter) -> Offenders:
     """Hours of a UNIQUE meter whose set of distinct values is not that of their events: (customer, meter, hour)."""
     counts = contributions(meter)
     return await _offenders(
@@ -99,7 +105,7 @@ async def wrong_sets(conn: Conn, organization_id: UUID, *, meter: Meter) -> Offe
                 SELECT DISTINCT e.customer_id, hour_of(e.occurred_at) AS hour,
                        {counts.value_hash} AS value_hash
                   FROM customers c JOIN events e ON e.customer_id = c.id
-                 WHERE c.organization_id = %(organization)s AND {counts.matches}
+                 WHERE c.organization_id = %(organization)s AND {OF_EVENTS} AND {counts.matches}
             ), told AS (
                 SELECT m.customer_id, m.hour, d.number / {MEMBERS} AS block, bit_or({member("d.number")}) AS members
                   FROM met m LEFT JOIN distinct_values d ON d.customer_id = m.customer_id
@@ -108,7 +114,7 @@ async def wrong_sets(conn: Conn, organization_id: UUID, *, meter: Meter) -> Offe
             ), wrong AS (
                 SELECT DISTINCT customer_id, hour
                   FROM told t FULL JOIN (SELECT customer_id, hour, block, members FROM usage_sets
-                                          WHERE meter_id = %(meter)s AND bit_count(members) > 0) k
+                                          WHERE {OF_HOURS} AND meter_id = %(meter)s AND bit_count(members) > 0) k
                  USING (customer_id, hour, block)
                  WHERE (t.members IS DISTINCT FROM k.members OR block IS NULL) AND NOT {ARCHIVED.format(at="hour")}
             )
@@ -116,6 +122,7 @@ async def wrong_sets(conn: Conn, organization_id: UUID, *, meter: Meter) -> Offe
         organization=organization_id,
         feature=meter.feature_id,
         meter=meter.id,
+        **portion.params,
         **counts.params,
     )
 
@@ -338,50 +345,53 @@ async def unseen_news(conn: Conn, organization_id: UUID) -> Offenders:
 # Wallets ---------------------------------------------------------------------------------------------------
 
 
-async def wrong_wallets(conn: Conn, organization_id: UUID) -> Offenders:
+async def wrong_wallets(conn: Conn, organization_id: UUID, portion: Portion) -> Offenders:
     """Pools that are not what was moved into them less what was moved out: (subscription, pool, kept, by the ledger).
 
-    What reservations hold is compared too. Reads every wallet and every movement.
+    What reservations hold is compared too. Reads every wallet and every movement of the portion's customers.
     """
     return await _offenders(
         conn,
-        """WITH moved AS (
+        f"""WITH moved AS (
                SELECT customer_id, subscription_id, account, sum(amount) AS amount
                  FROM (SELECT customer_id, subscription_id, target AS account, amount FROM ledger_entries
-                        WHERE organization_id = %(organization)s
+                        WHERE organization_id = %(organization)s AND {OF_CUSTOMERS}
                         UNION ALL
                        SELECT customer_id, subscription_id, source, -amount FROM ledger_entries
-                        WHERE organization_id = %(organization)s) AS sides
+                        WHERE organization_id = %(organization)s AND {OF_CUSTOMERS}) AS sides
                 WHERE account IN ('plan_credits', 'balance', 'purchased_credits', 'held') GROUP BY 1, 2, 3
            ), kept AS (
                SELECT customer_id, subscription_id, p.account, p.amount
                  FROM wallets w
                 CROSS JOIN LATERAL (VALUES (CASE model WHEN 'credits' THEN 'plan_credits' ELSE 'balance' END, plan),
                                            ('purchased_credits', purchased), ('held', held)) AS p (account, amount)
-                WHERE w.organization_id = %(organization)s AND p.amount <> 0
+                WHERE w.organization_id = %(organization)s AND {OF_CUSTOMERS} AND p.amount <> 0
            )
            SELECT count(*) OVER (), subscription_id, account, coalesce(k.amount, 0), coalesce(m.amount, 0)
              FROM kept k FULL JOIN moved m USING (customer_id, subscription_id, account)
             WHERE coalesce(k.amount, 0) <> coalesce(m.amount, 0)
             ORDER BY 2, 3 LIMIT %(first)s""",
         organization=organization_id,
+        **portion.params,
     )
 
 
-async def wrong_postings(conn: Conn, organization_id: UUID) -> Offenders:
+async def wrong_postings(conn: Conn, organization_id: UUID, portion: Portion) -> Offenders:
     """Batches whose events took something else of a customer's wallets than was posted: (customer, batch, took, posted).
 
-    Reads every prepaid event and every posting of usage. A batch that may have events in an archived month may have
-    posted more than is there.
+    Reads the events and postings of usage of the portion's customers. A batch that may have events in an archived month
+    may have posted more than is there.
     """
     return await _offenders(
         conn,
-        """SELECT count(*) OVER (), customer_id, batch, coalesce(t.amount, 0), coalesce(p.amount, 0)
+        f"""SELECT count(*) OVER (), customer_id, batch, coalesce(t.amount, 0), coalesce(p.amount, 0)
              FROM (SELECT e.customer_id, e.batch, sum(e.deducted) AS amount
                      FROM customers c JOIN events e ON e.customer_id = c.id
-                    WHERE c.organization_id = %(organization)s AND e.drew_on IS NOT NULL GROUP BY 1, 2) t
+                    WHERE c.organization_id = %(organization)s AND {OF_EVENTS} AND e.drew_on IS NOT NULL
+                    GROUP BY 1, 2) t
              FULL JOIN (SELECT customer_id, batch, sum(amount) AS amount FROM ledger_entries
-                         WHERE organization_id = %(organization)s AND cause = 'usage' GROUP BY 1, 2) p
+                         WHERE organization_id = %(organization)s AND {OF_CUSTOMERS} AND cause = 'usage'
+                         GROUP BY 1, 2) p
             USING (customer_id, batch)
             WHERE coalesce(t.amount, 0) <> coalesce(p.amount, 0)
               AND NOT (coalesce(t.amount, 0) < coalesce(p.amount, 0) AND EXISTS (
@@ -390,21 +400,24 @@ async def wrong_postings(conn: Conn, organization_id: UUID) -> Offenders:
                           AND batch >= s.first_batch AND batch <= s.last_batch))
             ORDER BY 2, 3 LIMIT %(first)s""",
         organization=organization_id,
+        **portion.params,
     )
 
 
-async def wrong_costs(conn: Conn, organization_id: UUID) -> Offenders:
-    """AI calls that took something else than their costs come to: (event, took, costs). Reads every cost row."""
+async def wrong_costs(conn: Conn, organization_id: UUID, portion: Portion) -> Offenders:
+    """AI calls that took something else than their costs come to: (event, took, costs). Reads the cost rows of the
+    portion's customers."""
     return await _offenders(
         conn,
         f"""SELECT count(*) OVER (), c.event_id, e.deducted, c.total
              FROM (SELECT customer_id, event_id, occurred_at, sum(total)::numeric AS total FROM ai_costs
-                    WHERE organization_id = %(organization)s GROUP BY 1, 2, 3) c
+                    WHERE organization_id = %(organization)s AND {OF_CUSTOMERS} GROUP BY 1, 2, 3) c
              LEFT JOIN events e ON {same("e", "c", named="event_id")}
             WHERE e.deducted IS DISTINCT FROM c.total
               AND NOT (e.id IS NULL AND {ARCHIVED.format(at="c.occurred_at")})
             ORDER BY 2 LIMIT %(first)s""",
         organization=organization_id,
+        **portion.params,
     )
 
 
