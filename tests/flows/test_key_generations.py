@@ -18,7 +18,8 @@ import pytest
 from tallystick.core import ids
 from tallystick.core.key_filter import bytes_for
 from tallystick.flows.books import Books
-from tallystick.flows.key_generations import Filters, build_filters, freeze_if_full
+from tallystick.flows.key_filters import Filters
+from tallystick.flows.key_generations import build_filters, freeze_if_full
 from tallystick.flows.open_organization import open_organization
 from tallystick.store import db, key_generations
 from tallystick.store.db import CONNECTION, Database

@@ -20,7 +20,8 @@ MOST: Final = 1_000
 HELD: Final[Mapping[int, Mapping[int, int]]] = {
     11: {},  # who never did anything
     12: {0: 3, 1: 5},
-    13: {hour: Random(hour).randrange(2, 90) for hour in range(5_000)},  # more hours than are asked for at once
+    # More hours than are asked for at once:
+    13: {hour: Random(hour).randrange(2, 90) for hour in range(5_000)},
     14: {0: 2, 1: 5 * MOST, 2: 2},
     **{customer: {customer % 7: customer} for customer in range(20, 300)},
 }
@@ -34,7 +35,7 @@ PLACES: Final = [
 
 async def fill(conn: Conn) -> None:
     await conn.execute("SET LOCAL session_replication_role = replica")  # nobody asks for the organizations
-    owners = {each: SHOP for each in HELD} | {15: OTHERS}
+    owners = dict.fromkeys(HELD, SHOP) | {15: OTHERS}
     async with conn.cursor() as cursor:
         await cursor.executemany(
             """INSERT INTO customers (id, organization_id, email, created_at, updated_at)
@@ -56,11 +57,11 @@ async def fill(conn: Conn) -> None:
 @pytest.fixture(scope="module", params=[False, True], ids=["anywhere", "whole customers"])
 def found(request: pytest.FixtureRequest, database_url: str) -> list[Portion]:
     async def act() -> list[Portion]:
-        async with await db.connect(database_url, PROOF_CONNECTION) as conn:
-            async with conn.transaction(force_rollback=True):
-                await fill(conn)
-                whole = request.param
-                return [each async for each in portions(conn, SHOP, whole_customers=whole, events=MOST)]
+        connecting = await db.connect(database_url, PROOF_CONNECTION)
+        async with connecting as conn, conn.transaction(force_rollback=True):
+            await fill(conn)
+            whole = request.param
+            return [each async for each in portions(conn, SHOP, whole_customers=whole, events=MOST)]
 
     return asyncio.run(act())
 

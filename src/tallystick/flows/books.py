@@ -19,7 +19,7 @@ from tallystick.core.subscriptions import Standing
 from tallystick.core.tokens import TokenCharge
 from tallystick.core.wallets import Model, Prepaid, included_balance
 from tallystick.errors import FieldError, InvalidRequest, Problem
-from tallystick.flows.key_generations import Filters
+from tallystick.flows.key_filters import Filters
 from tallystick.flows.price_tokens import PriceBook, load_prices, price
 from tallystick.store import catalog, customers, db, key_generations, organizations
 from tallystick.store.db import Conn

@@ -30,7 +30,7 @@ from tallystick.flows.books import Book, Books
 from tallystick.flows.drafts import Accepted, Draft, Outcome, Work
 from tallystick.flows.draw_on_limits import Limits
 from tallystick.flows.draw_on_wallets import Wallets
-from tallystick.flows.key_generations import Keys, held_before
+from tallystick.flows.key_filters import Keys, held_before
 from tallystick.flows.plain_batch import plain_batch
 from tallystick.flows.subscribe import grace_of
 from tallystick.store import ai_costs, db, events, late, storing, usage

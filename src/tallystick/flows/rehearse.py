@@ -24,7 +24,7 @@ from tallystick.flows.drafts import Accepted, Draft, Outcome, Work
 from tallystick.flows.draw_on_limits import Limits
 from tallystick.flows.draw_on_wallets import Wallets
 from tallystick.flows.ingest import duplicate, holders_of, judge, repeat, standing_of
-from tallystick.flows.key_generations import held_before
+from tallystick.flows.key_filters import held_before
 from tallystick.flows.publish_catalog import find_plan
 from tallystick.flows.subscribe import Wish, price_for
 from tallystick.store import customers, events, subscriptions

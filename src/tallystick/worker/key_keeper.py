@@ -15,7 +15,8 @@ from typing import Final
 import psycopg
 from prometheus_client import Gauge
 
-from tallystick.flows.key_generations import Filters, build_filters, freeze_if_full
+from tallystick.flows.key_filters import Filters
+from tallystick.flows.key_generations import build_filters, freeze_if_full
 from tallystick.store import db
 from tallystick.store.db import CONNECTION
 
