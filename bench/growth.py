@@ -16,7 +16,6 @@ from dataclasses import replace
 from functools import partial
 from threading import Event, Thread
 from typing import Final
-from urllib.request import urlopen
 
 import psycopg
 from rich.console import Console
@@ -105,11 +104,8 @@ def _until_loaded(place: Place, wanted: int) -> None:
     """Until all of its processes together have so many bytes of filters in memory."""
     deadline = time.monotonic() + LOADED_WITHIN_S
     while time.monotonic() < deadline:
-        with urlopen(f"{place.ours.url}/metrics") as answer:
-            for line in answer.read().decode().splitlines():
-                name, _, value = line.partition(" ")
-                if name == "tallystick_key_filter_bytes" and float(value) >= wanted:
-                    return
+        if place.filter_bytes >= wanted:
+            return
         time.sleep(0.5)
     raise server.ServerTrouble("the filters of the history are not in memory")
 
@@ -162,8 +158,7 @@ def _side(place: Place) -> Side:
     """What each process tree weighs after the loads; filters that a server keeps of its keys would be in it."""
     server_root, postmaster = place.roots
     try:
-        theirs = server.memory_of(postmaster)
-        return Side(server.memory_of(server_root, postmaster) - theirs, theirs)
+        return Side(server.memory_of(server_root, without=postmaster), server.memory_of(postmaster))
     except PermissionError:
         return Side(None, None)
 

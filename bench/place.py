@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from urllib.request import urlopen
 
 from psycopg import AsyncConnection
 
@@ -26,6 +27,16 @@ class Place:
     def roots(self) -> tuple[int, int]:
         """The server's process and PostgreSQL's."""
         return self.ours.pid, server.postmaster_of(self.conninfo)
+
+    @property
+    def filter_bytes(self) -> int:
+        """Memory of the filters over frozen keys, in all of the server's processes together, as it says itself."""
+        with urlopen(f"{self.ours.url}/metrics") as answer:
+            for line in answer.read().decode().splitlines():
+                name, _, value = line.partition(" ")
+                if name == "tallystick_key_filter_bytes":
+                    return int(float(value))
+        return 0
 
     def of(self, offer: Offer) -> Target:
         """As `target`, for those who hold that plan."""

@@ -165,9 +165,12 @@ def postmaster_of(conninfo: str) -> int:
         return _parents()[pid]
 
 
-def memory_of(*roots: int) -> int:
-    """Bytes that these processes and their descendants take, shared pages divided among their sharers."""
-    return sum(map(_pss, _family(*roots)))
+def memory_of(*roots: int, without: int | None = None) -> int:
+    """Bytes that these processes and their descendants take, shared pages divided among their sharers; `without` one of
+    them and its own descendants. PostgreSQL's come and go, and share much: no difference of two sums tells the others.
+    """
+    others = set() if without is None else _family(without)
+    return sum(map(_pss, _family(*roots) - others))
 
 
 def cpu_of(*roots: int) -> float:

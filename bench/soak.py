@@ -95,7 +95,7 @@ class _Notes:
 
     def __init__(self, place: Place) -> None:
         self.spans: SimpleQueue[Span | None] = SimpleQueue()
-        self._roots, self._conninfo = place.roots, place.conninfo
+        self._place, self._roots, self._conninfo = place, place.roots, place.conninfo
         self._minutes: list[Minute] = []
         self._wal_before = _on_disk(place.conninfo)[0]
         self._thread = Thread(target=self._listen, daemon=True)
@@ -109,7 +109,6 @@ class _Notes:
     def _listen(self) -> None:
         while (span := self.spans.get()) is not None:
             server_root, postmaster = self._roots
-            theirs = server.memory_of(postmaster)
             wal, database = _on_disk(self._conninfo)
             ordered = sorted(span.latencies)
             minute = Minute(
@@ -117,8 +116,9 @@ class _Notes:
                 events_per_s=span.events / span.seconds,
                 p50_ms=percentile(ordered, 0.50),
                 p99_ms=percentile(ordered, 0.99),
-                server_bytes=server.memory_of(server_root, postmaster) - theirs,
-                postgres_bytes=theirs,
+                server_bytes=server.memory_of(server_root, without=postmaster),
+                filter_bytes=self._place.filter_bytes,
+                postgres_bytes=server.memory_of(postmaster),
                 errors=span.errors,
                 wal_bytes=wal - self._wal_before,
                 database_bytes=database,

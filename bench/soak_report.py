@@ -19,6 +19,7 @@ class Minute(msgspec.Struct, frozen=True, rename="camel"):
     p50_ms: float
     p99_ms: float
     server_bytes: int  # proportional set size of the server's processes
+    filter_bytes: int  # of those, the filters over frozen keys
     postgres_bytes: int
     errors: int
     wal_bytes: int  # written in this minute
@@ -26,7 +27,10 @@ class Minute(msgspec.Struct, frozen=True, rename="camel"):
 
     @property
     def line(self) -> str:
-        memory = f"server {_mib(self.server_bytes)}, PostgreSQL {_mib(self.postgres_bytes)}"
+        memory = (
+            f"server {_mib(self.server_bytes)} (filters {_mib(self.filter_bytes)}), "
+            f"PostgreSQL {_mib(self.postgres_bytes)}"
+        )
         disk = f"log {_mib(self.wal_bytes)}, database {_mib(self.database_bytes)}"
         return (
             f"{self.at_min:6.1f} min  {self.events_per_s:8,.0f} events/s  p50 {self.p50_ms:6.1f} ms  "
@@ -52,6 +56,10 @@ class Report(msgspec.Struct, frozen=True, rename="camel"):
     @property
     def server_bytes_per_hour(self) -> float:
         return slope([(each.at_min / 60, each.server_bytes) for each in self.settled])
+
+    @property
+    def filter_bytes_per_hour(self) -> float:
+        return slope([(each.at_min / 60, each.filter_bytes) for each in self.settled])
 
     @property
     def postgres_bytes_per_hour(self) -> float:
@@ -83,6 +91,7 @@ def as_json(report: Report) -> bytes:
     document |= {
         "errors": report.errors,
         "serverBytesPerHour": report.server_bytes_per_hour,
+        "filterBytesPerHour": report.filter_bytes_per_hour,
         "postgresBytesPerHour": report.postgres_bytes_per_hour,
         "p99MsPerHour": report.p99_ms_per_hour,
     }
@@ -112,7 +121,8 @@ def show(report: Report, console: Console) -> None:
         f"at {report.share:.0%} of it: {soaked.events_per_s:,.0f} events/s, p99 {soaked.p99_ms:.1f} ms"
     )
     console.print(
-        f"an hour, after the first {SETTLING_SHARE:.0%}: server {report.server_bytes_per_hour / 2**20:+.1f} MiB, "
+        f"an hour, after the first {SETTLING_SHARE:.0%}: server {report.server_bytes_per_hour / 2**20:+.1f} MiB, of which "
+        f"filters of keys {report.filter_bytes_per_hour / 2**20:+.1f} MiB; "
         f"PostgreSQL {report.postgres_bytes_per_hour / 2**20:+.1f} MiB, p99 {report.p99_ms_per_hour:+.1f} ms"
     )
     verdict = "as many as" if report.answered == report.stored else "NOT as many as"

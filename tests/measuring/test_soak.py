@@ -52,4 +52,4 @@ def report(*, answered: int = 0, stored: int = 0, minutes: list[Minute] | None =
 
 
 def minute(at: int, *, server_bytes: int) -> Minute:
-    return Minute(at, 1, 1, 1, server_bytes, 1, 0, 0, 0)
+    return Minute(at, 1, 1, 1, server_bytes, 0, 1, 0, 0, 0)
