@@ -339,4 +339,4 @@ def test_postgresql_takes_an_eighth_of_the_memory_that_we_may_use(tmp_path: Path
         limit.write_text(f"{written}\n")
         assert shared_buffers(4 << 30, limit) == expected
     assert shared_buffers(512 << 20, tmp_path / "none") == "128MB"
-    assert shared_buffers(64 << 30, tmp_path / "none") == "1024MB"
+    assert shared_buffers(64 << 30, tmp_path / "none") == "4096MB"

@@ -193,9 +193,11 @@ class Cursor(AsyncCursor[Any]):
 
 
 def _unfenced(query: Any) -> Any:
-    """`OFFSET 0` keeps PostgreSQL from planning a lateral probe as anything else; Citus takes no offset there, and each
-    shard is small enough for its own planner."""
-    return query.replace(" OFFSET 0", "") if isinstance(query, str) else query
+    """`OFFSET 0` keeps PostgreSQL from planning a lateral probe as anything else, and before it `LIMIT 1` from looking for
+    more than the one there is; Citus takes neither there, and each shard is small enough for its own planner."""
+    if not isinstance(query, str):
+        return query
+    return query.replace(" LIMIT 1 OFFSET 0", "").replace(" OFFSET 0", "")
 
 
 @contextmanager

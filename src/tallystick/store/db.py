@@ -64,7 +64,7 @@ async def connect(conninfo: str, options: Mapping[str, Any]) -> Conn:
 
 
 def unhurried(conn: Conn) -> Conn:
-    """Let it rest after each statement for thrice as long as that took, so that it takes a quarter of a core, and no
+    """Let it rest after each statement for nine times as long as that took, so that it takes a tenth of a core, and no
     snapshot is held most of the time. In a transaction it does not rest, which would hold one."""
     conn.cursor_factory = type("Unhurried", (_Rests, conn.cursor_factory), {})
     return conn
@@ -80,7 +80,7 @@ class _Rests(AsyncCursor[TupleRow]):
                 await asyncio.sleep(_RESTS * (time.monotonic() - began))
 
 
-_RESTS: Final = 3
+_RESTS: Final = 9
 
 
 class Database:

@@ -75,7 +75,7 @@ class Holder:
 async def holders(
     conn: Conn, *, customers: Sequence[UUID], key_hashes: Sequence[bytes], generation: int
 ) -> dict[bytes, Holder]:
-    """By hash, those of these keys that this generation holds."""
+    """By hash, those of these keys that this generation holds. Of an event's bunch no more is read than up to it."""
     found = await rows(
         conn,
         f"""SELECT t.nth, k.event_id, k.occurred_at, k.header_mark, {_EVENT}
@@ -85,7 +85,7 @@ async def holders(
                     WHERE k.customer_id = t.customer_id AND k.key_hash = t.key_hash OFFSET 0) k
               LEFT JOIN LATERAL (
                    SELECT * FROM events e
-                    WHERE {same("e", "k", named="event_id")} OFFSET 0) e ON true""",
+                    WHERE {same("e", "k", named="event_id")} LIMIT 1 OFFSET 0) e ON true""",
         (columns.uuids(customers), columns.digests(key_hashes)),
     )
     return {
