@@ -20,7 +20,7 @@ from tallystick.core.times import Period
 from tallystick.store import citus, key_generations
 from tallystick.store.db import Conn, row, rows
 from tallystick.store.meter_sql import contributions
-from tallystick.store.places import RECEIVED_AT, same, within
+from tallystick.store.places import OWNER, RECEIVED_AT, same, within
 from tallystick.store.portions import OF_EVENTS, Portion
 
 _ATTEMPTS: Final = 3
@@ -330,9 +330,7 @@ async def unchained(conn: Conn, portion: Portion, *, organization_id: UUID, limi
         conn,
         f"""SELECT {_STORED} FROM events e
              WHERE e.customer_id IN (SELECT id FROM customers WHERE organization_id = %(organization)s)
-               AND {OF_EVENTS}
-               AND NOT EXISTS (SELECT FROM ingest_batches b
-                                WHERE b.batch = e.batch AND b.organization_id = %(organization)s)
+               AND {OF_EVENTS} AND {OWNER} IS DISTINCT FROM %(organization)s
              ORDER BY e.batch, e.id LIMIT %(limit)s""",
         {"organization": organization_id, "limit": limit, **portion.params},
     )
@@ -392,7 +390,7 @@ async def lost(
                      WHERE (%(first)s::tid IS NULL OR (k.ctid >= %(first)s::tid AND k.ctid < %(end)s::tid))
                        AND k.customer_id IN (SELECT id FROM customers WHERE organization_id = %(organization)s)
                        AND (%(customers)s::uuid[] IS NULL OR k.customer_id = ANY(%(customers)s))
-                       AND NOT EXISTS (SELECT FROM events e WHERE {same("e", "k", named="event_id")})
+                       AND NOT EXISTS (SELECT FROM events e WHERE {same("e", "k", named="event_id")} OFFSET 0)
                        AND NOT {ARCHIVED.format(at="k.occurred_at")}
                      ORDER BY k.event_id LIMIT %(limit)s""",
                 {
