@@ -171,8 +171,8 @@ async def horizon(conn: Conn) -> str:
 
 
 def pages(conn: Conn, *, generation: int, since: str | None = None) -> AsyncIterator[bytes]:
-    """The keys of a generation one after the other, some ten thousand at a time; with `since`, those that transactions from that horizon
-    on have stored, which a cluster cannot tell.
+    """The keys of a generation one after the other, some ten thousand at a time; with `since`, those that transactions
+    from that horizon on have stored, which a cluster cannot tell.
 
     Each page is a statement of its own: one statement over all of them would keep its snapshot meanwhile, and heads and
     rollups all of their versions, through which each commit would have to look.

@@ -475,8 +475,8 @@ async def unkeyed(
 async def refresh_index(conn: Conn) -> None:
     """Let the index over (id, batch) know the newest pages too, which autovacuum may not have told it yet.
 
-    Whoever asks it reads all pages it does not know, each time. An autovacuum at work is not waited for, which would stop it.
-    On a cluster the pages are elsewhere.
+    Whoever asks it reads all pages it does not know, each time. An autovacuum at work is not waited for, which would
+    stop it. On a cluster the pages are elsewhere.
     """
     if citus.is_citus(conn):
         return
