@@ -3,9 +3,9 @@
     every ten minutes   show what was found last, and reconcile if that is a day ago     somebody should hear of it
 
 On a connection of its own, beside the sweep, and unhurried: who stores events meanwhile goes first. One process does it
-at a time: whoever holds the advisory lock, and the connection that holds it is the one that asks, so that a crash lets go of both. All processes show what the
-database says was found, whoever found it. The first look is some minutes after the start: the sweep goes first
-over what fell due while nobody served.
+at a time: whoever holds the advisory lock, and the connection that holds it is the one that asks, so that a crash lets
+go of both. All processes show what the database says was found, whoever found it. The first look is some minutes after
+the start: the sweep goes first over what fell due while nobody served.
 """
 
 import asyncio
