@@ -138,7 +138,6 @@ class Application:
             ai_prices.bundled()  # read now, not while the first call of a model waits
             _calm_collector()
             self.batcher.start()
-            self.checker.start()
             self.sweeper.start()
             self.nightly.start()
             self.key_keeper.start()

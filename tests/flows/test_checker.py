@@ -25,7 +25,6 @@ def test_who_waits_for_a_group_that_takes_long_is_told_by_the_second_lane(
 
     async def act(database: Database) -> list[Checked]:
         checker = Checker(database_url, Books(), wall)
-        checker.start()
         await asyncio.gather(
             ask(checker, prepaid, "ada"), ask(checker, metered, "bob")
         )  # who they are is known

@@ -31,7 +31,6 @@ def test_a_refusal_is_gone_once_it_is_told(
         application = Application(Settings(database_url=database_url))
         await application.database.open()
         application.batcher.start()
-        application.checker.start()
         try:
             for _ in range(2):  # whatever is learnt at first, and the event that others repeat
                 await told(application, path, body, shop.api_key)

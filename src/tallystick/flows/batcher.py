@@ -37,7 +37,7 @@ LANES_TAKE_FROM_ROWS: Final = (1, MUCH)
 COMMIT_SIBLINGS: Final = 5
 """How many must ask at once, those that were just answered among them, for the next commit to wait for more."""
 
-COMMIT_GAP_S: Final = 0.004
+COMMIT_GAP_S: Final = 0.008
 """How long after the one before it such a commit begins, unless much waits, or all who had asked are there again."""
 
 COMMIT_REST: Final = 0.5
@@ -45,7 +45,7 @@ COMMIT_REST: Final = 0.5
 longer than the gap is followed at once by those who came meanwhile, and those whom it answered miss it: two crowds take
 turns, in twice as many commits."""
 
-ANSWERS_AT_ONCE: Final = 8
+ANSWERS_AT_ONCE: Final = 2
 """After so many it is somebody else's turn: a check that has come in, or what it has read, need not wait for all."""
 
 

@@ -1,7 +1,9 @@
 """Group reads: everybody who asked while the last answers were made is answered together next.
 
-Two lanes per process, apart from ingest's, so that asking waits for no commit. The second helps when somebody has waited
-for the first a while: where cores are busy one answer in a hundred takes much longer, and nobody need wait for two.
+Who asks first reads for all who wait, in their own task: nobody else need be woken before the question is sent, nor
+after the answer is there. Then the next who waits does. Two lanes per process, apart from ingest's, so that asking
+waits for no commit. The second helps when somebody has waited for the first a while: where cores are busy one answer in
+a hundred takes much longer, and nobody need wait for two.
 """
 
 import asyncio
@@ -26,11 +28,13 @@ log = logging.getLogger("tallystick.check")
 PATIENCE_S: Final = 0.001
 """How long somebody waits for the first lane before the second one helps."""
 
+Answer = Checked | Problem
+
 
 class _Waiting(NamedTuple):
     organization_id: UUID
     ask: Ask
-    answer: "asyncio.Future[Checked | Problem]"
+    told: "asyncio.Future[Answer | Lane]"  # the answer, or the lane on which to read for all who wait
 
 
 class Checker:
@@ -39,21 +43,17 @@ class Checker:
         self._clock = clock
         self._waiting: deque[_Waiting] = deque()
         self._first, self._second = Lane(conninfo, 1), Lane(conninfo, 1)
+        self._free = {self._first, self._second}
         self._timer: asyncio.TimerHandle | None = None  # until the second lane is wanted
-        self._tasks: list[asyncio.Task[None]] = []
         self._closing = False
-
-    def start(self) -> None:
-        self._tasks = [
-            asyncio.create_task(self._run(lane), name="check lane") for lane in (self._first, self._second)
-        ]
+        self._idle = asyncio.Event()
 
     async def stop(self) -> None:
         """Answer everybody who asked, then stop."""
         self._closing = True
-        for lane in (self._first, self._second):
-            lane.wanted.set()
-        await asyncio.gather(*self._tasks)
+        while len(self._free) < 2:
+            self._idle.clear()
+            await self._idle.wait()
         for lane in (self._first, self._second):
             await lane.close()
 
@@ -62,47 +62,70 @@ class Checker:
         if self._closing or len(self._waiting) >= CHECKS_QUEUED_MAX:
             raise Problem("unavailable", "Too many are asking; try again.", retry_after_s=1)
         loop = asyncio.get_running_loop()
-        answer: asyncio.Future[Checked | Problem] = loop.create_future()
-        self._waiting.append(_Waiting(organization_id, ask, answer))
-        self._first.wanted.set()
-        if self._timer is None:
-            self._timer = loop.call_later(PATIENCE_S, self._want_second)
-        found = await answer
-        if isinstance(found, Problem):
-            raise found
-        return found
+        mine = _Waiting(organization_id, ask, loop.create_future())
+        if self._first in self._free:  # then nobody waits
+            self._free.remove(self._first)
+            told: Answer | Lane = self._first
+        else:
+            self._waiting.append(mine)
+            if self._timer is None:
+                self._timer = loop.call_later(PATIENCE_S, self._want_second)
+            told = await self._turn(mine)
+        if isinstance(told, Lane):
+            told = await self._read(told, mine)
+        if isinstance(told, Problem):
+            raise told
+        return told
+
+    async def _turn(self, mine: _Waiting) -> Answer | Lane:
+        try:
+            return await mine.told
+        except asyncio.CancelledError:
+            if not mine.told.cancelled() and isinstance(lane := mine.told.result(), Lane):
+                self._pass_on(lane)
+            raise
 
     def _want_second(self) -> None:
         self._timer = None
-        if self._waiting:
-            self._second.wanted.set()
+        if self._second in self._free:
+            self._free.remove(self._second)
+            self._pass_on(self._second)
 
-    async def _run(self, lane: Lane) -> None:
-        while True:
-            if not self._waiting:
-                if self._closing:
-                    return
-                lane.wanted.clear()
-                await lane.wanted.wait()
-                continue
-            taken = self._take()
-            answers = await self._answer(lane, taken[0].organization_id, [each.ask for each in taken])
-            for each, found in zip(taken, answers, strict=True):
-                if not each.answer.done():  # the caller may be gone
-                    each.answer.set_result(found)
+    def _pass_on(self, lane: Lane) -> None:
+        """To whoever has waited longest; to nobody where nobody waits."""
+        while self._waiting:
+            told = self._waiting.popleft().told
+            if not told.done():  # the caller may be gone
+                told.set_result(lane)
+                return
+        self._free.add(lane)
+        self._idle.set()
 
-    def _take(self) -> list[_Waiting]:
-        """Who asks about the organization that has waited longest; the others keep their order."""
-        first, taken, others = self._waiting[0], list[_Waiting](), deque[_Waiting]()
+    async def _read(self, lane: Lane, mine: _Waiting) -> Answer:
+        """For mine and all who wait beside it."""
+        taken = [mine, *self._take(mine.organization_id)]
+        answers: Sequence[Answer] = [Problem("unavailable", "It was interrupted.", retry_after_s=1)] * len(
+            taken
+        )
+        try:
+            answers = await self._answer(lane, mine.organization_id, [each.ask for each in taken])
+        finally:
+            self._pass_on(lane)
+            for each, found in zip(taken[1:], answers[1:], strict=True):
+                if not each.told.done():
+                    each.told.set_result(found)
+        return answers[0]
+
+    def _take(self, organization_id: UUID) -> list[_Waiting]:
+        """Who else asks about that organization; the others keep their order."""
+        taken, others = list[_Waiting](), deque[_Waiting]()
         for each in self._waiting:
-            mine = each.organization_id == first.organization_id and len(taken) < CHECKS_PER_READ_MAX
-            (taken if mine else others).append(each)
+            fits = each.organization_id == organization_id and len(taken) < CHECKS_PER_READ_MAX - 1
+            (taken if fits else others).append(each)
         self._waiting = others
         return taken
 
-    async def _answer(
-        self, lane: Lane, organization_id: UUID, asks: Sequence[Ask]
-    ) -> Sequence[Checked | Problem]:
+    async def _answer(self, lane: Lane, organization_id: UUID, asks: Sequence[Ask]) -> Sequence[Answer]:
         try:
             conn = await lane.connection()
             return await check_usage(conn, self._books, organization_id, asks, wall=self._clock())

@@ -7,6 +7,7 @@ a race is told apart by a statement of its own afterwards. Keys that a filter ta
 generations beforehand: those never change (docs/decisions/0024). A refused event leaves nothing, and its key stays free.
 """
 
+import asyncio
 import logging
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -155,6 +156,7 @@ async def _take_plain(
                     if key_hash in older
                 ]
             )
+    await asyncio.sleep(0)  # judging took a while; so will packing, and in between somebody may ask
     done = await storing.insert(
         conn,
         sheet,
