@@ -40,6 +40,38 @@ def test_who_waits_for_a_group_that_takes_long_is_told_by_the_second_lane(
     assert [each.refusal for each in beside_the_server(database_url, act)] == [None, None]
 
 
+def test_who_reads_for_others_and_hangs_up_leaves_the_lane_to_them(
+    make_organization: MakeOrganization, database_url: str
+) -> None:
+    """Both lanes wait for wallets; the first reader goes, and so does one of those who wait for a lane."""
+    prepaid, metered = make_organization(), make_organization()
+    sell_credits(prepaid)
+    open_shop(metered, "bob")
+
+    async def act(database: Database) -> list[Checked]:
+        checker = Checker(database_url, Books(), wall)
+        await asyncio.gather(ask(checker, prepaid, "ada"), ask(checker, metered, "bob"))
+        async with database.reading() as conn, conn.transaction():
+            await conn.execute("LOCK TABLE wallets IN ACCESS EXCLUSIVE MODE")
+            first = asyncio.create_task(ask(checker, prepaid, "ada"))
+            await until_someone_waits(database)
+            second = asyncio.create_task(ask(checker, prepaid, "ada"))
+            await until_someone_waits(database, 2)
+            gone = asyncio.create_task(ask(checker, metered, "bob"))
+            waiting = asyncio.create_task(ask(checker, metered, "bob"))
+            await asyncio.sleep(0)
+            gone.cancel()
+            first.cancel()
+            told = await asyncio.wait_for(waiting, timeout=30)
+            assert not second.done()
+        await checker.stop()
+        assert first.cancelled()
+        assert gone.cancelled()
+        return [await second, told]
+
+    assert [each.refusal for each in beside_the_server(database_url, act)] == [None, None]
+
+
 def sell_credits(shop: Organization) -> None:
     add_feature(shop)
     promises = {"api_calls": {"creditsPerUnit": 3}}
@@ -52,13 +84,13 @@ async def ask(checker: Checker, shop: Organization, customer: str) -> Checked:
     return await checker.submit(organization_id(shop), Ask(event, with_properties=False))
 
 
-async def until_someone_waits(database: Database) -> None:
+async def until_someone_waits(database: Database, many: int = 1) -> None:
     """For the wallets."""
     async with asyncio.timeout(30), database.reading() as conn:
         for _ in itertools.repeat(None):
             found = await conn.execute(
                 "SELECT FROM pg_locks WHERE relation = 'wallets'::regclass AND NOT granted"
             )
-            if await found.fetchone() is not None:
+            if len(await found.fetchall()) >= many:
                 return
             await asyncio.sleep(0.01)

@@ -9,6 +9,7 @@ one slice, so that many generations are asked in the time of a few.
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from mmap import MAP_ANONYMOUS, MAP_PRIVATE, mmap
 from struct import Struct
 from typing import Final, NamedTuple
 
@@ -70,7 +71,7 @@ class Shelf(NamedTuple):
 
     size: int  # bytes of each filter
     generations: tuple[int, ...]
-    parts: tuple[bytes, ...]
+    parts: tuple[mmap, ...]
 
     @property
     def has_room(self) -> bool:
@@ -82,19 +83,23 @@ def parts_of(size: int) -> int:
     return -(-size // _PART_BYTES)
 
 
-def part_with(shelf: Shelf | None, more: Sequence[KeyFilter], index: int) -> bytes:
-    """A part of the shelf as it is when `more` stand behind those that are there; a millisecond or so."""
+def part_with(shelf: Shelf | None, more: Sequence[KeyFilter], index: int) -> mmap:
+    """A part of the shelf as it is when `more` stand behind those that are there; a millisecond or so.
+
+    Each part is memory of its own, given back as a whole when a wider one takes its place: of an allocator that is
+    shared with small and lasting things, half as much again would stay with the process.
+    """
     there = len(shelf.generations) if shelf else 0
     width = there + len(more)
     columns = [each.bits[index * _PART_BYTES : (index + 1) * _PART_BYTES] for each in more]
-    part = bytearray(len(columns[0]) * width)
+    part = mmap(-1, len(columns[0]) * width, flags=MAP_PRIVATE | MAP_ANONYMOUS)
     if shelf:
         old = shelf.parts[index]
         for place in range(there):
             part[place::width] = old[place::there]
     for place, column in enumerate(columns, there):
         part[place::width] = column
-    return bytes(part)
+    return part
 
 
 class Sieve:
