@@ -85,7 +85,7 @@ class Application:
         self.database = Database(chosen.database_url)
         self.books = Books()
         self.payments = Sandbox()
-        self.batcher = Batcher(chosen.database_url, self.books, clock)
+        self.batcher = Batcher(chosen.database_url, self.books, clock, workers=chosen.workers)
         self.checker = Checker(chosen.database_url, self.books, clock)
         used_keys: set[UUID] = set()
         self.sweeper = Sweeper(

@@ -3,11 +3,11 @@
 Where many ask at once, commits begin a little apart: what a commit costs whatever is in it is then shared by
 more, and checks find a core that is free. Who asks alone waits for nobody.
 
-Two lanes per process, each with a connection of its own. The first takes whatever waits; the second helps only
-when much waits, so that this process decides about one batch while PostgreSQL stores another, and a trickle of
-single events still shares its commits. A caller that hangs up does not disturb the others; a batch that fails
-for what is in it is halved until the guilty event stands alone; a lost database is waited for, and until it is
-back the answer is "not now", never silence.
+A process that is alone has two lanes, each with a connection of its own. The first takes whatever waits; the second
+helps only when much waits, so that this process decides about one batch while PostgreSQL stores another, and a trickle
+of single events still shares its commits. Several processes have one lane each. A caller that hangs up does not disturb
+the others; a batch that fails for what is in it is halved until the guilty event stands alone; a lost database is
+waited for, and until it is back the answer is "not now", never silence.
 """
 
 import asyncio
@@ -32,7 +32,8 @@ log = logging.getLogger("tallystick.ingest")
 
 MUCH: Final = 300
 LANES_TAKE_FROM_ROWS: Final = (1, MUCH)
-"""How many rows must wait before each lane takes its share."""
+"""How many rows must wait before each lane takes its share. Several processes have one lane each: more commits at a time
+than that wait for each other's rollups, and cost PostgreSQL nearly twice as much."""
 
 COMMIT_SIBLINGS: Final = 5
 """How many must ask at once, those that were just answered among them, for the next commit to wait for more."""
@@ -57,14 +58,19 @@ class _Submission:
 
 
 class Batcher:
-    def __init__(self, conninfo: str, books: Books, clock: Callable[[], datetime]) -> None:
+    def __init__(
+        self, conninfo: str, books: Books, clock: Callable[[], datetime], *, workers: int = 1
+    ) -> None:
+        """`workers` is how many processes ingest on this machine, this one among them."""
         self._conninfo = conninfo
         self._books = books
         self._clock = clock
         self._waiting: deque[_Submission] = deque()
         self._rows = 0  # accepted and not yet answered
         self._unclaimed = 0  # of those, the ones no lane has taken
-        self._lanes = [Lane(conninfo, from_rows) for from_rows in LANES_TAKE_FROM_ROWS]
+        self._lanes = [
+            Lane(conninfo, from_rows) for from_rows in LANES_TAKE_FROM_ROWS[: 1 if workers > 1 else 2]
+        ]
         self._tasks: list[asyncio.Task[None]] = []
         self._closing = False
 
