@@ -2,6 +2,8 @@
 
 import asyncio
 import itertools
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from decimal import Decimal
 
 from tallystick.app import wall
@@ -19,22 +21,14 @@ def test_who_waits_for_a_group_that_takes_long_is_told_by_the_second_lane(
     make_organization: MakeOrganization, database_url: str
 ) -> None:
     """Wallets are locked away for a while: who asks about a wallet waits, who asks about a meter does not."""
-    prepaid, metered = make_organization(), make_organization()
-    sell_credits(prepaid)
-    open_shop(metered, "bob")
+    prepaid, metered = two_shops(make_organization)
 
     async def act(database: Database) -> list[Checked]:
-        checker = Checker(database_url, Books(), wall)
-        await asyncio.gather(
-            ask(checker, prepaid, "ada"), ask(checker, metered, "bob")
-        )  # who they are is known
-        async with database.reading() as conn, conn.transaction():
-            await conn.execute("LOCK TABLE wallets IN ACCESS EXCLUSIVE MODE")
+        async with without_wallets(database, prepaid, metered) as checker:
             waiting = asyncio.create_task(ask(checker, prepaid, "ada"))
             await until_someone_waits(database)
             told = await asyncio.wait_for(ask(checker, metered, "bob"), timeout=30)
             assert not waiting.done()
-        await checker.stop()
         return [await waiting, told]
 
     assert [each.refusal for each in beside_the_server(database_url, act)] == [None, None]
@@ -44,15 +38,10 @@ def test_who_reads_for_others_and_hangs_up_leaves_the_lane_to_them(
     make_organization: MakeOrganization, database_url: str
 ) -> None:
     """Both lanes wait for wallets; the first reader goes, and so does one of those who wait for a lane."""
-    prepaid, metered = make_organization(), make_organization()
-    sell_credits(prepaid)
-    open_shop(metered, "bob")
+    prepaid, metered = two_shops(make_organization)
 
     async def act(database: Database) -> list[Checked]:
-        checker = Checker(database_url, Books(), wall)
-        await asyncio.gather(ask(checker, prepaid, "ada"), ask(checker, metered, "bob"))
-        async with database.reading() as conn, conn.transaction():
-            await conn.execute("LOCK TABLE wallets IN ACCESS EXCLUSIVE MODE")
+        async with without_wallets(database, prepaid, metered) as checker:
             first = asyncio.create_task(ask(checker, prepaid, "ada"))
             await until_someone_waits(database)
             second = asyncio.create_task(ask(checker, prepaid, "ada"))
@@ -64,12 +53,32 @@ def test_who_reads_for_others_and_hangs_up_leaves_the_lane_to_them(
             first.cancel()
             told = await asyncio.wait_for(waiting, timeout=30)
             assert not second.done()
-        await checker.stop()
         assert first.cancelled()
         assert gone.cancelled()
         return [await second, told]
 
     assert [each.refusal for each in beside_the_server(database_url, act)] == [None, None]
+
+
+def two_shops(make_organization: MakeOrganization) -> tuple[Organization, Organization]:
+    """Ada's, who has a wallet, and Bob's, who has none."""
+    prepaid, metered = make_organization(), make_organization()
+    sell_credits(prepaid)
+    open_shop(metered, "bob")
+    return prepaid, metered
+
+
+@asynccontextmanager
+async def without_wallets(
+    database: Database, prepaid: Organization, metered: Organization
+) -> AsyncIterator[Checker]:
+    """One that knows Ada and Bob, while wallets are locked away; stopped when it has answered everybody."""
+    checker = Checker(database.conninfo, Books(), wall)
+    await asyncio.gather(ask(checker, prepaid, "ada"), ask(checker, metered, "bob"))
+    async with database.reading() as conn, conn.transaction():
+        await conn.execute("LOCK TABLE wallets IN ACCESS EXCLUSIVE MODE")
+        yield checker
+    await checker.stop()
 
 
 def sell_credits(shop: Organization) -> None:

@@ -87,7 +87,7 @@ def part_with(shelf: Shelf | None, more: Sequence[KeyFilter], index: int) -> mma
     """A part of the shelf as it is when `more` stand behind those that are there; a millisecond or so.
 
     Each part is memory of its own, given back as a whole when a wider one takes its place: of an allocator that is
-    shared with small and lasting things, half as much again would stay with the process.
+    shared with small and lasting things, much of it would stay with the process.
     """
     there = len(shelf.generations) if shelf else 0
     width = there + len(more)

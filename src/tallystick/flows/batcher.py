@@ -31,9 +31,7 @@ from tallystick.flows.lane import Lane
 log = logging.getLogger("tallystick.ingest")
 
 MUCH: Final = 300
-LANES_TAKE_FROM_ROWS: Final = (1, MUCH)
-"""How many rows must wait before each lane takes its share. Several processes have one lane each: more commits at a time
-than that wait for each other's rollups, and cost PostgreSQL nearly twice as much."""
+"""How many rows must wait before a second lane takes its share."""
 
 COMMIT_SIBLINGS: Final = 5
 """How many must ask at once, those that were just answered among them, for the next commit to wait for more."""
@@ -61,16 +59,15 @@ class Batcher:
     def __init__(
         self, conninfo: str, books: Books, clock: Callable[[], datetime], *, workers: int = 1
     ) -> None:
-        """`workers` is how many processes ingest on this machine, this one among them."""
+        """`workers` is how many processes serve together, this one among them: what they commit at the same time waits
+        for the same rollups, so each has one lane."""
         self._conninfo = conninfo
         self._books = books
         self._clock = clock
         self._waiting: deque[_Submission] = deque()
         self._rows = 0  # accepted and not yet answered
         self._unclaimed = 0  # of those, the ones no lane has taken
-        self._lanes = [
-            Lane(conninfo, from_rows) for from_rows in LANES_TAKE_FROM_ROWS[: 1 if workers > 1 else 2]
-        ]
+        self._lanes = [Lane(conninfo)] if workers > 1 else [Lane(conninfo), Lane(conninfo, MUCH)]
         self._tasks: list[asyncio.Task[None]] = []
         self._closing = False
 

@@ -42,7 +42,7 @@ class Checker:
         self._books = books
         self._clock = clock
         self._waiting: deque[_Waiting] = deque()
-        self._first, self._second = Lane(conninfo, 1), Lane(conninfo, 1)
+        self._first, self._second = Lane(conninfo), Lane(conninfo)
         self._free = {self._first, self._second}
         self._timer: asyncio.TimerHandle | None = None  # until the second lane is wanted
         self._closing = False
@@ -104,9 +104,8 @@ class Checker:
     async def _read(self, lane: Lane, mine: _Waiting) -> Answer:
         """For mine and all who wait beside it."""
         taken = [mine, *self._take(mine.organization_id)]
-        answers: Sequence[Answer] = [Problem("unavailable", "It was interrupted.", retry_after_s=1)] * len(
-            taken
-        )
+        interrupted = Problem("unavailable", "It was interrupted; try again.", retry_after_s=1)
+        answers: Sequence[Answer] = [interrupted] * len(taken)
         try:
             answers = await self._answer(lane, mine.organization_id, [each.ask for each in taken])
         finally:

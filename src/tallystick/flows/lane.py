@@ -11,7 +11,7 @@ from tallystick.store.db import INGEST_CONNECTION, STATEMENTS_MAX, Conn, connect
 class Lane:
     """One connection, and so one commit at a time. While one lane waits for the disk, another decides."""
 
-    def __init__(self, conninfo: str, from_rows: int) -> None:
+    def __init__(self, conninfo: str, from_rows: int = 1) -> None:
         self.from_rows = from_rows
         self.wanted = asyncio.Event()
         self._conninfo = conninfo
