@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import time
@@ -28,10 +29,20 @@ CLOUD = {
 }
 
 
+REPAIRED_AFTER_S = 5
+"""One time in twenty nats-server 2.9.10, when a delay is over, brings the acknowledged message once more in place of
+the one that was put off, which then comes when the time for its acknowledgement is up."""
+
+
 @pytest.fixture
 def nats() -> Iterator[Nats]:
     with a_nats() as found:
         yield found
+
+
+def counted_once(said: str, *, refused: int) -> bool:
+    """Whether the only event was stored, however often it was brought; see REPAIRED_AFTER_S."""
+    return bool(re.search(rf"1 stored, \d+ already there, {refused} refused", said))
 
 
 def message(headers: dict[str, str] | None = None, **fields: Any) -> Message:
@@ -141,6 +152,7 @@ def test_what_cannot_be_kept_is_not_dropped(
             name="REFUSED", subjects=["refused.usage"], max_msgs=1, discard="new", duplicate_window=1
         )
     )
+    nats.add_consumer(ack_wait=REPAIRED_AFTER_S)
     nats.publish([(b"full", {})], "refused.usage")
     nats.publish([(b"{not json", {}), message(value=3)])
     with consuming(nats, organization, database_url, "--dead-letter", "refused.usage") as running:
@@ -149,7 +161,8 @@ def test_what_cannot_be_kept_is_not_dropped(
         nats.ask(lambda js: js.purge_stream("REFUSED"))
         until(nats.is_settled, "it is settled")
         said = running.stop()
-    assert "1 stored, 0 already there, 1 refused" in said
+    assert counted_once(said, refused=1), said
+    assert used(organization) == 3
     (kept,) = (nats.ask(lambda js: js.get_last_msg("REFUSED", "refused.usage")).data,)
     assert kept == b"{not json"
 
@@ -235,11 +248,13 @@ def test_a_postgres_that_is_killed_loses_nothing(tmp_path: Path, nats: Nats) -> 
 def test_a_file_that_cannot_be_written_keeps_the_message_in_the_stream(
     organization: Organization, database_url: str, nats: Nats
 ) -> None:
+    nats.add_consumer(ack_wait=REPAIRED_AFTER_S)
     nats.publish([(b"{not json", {}), message(value=3)])
     with consuming(nats, organization, database_url, "--refused", "/dev/full") as running:
         until(nats.came_again, "it comes again")
         said = running.stop()
-    assert "1 stored, 0 already there, 0 refused" in said
+    assert counted_once(said, refused=0), said
+    assert used(organization) == 3
     assert running.process.returncode == 0
     assert not nats.is_settled()
 
