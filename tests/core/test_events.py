@@ -255,6 +255,29 @@ def test_a_default_is_left_out_of_what_was_sent_but_equals_itself() -> None:
     assert decode(plain).as_sent() != decode({**plain, "timestamp": "2026-01-01T00:00:00Z"}).as_sent()
 
 
+sent = st.fixed_dictionaries(
+    {
+        "customerId": st.just("ada"),
+        "featureCode": st.sampled_from(["api_calls", "storage"]),
+        "value": st.sampled_from([1, D("1.0"), D("1E+1"), 10, 0, D("0.000000000001")]),
+        "eventId": st.sampled_from(["a", "b", "api_calls"]),
+    },
+    optional={
+        "timestamp": st.sampled_from(
+            ["2026-02-01T01:59:00+02:00", "2026-01-31T23:59:00Z", "2026-01-31T23:59"]
+        ),
+        "properties": st.dictionaries(st.sampled_from("ab"), st.sampled_from(["", "a", "b"])),
+    },
+)
+
+
+@given(sent, sent)
+def test_a_mark_is_of_the_key_and_of_what_was_sent(one: dict[str, object], other: dict[str, object]) -> None:
+    a, b = decode(one), decode(other)
+    assert (a.mark == b.mark) is ((a.key, a.as_sent()) == (b.key, b.as_sent()))
+    assert 0 <= a.mark < 2**32
+
+
 json_values = st.recursive(
     st.one_of(
         st.none(),

@@ -30,6 +30,14 @@ def test_an_id_of_one_kind_is_never_read_as_another(identity: UUID, kind: str, o
     assert (ids.read(other, ids.show(kind, identity)) is None) is (kind != other)
 
 
+@given(st.uuids(), st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1))
+def test_a_mark_is_read_from_an_id_and_moves_it_nowhere_in_time(identity: UUID, one: int, other: int) -> None:
+    marked = UUID(int=ids.marked(ids.marked(identity.int, other), one))
+    assert ids.mark_of(marked) == one
+    assert UUID(int=ids.marked(marked.int, ids.mark_of(identity))) == identity
+    assert (marked.int >> 48, marked.int & 0xFFFF) == (identity.int >> 48, identity.int & 0xFFFF)
+
+
 def test_every_kind_has_a_prefix_of_its_own() -> None:
     assert len(set(KINDS)) == len(KINDS) > 10
 

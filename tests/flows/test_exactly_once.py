@@ -67,7 +67,6 @@ def test_the_same_key_again_is_told_which_event_was_counted(shop: Organization) 
         "identical": True,
         "id": first["id"],
         "ts": TS,
-        "receivedAt": first["createdAt"],
     }
     assert used(shop) == 3
 
@@ -113,6 +112,20 @@ def test_another_spelling_of_the_same_content_is_identical(
 ) -> None:
     done(track(shop, key="k", **sent))
     assert refused(track(shop, key="k", **again), 409, "duplicate")["details"]["identical"] is True
+
+
+def test_an_event_from_before_ids_were_marked_is_read(shop: Organization, database_url: str) -> None:
+    first = own_id(ids.EVENT, done(track(shop, key="k", value=3, timestamp=TS))["id"])
+    unmarked = UUID(int=ids.marked(first.int, 0))
+    swap = """WITH keys AS (UPDATE event_keys SET event_id = %(new)s WHERE event_id = %(old)s)
+        UPDATE events SET id = %(new)s WHERE id = %(old)s"""
+    with psycopg.connect(database_url, autocommit=True) as conn:
+        conn.execute(swap, {"old": first, "new": unmarked})
+        again = refused(track(shop, key="k", value=3, timestamp=TS), 409, "duplicate")["details"]
+        other = refused(track(shop, key="k", value=4, timestamp=TS), 409, "duplicate")["details"]
+        conn.execute(swap, {"old": unmarked, "new": first})
+    assert again["id"] == other["id"] == ids.show(ids.EVENT, unmarked)
+    assert (again["identical"], other["identical"]) == (True, False)
 
 
 def test_a_key_belongs_to_one_customer(shop: Organization) -> None:

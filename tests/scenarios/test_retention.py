@@ -306,7 +306,7 @@ def test_what_prepaid_and_limited_usage_left_behind_is_no_offence_and_verifies_w
 def test_a_repeat_of_an_archived_event_is_refused_as_a_repeat(archived: Business) -> None:
     sent = story.event("ada", "api_calls", at(story.OPENED), 3)
     error = refused(archived.shop.http.post(f"{API}/usage/events", json=sent), 409, "duplicate")
-    assert (error["details"]["identical"], error["details"]["receivedAt"]) == (None, None)
+    assert error["details"]["identical"] is True
     assert error["details"]["id"] == archived.sent["api_calls_3"]
     assert at(error["details"]["ts"]) == at(sent["timestamp"]).replace(
         microsecond=at(sent["timestamp"]).microsecond // 1000 * 1000

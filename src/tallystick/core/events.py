@@ -11,6 +11,7 @@ from functools import lru_cache
 from types import MappingProxyType
 from typing import Final, NamedTuple, TypeGuard
 from uuid import UUID
+from zlib import crc32
 
 from tallystick.core import limits
 from tallystick.core.money import ZERO, fits, text
@@ -89,6 +90,11 @@ class UsageEvent(NamedTuple):
         for name in sorted(self.properties):
             fields += (name, self.properties[name])
         return "\0".join(fields)
+
+    @property
+    def mark(self) -> int:
+        """Four bytes by which an event's id knows what was sent, its key with it (`core.ids.marked`)."""
+        return crc32(f"{self.key}\0{self.as_text()}".encode())
 
 
 class StoredEvent(NamedTuple):

@@ -36,6 +36,7 @@ from tallystick.store import (
     archives,
     corrections,
     db,
+    event_keys,
     events,
     key_generations,
     late,
@@ -46,7 +47,7 @@ from tallystick.store import (
 )
 from tallystick.store.corrections import Correction
 from tallystick.store.db import Conn, new_id, new_ids
-from tallystick.store.key_generations import Looked
+from tallystick.store.event_keys import Looked
 from tallystick.store.organizations import Organization
 from tallystick.store.places import bunches
 from tallystick.store.sheets import Shares, Sheet, StaleVersion
@@ -302,7 +303,7 @@ async def _void_once(
     generation = await key_generations.current(conn)
     places = [void_hash(each.customer_id, each.id) for each in old]
     older = [Looked(each, [event.customer_id for event in old], places) for each in range(generation)]
-    if await key_generations.found(conn, older):
+    if await event_keys.held(conn, older):
         raise _taken_back()
     offered = await load_catalogue(conn, organization.id)
     hours = _hours(offered, old)

@@ -7,6 +7,7 @@ from uuid import UUID
 
 from msgspec import Struct
 
+from tallystick.core import ids
 from tallystick.core.admission import Admitted
 from tallystick.core.events import StoredEvent, UsageEvent
 from tallystick.core.meters import Meter
@@ -32,6 +33,15 @@ class Draft(Struct):
         if self.event.key is not None:
             return key_hash(customer_id, self.event.key, self.key_attempt)
         return None if self.header is None else header_hash(customer_id, self.header, self.index)
+
+    def marked(self, number: int) -> int:
+        """The id of an event with a key says what was sent, so that a repeat is told by its key's row alone."""
+        return number if self.event.key is None else ids.marked(number, self.event.mark)
+
+    def is_marked_in(self, event_id: UUID) -> bool:
+        """Whether that event came with the key and the content of this one; if not, it may still have come so before
+        ids were marked."""
+        return self.event.key is not None and ids.mark_of(event_id) == self.event.mark
 
     @property
     def header_mark(self) -> int | None:

@@ -9,7 +9,6 @@ generations beforehand: those never change (docs/decisions/0024). A refused even
 
 import asyncio
 import logging
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
@@ -19,24 +18,25 @@ from uuid import UUID
 import psycopg
 from psycopg.pq import TransactionStatus
 
-from tallystick.core import ids
 from tallystick.core.admission import Admitted, admit, admit_adjustment
-from tallystick.core.events import StoredEvent, UsageEvent
+from tallystick.core.events import StoredEvent
 from tallystick.core.money import ZERO
 from tallystick.core.subscriptions import Standing
-from tallystick.core.times import hour_of, show_instant
+from tallystick.core.times import hour_of
 from tallystick.core.wallets import Draw
 from tallystick.errors import Problem, must
 from tallystick.flows.books import Book, Books
 from tallystick.flows.drafts import Accepted, Draft, Outcome, Work
 from tallystick.flows.draw_on_limits import Limits
 from tallystick.flows.draw_on_wallets import Wallets
-from tallystick.flows.key_filters import Keys, held_before
+from tallystick.flows.key_filters import held_before
 from tallystick.flows.plain_batch import plain_batch
+from tallystick.flows.repeats import holders_of, repeat
 from tallystick.flows.subscribe import grace_of
-from tallystick.store import ai_costs, db, events, late, storing, usage
+from tallystick.store import ai_costs, db, event_keys, late, storing, usage
 from tallystick.store.ai_costs import EventCost
 from tallystick.store.db import Conn, new_ids
+from tallystick.store.event_keys import Held
 from tallystick.store.places import bunches
 from tallystick.store.sheets import Inserted, NoPlenty, Shares, Sheet, StaleVersion
 from tallystick.store.usage import Addition
@@ -105,7 +105,7 @@ async def _attempt(
     outcomes: list[Outcome | None] = [None] * len(drafts)
 
     work: dict[int, Work] = {}
-    for position, (draft, identity) in enumerate(zip(drafts, new_ids(len(drafts)), strict=True)):
+    for position, (draft, number) in enumerate(zip(drafts, new_ids.numbers(len(drafts)), strict=True)):
         try:
             standing = standing_of(book, draft)
         except Problem as problem:
@@ -116,8 +116,9 @@ async def _attempt(
         except Problem as problem:
             outcomes[position] = problem
             admitted = Admitted(now, (), ())
-        at_home = bunches.place(identity, standing.customer_id, hour_of(admitted.occurred_at))
-        work[position] = Work(draft, standing, admitted, draft.place(standing.customer_id), at_home)
+        hour = hour_of(admitted.occurred_at)
+        identity = UUID(int=bunches.place_number(draft.marked(number), standing.customer_id, hour))
+        work[position] = Work(draft, standing, admitted, draft.place(standing.customer_id), identity)
 
     older = await held_before(
         conn,
@@ -144,7 +145,7 @@ async def _take_plain(
     standings = [
         book.standings[draft.event.customer] for draft in drafts
     ]  # while we wait, the book may forget them
-    older: Keys = {}
+    older: Mapping[bytes, Held] = {}
     if (sieve := book.sieve) is not None:
         customers = [each.customer_id for each in sheet.events]
         older = await held_before(conn, sieve, customers, sheet.key_hashes)
@@ -199,7 +200,7 @@ def _draws(sheet: Sheet, done: Inserted) -> dict[int, Draw]:
 
 
 async def _with_repeats_told(
-    conn: Conn, book: Book, work: dict[int, Work], outcomes: list[Outcome | None], older: Keys
+    conn: Conn, book: Book, work: dict[int, Work], outcomes: list[Outcome | None], older: Mapping[bytes, Held]
 ) -> list[Outcome | None]:
     """After the commit: what was stored is on disk and must be answered so, whatever else can be told."""
     try:
@@ -221,7 +222,7 @@ async def _take(
     work: dict[int, Work],
     outcomes: list[Outcome | None],
     now: datetime,
-    older: Keys,
+    older: Mapping[bytes, Held],
     *,
     plain: bool,
 ) -> None:
@@ -271,7 +272,12 @@ def judge(book: Book, draft: Draft, standing: Standing, now: datetime, latest: d
 
 
 async def _store(
-    conn: Conn, book: Book, work: dict[int, Work], now: datetime, number: int | None, older: Keys
+    conn: Conn,
+    book: Book,
+    work: dict[int, Work],
+    now: datetime,
+    number: int | None,
+    older: Mapping[bytes, Held],
 ) -> tuple[int, dict[int, StoredEvent]]:
     """The batch's number and what of it was new, by position."""
     stored: list[StoredEvent] = []
@@ -392,7 +398,7 @@ async def _draw(
     work: dict[int, Work],
     outcomes: list[Outcome | None],
     now: datetime,
-    older: Keys,
+    older: Mapping[bytes, Held],
 ) -> "_Drawing":
     """Decide, in arrival order, which events fit into hard limits and wallets; writes refusals into `outcomes`."""
     drawing = [each for each in work.values() if each.admitted.limits or each.admitted.spend]
@@ -402,7 +408,7 @@ async def _draw(
     claimed = await Wallets.claim(conn, book, drawing, now=now)
     limits = await Limits.held(conn, drawing)
     keyed = [each for each in drawing if each.place is not None]
-    asked = await events.taken(
+    asked = await event_keys.taken(
         conn,
         customers=[each.standing.customer_id for each in keyed],
         key_hashes=[each.place for each in keyed if each.place is not None],
@@ -435,7 +441,7 @@ _NOTHING_DRAWN = _Drawing(set(), None)
 
 
 async def _tell_repeats(
-    conn: Conn, book: Book, work: dict[int, Work], outcomes: list[Outcome | None], older: Keys
+    conn: Conn, book: Book, work: dict[int, Work], outcomes: list[Outcome | None], older: Mapping[bytes, Held]
 ) -> None:
     """What was not stored may hold a key that is taken: tell a replay, a duplicate and a conflict apart.
 
@@ -458,79 +464,10 @@ async def _tell_repeats(
         holder = holders.get(each.place or b"")
         if holder is None:
             continue  # None stays None: look again
-        if outcomes[position] is not None and holder.event_id in mine and holder.event_id > each.id:
+        if outcomes[position] is not None and holder.key.event_id in mine and holder.key.event_id > each.id:
             continue  # refused, and its key was free: what holds it now came after it, in this very batch
-        event = each.draft.event
-        if event.key is not None and holder.event and holder.event.key not in (None, event.key):
-            each.draft.key_attempt += 1  # two keys, one hash: this one moves on
+        if holder.has_another_key_than(each.draft):
+            each.draft.key_attempt += 1  # this one moves on
             outcomes[position] = None
             continue
         outcomes[position] = repeat(each, holder)
-
-
-async def holders_of(
-    conn: Conn, book: Book, suspects: Sequence[Work], older: Keys
-) -> dict[bytes, events.Holder]:
-    """Each where it was found, or else where it would have gone."""
-    by_generation: defaultdict[int, list[tuple[UUID, bytes]]] = defaultdict(list)
-    for each in suspects:
-        if each.place is not None:
-            generation = older.get(each.place, book.generation)
-            by_generation[generation].append((each.standing.customer_id, each.place))
-    found: dict[bytes, events.Holder] = {}
-    for generation, keys in by_generation.items():
-        found |= await events.holders(
-            conn,
-            customers=[customer for customer, _ in keys],
-            key_hashes=[key_hash for _, key_hash in keys],
-            generation=generation,
-        )
-    return found
-
-
-def repeat(each: Work, holder: events.Holder) -> Outcome:
-    """What is told of a draft whose key or header is that of a stored event."""
-    event, stored = each.draft.event, holder.event
-    if stored is None:
-        return _repeat_of_archived(each, holder)
-    identical = event.as_sent() == stored.as_sent()
-    mark = each.draft.header_mark
-    if identical and mark is not None and mark == holder.header_mark:
-        return Accepted(stored, each.standing.reference, replayed=True)
-    details = {
-        "identical": identical,
-        "id": ids.show(ids.EVENT, stored.id),
-        "ts": show_instant(stored.occurred_at),
-        "receivedAt": show_instant(stored.received_at),
-    }
-    if event.key is None:
-        return Problem("idempotency_key_mismatch", details=details)
-    return duplicate(event, details)
-
-
-def duplicate(event: UsageEvent, details: Mapping[str, object]) -> Problem:
-    """The refusal of an event whose key is taken; `details` say whether by the same content."""
-    return Problem(
-        "duplicate",
-        f"The key {event.key!r} was already recorded for this customer"
-        + (", with the same content." if details["identical"] else ", with other content."),
-        param=event.key_field,
-        details=details,
-    )
-
-
-def _repeat_of_archived(each: Work, holder: events.Holder) -> Problem:
-    """That it is a repeat is known by its key; what was sent then is in a file, and nobody can say whether it is the same."""
-    return Problem(
-        "duplicate",
-        f"The key {each.draft.event.key!r} was already recorded for this customer; the event is archived."
-        if each.draft.event.key is not None
-        else "This Idempotency-Key came with an event before, which is archived.",
-        param=each.draft.event.key_field if each.draft.event.key is not None else None,
-        details={
-            "identical": None,
-            "id": ids.show(ids.EVENT, holder.event_id),
-            "ts": show_instant(holder.occurred_at),
-            "receivedAt": None,
-        },
-    )

@@ -14,14 +14,12 @@ from typing import Final
 from uuid import UUID
 
 from tallystick.core.key_filter import KeyFilter, Shelf, Sieve, part_with, parts_of
-from tallystick.store import key_generations
+from tallystick.store import event_keys, key_generations
 from tallystick.store.db import Conn
-from tallystick.store.key_generations import Filter, Looked
+from tallystick.store.event_keys import Held, Looked
+from tallystick.store.key_generations import Filter
 
 log = logging.getLogger("tallystick.keys")
-
-Keys = dict[bytes, int]
-"""Where keys live, each with its generation."""
 
 _SHELVED_AT_ONCE: Final = 8  # filters
 
@@ -102,8 +100,8 @@ async def _read(conn: Conn, stored: Filter) -> KeyFilter | None:
 
 async def held_before(
     conn: Conn, sieve: Sieve | None, customers: Sequence[UUID], key_hashes: Sequence[bytes | None]
-) -> Keys:
-    """Which of these keys are in an older generation than the book's, exactly."""
+) -> dict[bytes, Held]:
+    """Which of these keys are in an older generation than the book's, exactly, by hash."""
     if sieve is None:
         return {}
     looked = []
@@ -112,4 +110,4 @@ async def held_before(
             (customers[place], key_hash) for place in places if (key_hash := key_hashes[place]) is not None
         ]
         looked.append(Looked(generation, [each for each, _ in keyed], [each for _, each in keyed]))
-    return await key_generations.found(conn, looked) if looked else {}
+    return await event_keys.held(conn, looked) if looked else {}

@@ -52,7 +52,7 @@ def plain_batch(book: Book, drafts: Sequence[Draft], *, now: datetime, latest: d
         customer_id, tariff = standing.customer_id, plain.tariff
         if tariff is not None:
             costs.add(place, customer_id, tariff, value)
-        identities.append(bunches.place_number(number, customer_id, hour))
+        identities.append(bunches.place_number(draft.marked(number), customer_id, hour))
         facts.append((customer_id, feature, value, at, now, key, occurred_at is not None, properties))
         key_hashes.append(draft.place(customer_id))
     events = [

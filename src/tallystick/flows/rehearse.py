@@ -23,11 +23,12 @@ from tallystick.flows.books import Book, Books
 from tallystick.flows.drafts import Accepted, Draft, Outcome, Work
 from tallystick.flows.draw_on_limits import Limits
 from tallystick.flows.draw_on_wallets import Wallets
-from tallystick.flows.ingest import duplicate, holders_of, judge, repeat, standing_of
+from tallystick.flows.ingest import judge, standing_of
 from tallystick.flows.key_filters import held_before
 from tallystick.flows.publish_catalog import find_plan
+from tallystick.flows.repeats import Holder, duplicate, holders_of, repeat
 from tallystick.flows.subscribe import Wish, price_for
-from tallystick.store import customers, events, subscriptions
+from tallystick.store import customers, subscriptions
 from tallystick.store.db import Conn, new_id, new_ids
 
 
@@ -143,7 +144,7 @@ class Rehearsal:
         self,
         each: Work,
         refusal: Outcome | None,
-        holders: dict[bytes, events.Holder],
+        holders: dict[bytes, Holder],
         now: datetime,
     ) -> Outcome:
         event = each.draft.event
@@ -156,7 +157,7 @@ class Rehearsal:
             content = int.from_bytes(sha256(event.as_text().encode()).digest()[:8])
             earlier = self._contents.get(place)
             if earlier is not None:
-                return duplicate(event, {"identical": earlier == content})
+                return duplicate(event, earlier == content)
         refusal = refusal or self._limits.refusal(each)
         if refusal is None and self._wallets is not None:
             refusal = self._wallets.refusal(each)
@@ -168,9 +169,9 @@ class Rehearsal:
         return Accepted(_stored(each, now), each.standing.reference)
 
 
-async def _holders(conn: Conn, book: Book, work: Sequence[Work]) -> dict[bytes, events.Holder]:
+async def _holders(conn: Conn, book: Book, work: Sequence[Work]) -> dict[bytes, Holder]:
     """The stored events whose keys these have. Two keys of one hash: the next hash is asked for."""
-    holders: dict[bytes, events.Holder] = {}
+    holders: dict[bytes, Holder] = {}
     asked = [each for each in work if each.place is not None]
     while asked:
         customers = [each.standing.customer_id for each in asked]
@@ -180,7 +181,7 @@ async def _holders(conn: Conn, book: Book, work: Sequence[Work]) -> dict[bytes, 
         again = []
         for each in asked:
             holder = found.get(each.place or b"")
-            if holder is not None and holder.event is not None and holder.event.key != each.draft.event.key:
+            if holder is not None and holder.has_another_key_than(each.draft):
                 each.draft.key_attempt += 1
                 each.place = each.draft.place(each.standing.customer_id)
                 again.append(each)

@@ -138,12 +138,7 @@ async def look(conn: Conn, organization: Organization, *, customer_id: UUID) -> 
         if period not in out_of_reach
     ]
     marked = [each for each in marked if not any(each.occurred_at in period.span for period in out_of_reach)]
-    stored = {
-        event.id: event
-        for event in await events.of_ids(
-            conn, customer_id=customer_id, places=[(each.occurred_at, each.event_id) for each in marked]
-        )
-    }
+    stored = await events.at(conn, {each.event_id: (customer_id, each.occurred_at) for each in marked})
     return Findings(
         position,
         news,

@@ -167,8 +167,8 @@ async def _marks_agree(conn: Conn, batch: int, event: StoredEvent) -> bool:
     taken_back = [number for _, number in await events.voids_of(conn, event)]
     original = None
     if event.voids is not None:
-        places = [(event.occurred_at, event.voids)]
-        original = next(iter(await events.of_ids(conn, customer_id=event.customer_id, places=places)), None)
+        found = await events.at(conn, {event.voids: (event.customer_id, event.occurred_at)})
+        original = found.get(event.voids)
     return (
         carried in (None, leaf_of(event))
         and (event.voided is None or event.voided in taken_back)

@@ -1,6 +1,6 @@
 """Events and the chain's records, read back."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -11,8 +11,7 @@ from tallystick.core.proof import LEAF_BYTES
 from tallystick.core.times import Period
 from tallystick.core.wallets import Draw, Model
 from tallystick.store import columns
-from tallystick.store.db import Conn, Later, rows
-from tallystick.store.key_generations import table
+from tallystick.store.db import Conn, rows
 from tallystick.store.places import IN_ORDER, OWNER, RECEIVED_AT, later, same, within
 from tallystick.store.proving import Span
 
@@ -43,55 +42,21 @@ def _event(found: Sequence[Any]) -> StoredEvent:
     )
 
 
-async def taken(
-    conn: Conn, *, customers: Sequence[UUID], key_hashes: Sequence[bytes], generation: int
-) -> Later[set[bytes]]:
-    """Which of these keys belong to an event of this generation already."""
-    cursor = await conn.execute(
-        f"""SELECT t.nth
-             FROM unnest(%s::uuid[], %s::uuid[]) WITH ORDINALITY AS t (customer_id, key_hash, nth)
-            CROSS JOIN LATERAL (
-                  SELECT FROM {table(generation)} k
-                   WHERE k.customer_id = t.customer_id AND k.key_hash = t.key_hash OFFSET 0) k""",
-        (columns.uuids(customers), columns.digests(key_hashes)),
-    )
-
-    async def told() -> set[bytes]:
-        return {key_hashes[nth - 1] for (nth,) in await cursor.fetchall()}
-
-    return told
-
-
-@dataclass(frozen=True, slots=True)
-class Holder:
-    """Whom a key already belongs to; `event` is None of one that is archived."""
-
-    event_id: UUID
-    occurred_at: datetime
-    event: StoredEvent | None
-    header_mark: int | None
-
-
-async def holders(
-    conn: Conn, *, customers: Sequence[UUID], key_hashes: Sequence[bytes], generation: int
-) -> dict[bytes, Holder]:
-    """By hash, those of these keys that this generation holds. Of an event's bunch no more is read than up to it."""
+async def at(conn: Conn, places: Mapping[UUID, tuple[UUID, datetime]]) -> dict[UUID, StoredEvent]:
+    """Events by id, given each one's customer and time. Of an event's bunch no more is read than up to it."""
     found = await rows(
         conn,
-        f"""SELECT t.nth, k.event_id, k.occurred_at, k.header_mark, {_EVENT}
-              FROM unnest(%s::uuid[], %s::uuid[]) WITH ORDINALITY AS t (customer_id, key_hash, nth)
+        f"""SELECT {_EVENT}
+              FROM unnest(%s::uuid[], %s::timestamptz[], %s::uuid[]) AS k (customer_id, occurred_at, id)
              CROSS JOIN LATERAL (
-                   SELECT * FROM {table(generation)} k
-                    WHERE k.customer_id = t.customer_id AND k.key_hash = t.key_hash OFFSET 0) k
-              LEFT JOIN LATERAL (
-                   SELECT * FROM events e
-                    WHERE {same("e", "k", named="event_id")} LIMIT 1 OFFSET 0) e ON true""",
-        (columns.uuids(customers), columns.digests(key_hashes)),
+                   SELECT * FROM events e WHERE {same("e", "k")} LIMIT 1 OFFSET 0) e""",
+        (
+            columns.uuids(customer_id for customer_id, _ in places.values()),
+            columns.instants(occurred_at for _, occurred_at in places.values()),
+            columns.uuids(places),
+        ),
     )
-    return {
-        key_hashes[nth - 1]: Holder(event_id, occurred_at, _event(event) if event[0] else None, mark)
-        for nth, event_id, occurred_at, mark, *event in found
-    }
+    return {each[0]: _event(each) for each in found}
 
 
 async def get(conn: Conn, *, organization_id: UUID, event_id: UUID) -> StoredEvent | None:
@@ -116,18 +81,6 @@ async def mark_voided(conn: Conn, *, places: Sequence[StoredEvent], number: int)
             [each.id for each in places],
         ),
     )
-
-
-async def of_ids(conn: Conn, *, customer_id: UUID, places: list[tuple[datetime, UUID]]) -> list[StoredEvent]:
-    """A customer's events by (occurred_at, id)."""
-    found = await rows(
-        conn,
-        f"""SELECT {_EVENT}
-              FROM (SELECT %s::uuid AS customer_id, * FROM unnest(%s::timestamptz[], %s::uuid[]) AS t (occurred_at, id)) k
-              JOIN events e ON {same("e", "k")}""",
-        (customer_id, [at for at, _ in places], [event_id for _, event_id in places]),
-    )
-    return [_event(each) for each in found]
 
 
 async def window(

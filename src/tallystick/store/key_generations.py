@@ -4,15 +4,11 @@ A frozen generation never changes, so whatever was found in it, or not, is true 
 """
 
 from collections.abc import AsyncIterator, Sequence
-from contextlib import nullcontext
 from itertools import pairwise
 from typing import Final, LiteralString, NamedTuple
 from uuid import UUID
 
-from psycopg import AsyncCursor
-from psycopg.rows import TupleRow
-
-from tallystick.store import citus, columns
+from tallystick.store import citus
 from tallystick.store.db import Conn, rows, the
 
 _PART_BYTES: Final = 1024 * 1024
@@ -36,35 +32,6 @@ async def current(conn: Conn) -> int:
 async def stay(conn: Conn) -> None:
     """No other generation is opened until this transaction ends."""
     await conn.execute("SELECT FROM key_generations WHERE frozen_at IS NULL FOR SHARE")
-
-
-class Looked(NamedTuple):
-    """Keys to look for in one generation."""
-
-    generation: int
-    customers: Sequence[UUID]
-    key_hashes: Sequence[bytes]
-
-
-async def found(conn: Conn, looked: Sequence[Looked]) -> dict[bytes, int]:
-    """Those of the keys that are there, each with its generation; a statement for each, one round trip for all."""
-    there: dict[bytes, int] = {}
-    asked: list[tuple[Looked, AsyncCursor[TupleRow]]] = []
-    async with conn.pipeline() if len(looked) > 1 else nullcontext():
-        for each in looked:
-            cursor = await conn.execute(
-                f"""SELECT t.nth
-                      FROM unnest(%s::uuid[], %s::uuid[]) WITH ORDINALITY AS t (customer_id, key_hash, nth)
-                     CROSS JOIN LATERAL (
-                           SELECT FROM {table(each.generation)} k
-                            WHERE k.customer_id = t.customer_id AND k.key_hash = t.key_hash OFFSET 0) k""",
-                (columns.uuids(each.customers), columns.digests(each.key_hashes)),
-            )
-            asked.append((each, cursor))
-        for each, cursor in asked:
-            for (nth,) in await cursor.fetchall():
-                there[each.key_hashes[nth - 1]] = each.generation
-    return there
 
 
 async def size(conn: Conn, *, generation: int) -> int:

@@ -1,0 +1,96 @@
+"""Repeats: what is told of events whose key is taken.
+
+The row of a key is enough for most of them: its event's id says what was sent (`Draft.is_marked_in`). The event itself is
+read where that was something else, or where it came with this very header and its answer is given again: it lies among
+its bunch, each on a page of its own, and old ones on disk.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from tallystick.core import ids
+from tallystick.core.events import StoredEvent, UsageEvent
+from tallystick.core.times import show_instant
+from tallystick.errors import Problem
+from tallystick.flows.books import Book
+from tallystick.flows.drafts import Accepted, Draft, Outcome, Work
+from tallystick.store import event_keys, events
+from tallystick.store.db import Conn
+from tallystick.store.event_keys import Held, Looked
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Whom a key already belongs to. `event` is None where its key's row says enough, and of one that is archived."""
+
+    key: Held
+    event: StoredEvent | None
+
+    def has_another_key_than(self, draft: Draft) -> bool:
+        """Two keys may have one hash."""
+        event = self.event
+        return event is not None and event.key is not None and draft.event.key not in (None, event.key)
+
+
+async def holders_of(
+    conn: Conn, book: Book, suspects: Sequence[Work], older: Mapping[bytes, Held]
+) -> dict[bytes, Holder]:
+    """By hash: those of `older`, or else of the generation where they would have gone."""
+    fresh = [(each, each.place) for each in suspects if each.place is not None and each.place not in older]
+    held = dict(older)
+    if fresh:
+        customers = [each.standing.customer_id for each, _ in fresh]
+        held |= await event_keys.held(
+            conn, [Looked(book.generation, customers, [place for _, place in fresh])]
+        )
+    unclear = {
+        key.event_id: (each.standing.customer_id, key.occurred_at)
+        for each in suspects
+        if each.place is not None
+        and (key := held.get(each.place)) is not None
+        and not (each.draft.is_marked_in(key.event_id) and each.draft.header_mark != key.header_mark)
+    }
+    read = await events.at(conn, unclear) if unclear else {}
+    return {
+        each.place: Holder(key, read.get(key.event_id))
+        for each in suspects
+        if each.place is not None and (key := held.get(each.place)) is not None
+    }
+
+
+def repeat(each: Work, holder: Holder) -> Outcome:
+    """What is told of a draft whose key or header is that of a stored event."""
+    draft, key, stored = each.draft, holder.key, holder.event
+    identical: bool | None = draft.is_marked_in(key.event_id) or None
+    if stored is not None:
+        identical = draft.event.as_sent() == stored.as_sent()
+        if identical and draft.header_mark is not None and draft.header_mark == key.header_mark:
+            return Accepted(stored, each.standing.reference, replayed=True)
+    where = {
+        "id": ids.show(ids.EVENT, key.event_id),
+        "ts": show_instant(key.occurred_at),
+    }
+    if draft.event.key is not None:
+        return duplicate(draft.event, identical, **where)
+    if stored is not None:
+        return Problem("idempotency_key_mismatch", details={"identical": identical, **where})
+    return Problem(
+        "duplicate",
+        "This Idempotency-Key came with an event before, which is archived.",
+        details={"identical": None, **where},
+    )
+
+
+def duplicate(event: UsageEvent, identical: bool | None, **where: str) -> Problem:
+    """The refusal of an event whose key is taken, by the same content, or other content, or nobody can say (None)."""
+    content = {
+        True: ", with the same content.",
+        False: ", with other content.",
+        None: "; the event is archived.",
+    }
+    return Problem(
+        "duplicate",
+        f"The key {event.key!r} was already recorded for this customer{content[identical]}",
+        param=event.key_field,
+        details={"identical": identical, **where},
+    )
