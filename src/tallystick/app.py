@@ -17,18 +17,18 @@ from starlette.responses import HTMLResponse, Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
-from tallystick import __version__, settings
+from tallystick import settings
 from tallystick.api import openapi, reference, short_cut
 from tallystick.api.auth import Keyring
 from tallystick.api.callers import Callers
 from tallystick.api.check_routes import CheckRoute
 from tallystick.api.cloud_events import CloudEventsRoute
+from tallystick.api.health import Health
 from tallystick.api.http import METRICS_TYPE, Api, json_route
 from tallystick.api.ingest_routes import IngestRoutes
 from tallystick.api.operations import Services
 from tallystick.api.rate_limits import RateLimits
 from tallystick.api.stream_route import StreamRoute
-from tallystick.api.wire import encode
 from tallystick.core.throttle import Throttle
 from tallystick.flows.batcher import Batcher
 from tallystick.flows.books import Books
@@ -115,9 +115,10 @@ class Application:
         )
 
     def _pages(self, clock: Callable[[], datetime]) -> list[BaseRoute]:
+        health = Health(self.database)
         return [
-            json_route("/health/live", self._live),
-            json_route("/health/ready", self._ready),
+            json_route("/health/live", health.live),
+            json_route("/health/ready", health.ready),
             json_route("/api/openapi.json", self._openapi),
             Route("/api/reference", self._reference, methods=["GET"]),
             Route("/metrics", self._metrics, methods=["GET"]),
@@ -153,18 +154,6 @@ class Application:
         await self.batcher.stop()
         await self.database.close()
         await send({"type": "lifespan.shutdown.complete"})
-
-    async def _live(self) -> tuple[int, bytes]:
-        return 200, encode({"status": "live", "version": __version__})
-
-    async def _ready(self) -> tuple[int, bytes]:
-        """Ready means: a statement just went through."""
-        try:
-            async with self.database.reading() as conn:
-                await conn.execute("SELECT 1")
-        except (psycopg.Error, PoolTimeout):
-            return 503, encode({"status": "not_ready", "reason": "the database does not answer"})
-        return 200, encode({"status": "ready", "version": __version__})
 
     async def _openapi(self) -> tuple[int, bytes]:
         return 200, openapi.rendered()

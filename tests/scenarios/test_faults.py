@@ -139,6 +139,8 @@ def test_a_postgres_that_stands_still_is_waited_for_within_bounds(house: House) 
                 alive = httpx.get(f"{house.server.base_url}/health/live", timeout=ANSWERS_WITHIN_S)
                 assert alive.status_code == 200
                 time.sleep(0.2)
+            ready = httpx.get(f"{house.server.base_url}/health/ready", timeout=ANSWERS_WITHIN_S)
+            assert ready.status_code == 503
             grown = [
                 _resident_bytes(pid) - was for pid, was in zip(house.server.serving(), before, strict=True)
             ]

@@ -100,6 +100,8 @@ CLOCK_ADVANCE_DAYS_MAX: Final = 3_660
 ROWS_PER_COMMIT_MAX: Final = 1600
 ROWS_QUEUED_MAX: Final = 20_000
 """Beyond this the answer is 503 with Retry-After, before memory grows."""
+READY_WITHIN_S: Final = 2
+"""By then `/health/ready` has answered, whatever the database does."""
 MESSAGES_PER_FETCH: Final = 1_000
 REDELIVERED_AFTER_S_MAX: Final = 60
 """Of a message from a queue that may be taken later."""
