@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -381,6 +382,22 @@ def test_an_answer_that_nobody_reads_is_given_up(monkeypatch: pytest.MonkeyPatch
     with pytest.raises(ClientGone):
         asyncio.run(Answer(scope, nobody_reads, []).end())
     assert dropped == [True]
+
+
+def test_a_server_that_stops_says_so_and_waits_for_no_more(database_url: str, shop: Organization) -> None:
+    with (
+        serving(database_url) as other,
+        wire(replace(shop, base_url=other.base_url)) as line,
+        ThreadPoolExecutor(1) as aside,
+    ):
+        line.say(spelled(event("a")) + b'{"half": ')
+        assert told(line.lines()) == [(1, "stored")]
+        stopped = aside.submit(other.stop)
+        (end,) = line.lines()
+        assert (end["error"]["code"], "line" in end) == ("unavailable", False)
+        assert line.lines() == []
+        stopped.result()
+    assert count_events(database_url, shop) == 1
 
 
 def test_both_prefixes_and_an_empty_stream(shop: Organization) -> None:

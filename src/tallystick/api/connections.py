@@ -16,7 +16,8 @@ class Connection(HttpToolsProtocol):
     """uvicorn's connection; one that keeps us waiting in the middle of a request is closed.
 
     `scope["state"]["abort"]()` drops it at once: uvicorn itself closes only after all is sent that was said, which is
-    never where the other end does not read.
+    never where the other end does not read. `scope["state"]["leaving"]` is set when the server is to stop: who answers for
+    long comes to an end then.
 
     A request that comes whole, as most do, needs no timer.
     """
@@ -29,6 +30,7 @@ class Connection(HttpToolsProtocol):
         self._in_head = self._in_body = False
         self._head_bytes = 0
         self._timer: asyncio.TimerHandle | None = None
+        self._leaving: asyncio.Event | None = None
         self._wait(self.head_within_s)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -50,7 +52,8 @@ class Connection(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         self.head_begins()
         super().on_message_begin()
-        self.scope["state"]["abort"] = self.transport.abort
+        self._leaving = self._leaving or asyncio.Event()
+        self.scope["state"] |= {"abort": self.transport.abort, "leaving": self._leaving}
 
     def on_headers_complete(self) -> None:
         self.head_ends()
@@ -67,6 +70,11 @@ class Connection(HttpToolsProtocol):
         self._in_body = False
         self._stop_waiting()
         super().on_message_complete()
+
+    def shutdown(self) -> None:
+        if self._leaving is not None:
+            self._leaving.set()
+        super().shutdown()
 
     def _wait(self, seconds: float) -> None:
         self._stop_waiting()

@@ -45,8 +45,9 @@ class StreamRoute:
         headers = scope["headers"]
         caller = await self._callers.find(headers, answer_headers, legacy=legacy, writes=True)
         answer = Answer(scope, send, answer_headers)
+        arriving = _unless(scope["state"]["leaving"], receive)
         try:
-            async for lines in _slices(_body(headers, receive)):
+            async for lines in _slices(_body(headers, arriving)):
                 await answer.write(await self._store(caller, lines, headers))
         except ClientGone:
             raise
@@ -80,6 +81,25 @@ class StreamRoute:
                     return dict.fromkeys(items, problem)
                 await asyncio.sleep(problem.retry_after_s)
                 waited_s += problem.retry_after_s
+
+
+def _unless(leaving: asyncio.Event, receive: Receive) -> Receive:
+    """Receives until the server is to stop, and then raises Problem: what came before is answered."""
+
+    async def received() -> Message:
+        arriving, stopping = asyncio.ensure_future(receive()), asyncio.ensure_future(leaving.wait())
+        try:
+            await asyncio.wait((arriving, stopping), return_when=asyncio.FIRST_COMPLETED)
+            if arriving.done():
+                return arriving.result()
+        finally:
+            arriving.cancel()
+            stopping.cancel()
+        raise Problem(
+            "unavailable", "The server is stopping; send again what was not answered.", retry_after_s=1
+        )
+
+    return received
 
 
 def _body(headers: Any, receive: Receive) -> AsyncIterator[bytes]:
