@@ -114,6 +114,20 @@ def test_another_spelling_of_the_same_content_is_identical(
     assert refused(track(shop, key="k", **again), 409, "duplicate")["details"]["identical"] is True
 
 
+@pytest.mark.parametrize("headers", [(None, None), (None, "h"), ("h", None), ("h", "i")])
+def test_a_repeat_is_told_by_the_row_of_its_key(
+    shop: Organization, database_url: str, headers: tuple[str | None, str | None]
+) -> None:
+    """So the event is not looked at, and nobody sees that it is not what it was."""
+    first = done(track(shop, key="k", value=3, header=headers[0]))
+    change = "UPDATE events SET value = %s WHERE id = %s"
+    with psycopg.connect(database_url, autocommit=True) as conn:
+        conn.execute(change, (99, own_id(ids.EVENT, first["id"])))
+        again = refused(track(shop, key="k", value=3, header=headers[1]), 409, "duplicate")["details"]
+        conn.execute(change, (3, own_id(ids.EVENT, first["id"])))
+    assert again == {"identical": True, "id": first["id"], "ts": first["ts"]}
+
+
 def test_an_event_from_before_ids_were_marked_is_read(shop: Organization, database_url: str) -> None:
     first = own_id(ids.EVENT, done(track(shop, key="k", value=3, timestamp=TS))["id"])
     unmarked = UUID(int=ids.marked(first.int, 0))

@@ -90,7 +90,7 @@ def _unless(leaving: asyncio.Event, receive: Receive) -> Receive:
         arriving, stopping = asyncio.ensure_future(receive()), asyncio.ensure_future(leaving.wait())
         try:
             await asyncio.wait((arriving, stopping), return_when=asyncio.FIRST_COMPLETED)
-            if arriving.done():
+            if not leaving.is_set():
                 return arriving.result()
         finally:
             arriving.cancel()

@@ -36,26 +36,20 @@ async def holders_of(
     conn: Conn, book: Book, suspects: Sequence[Work], older: Mapping[bytes, Held]
 ) -> dict[bytes, Holder]:
     """By hash: those of `older`, or else of the generation where they would have gone."""
-    fresh = [(each, each.place) for each in suspects if each.place is not None and each.place not in older]
+    keyed = [(each, each.place) for each in suspects if each.place is not None]
     held = dict(older)
+    fresh = [(each.standing.customer_id, place) for each, place in keyed if place not in older]
     if fresh:
-        customers = [each.standing.customer_id for each, _ in fresh]
-        held |= await event_keys.held(
-            conn, [Looked(book.generation, customers, [place for _, place in fresh])]
-        )
+        customers, places = zip(*fresh, strict=True)
+        held |= await event_keys.held(conn, [Looked(book.generation, customers, places)])
+    known = [(each, place, held[place]) for each, place in keyed if place in held]
     unclear = {
         key.event_id: (each.standing.customer_id, key.occurred_at)
-        for each in suspects
-        if each.place is not None
-        and (key := held.get(each.place)) is not None
-        and not (each.draft.is_marked_in(key.event_id) and each.draft.header_mark != key.header_mark)
+        for each, _, key in known
+        if _is_retried(each.draft, key) or not each.draft.is_marked_in(key.event_id)
     }
     read = await events.at(conn, unclear) if unclear else {}
-    return {
-        each.place: Holder(key, read.get(key.event_id))
-        for each in suspects
-        if each.place is not None and (key := held.get(each.place)) is not None
-    }
+    return {place: Holder(key, read.get(key.event_id)) for _, place, key in known}
 
 
 def repeat(each: Work, holder: Holder) -> Outcome:
@@ -64,7 +58,7 @@ def repeat(each: Work, holder: Holder) -> Outcome:
     identical: bool | None = draft.is_marked_in(key.event_id) or None
     if stored is not None:
         identical = draft.event.as_sent() == stored.as_sent()
-        if identical and draft.header_mark is not None and draft.header_mark == key.header_mark:
+        if identical and _is_retried(draft, key):
             return Accepted(stored, each.standing.reference, replayed=True)
     where = {
         "id": ids.show(ids.EVENT, key.event_id),
@@ -79,6 +73,11 @@ def repeat(each: Work, holder: Holder) -> Outcome:
         "This Idempotency-Key came with an event before, which is archived.",
         details={"identical": None, **where},
     )
+
+
+def _is_retried(draft: Draft, key: Held) -> bool:
+    """Whether the event came with this very header."""
+    return draft.header_mark is not None and draft.header_mark == key.header_mark
 
 
 def duplicate(event: UsageEvent, identical: bool | None, **where: str) -> Problem:
