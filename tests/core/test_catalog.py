@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tallystick.core.catalog import Terms, is_kinder, may_stop_within, stretches, terms_at
+from tallystick.core.catalog import Terms, is_kinder, stretches, terms_at
 from tallystick.core.pricing import Flat, Graduated, PerUnit, Price, Volume
 from tallystick.core.times import Period
 from tests.core.offers import FEBRUARY, MARCH, package, percentage, terms, tiers
@@ -396,37 +396,6 @@ def test_while_a_feature_is_gone_no_terms_rule() -> None:
 )
 def test_a_feature_without_overage_is_a_hard_limit(unlimited: bool, overage: bool, stops: bool) -> None:
     assert terms(unlimited=unlimited, overage=overage).stops_at_included is stops
-
-
-def limited(since: str, *, pinned: bool = False) -> Terms:
-    return terms("10", valid_from=at(since), pinned=pinned)
-
-
-def lifted(since: str, *, pinned: bool = False) -> Terms:
-    return terms(unlimited=True, valid_from=at(since), pinned=pinned, version=2)
-
-
-@pytest.mark.parametrize(
-    ("versions", "counts"),
-    [
-        ([], False),
-        ([limited("2026-01-01")], True),
-        ([lifted("2026-01-01")], False),
-        ([limited("2026-01-01"), lifted("2026-02-10")], True),
-        ([limited("2026-01-01"), lifted("2026-02-10", pinned=True)], True),
-        ([limited("2026-01-01"), lifted("2026-02-01")], False),
-        ([limited("2026-01-01"), lifted("2026-01-20")], False),
-        ([lifted("2026-01-01"), limited("2026-02-10", pinned=True)], True),
-        ([lifted("2026-01-01"), limited("2026-03-01")], False),
-        (
-            [limited("2026-02-10"), lifted("2026-02-10")],
-            True,
-        ),  # it may have been drawn on before it was replaced
-    ],
-)
-def test_a_limit_counts_in_every_period_that_it_was_given_for(versions: list[Terms], counts: bool) -> None:
-    assert may_stop_within(versions, FEBRUARY) is counts
-    assert may_stop_within(versions[::-1], FEBRUARY) is counts
 
 
 money = st.one_of(st.none(), st.integers(0, 100).map(str))

@@ -374,47 +374,6 @@ def test_a_limit_lifted_in_its_period_lets_everything_through(shop: Organization
     assert access(shop)["unlimited"] is True
 
 
-LIFTED, SET_AGAIN = "2026-03-12T00:00:00Z", "2026-03-15T00:00:00Z"
-UNLIMITED, A_HUNDRED = {"unlimited": True}, {"unlimited": False, "includedAmount": 100}
-
-
-@pytest.mark.parametrize("beforehand", [True, False], ids=["announced", "as it comes"])
-def test_a_limit_that_was_lifted_for_a_while_knows_what_was_used_meanwhile(
-    shop: Organization, database_url: str, beforehand: bool
-) -> None:
-    plan = limit_to(shop, 10)
-    path = f"{API}/plans/{plan['id']}/features/{done(shop.http.get(f'{API}/features/api_calls'))['id']}"
-    done(track(shop, value=4))
-    if beforehand:
-        done(shop.http.patch(path, json={**UNLIMITED, "validFrom": LIFTED}))
-        done(shop.http.patch(path, json={**A_HUNDRED, "validFrom": SET_AGAIN}))
-        refused(track(shop, value=7), 402, "included_limit_reached")
-        done(track(shop, value=1))
-    set_clock(shop, LIFTED)
-    if not beforehand:
-        done(shop.http.patch(path, json=UNLIMITED))
-        done(track(shop))
-        done(shop.http.patch(path, json={**A_HUNDRED, "validFrom": SET_AGAIN}))
-    done(track(shop, value=70))
-    done(set_usage(shop, 80))
-    done(track(shop, value=10, timestamp=NOW if not beforehand else None))
-    set_clock(shop, SET_AGAIN)
-    details = refused(track(shop, value=11), 402, "included_limit_reached")["details"]
-    assert details == {"current": 90, "included": 100, "remaining": 10}
-    done(track(shop, value=10))
-    refused(track(shop), 402, "included_limit_reached")
-    assert counters(database_url, shop) == [100]
-
-
-def test_a_limit_lifted_before_the_period_is_not_counted(shop: Organization, database_url: str) -> None:
-    plan = limit_to(shop, 10)
-    feature = done(shop.http.get(f"{API}/features/api_calls"))["id"]
-    done(shop.http.patch(f"{API}/plans/{plan['id']}/features/{feature}", json=UNLIMITED))
-    set_clock(shop, NEXT)
-    done(track(shop, value=50))
-    assert counters(database_url, shop) == []
-
-
 def test_what_is_within_a_hard_limit_is_never_billed(shop: Organization) -> None:
     limit_to(shop, 3)
     done(track(shop, value=3))

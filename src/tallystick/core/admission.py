@@ -11,7 +11,7 @@ from decimal import Decimal
 from typing import Final, NamedTuple
 from uuid import UUID
 
-from tallystick.core.catalog import Catalogue, FeatureType, Terms, may_stop_within, terms_at
+from tallystick.core.catalog import Catalogue, FeatureType, Terms, terms_at
 from tallystick.core.events import UsageEvent
 from tallystick.core.limits import FUTURE_MAX
 from tallystick.core.meters import Aggregation, Measured, Meter, in_force, measure
@@ -27,15 +27,14 @@ _INSTANT: Final = timedelta(microseconds=1)
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """A hard limit this event draws on: the counter it belongs to and what it would add. Where the limit is lifted
-    (`included` is None) nothing is refused, and the counter stays true for when it is set again."""
+    """A hard limit this event draws on: the counter it belongs to and what it would add."""
 
     subscription_id: UUID
     feature_id: UUID
     feature_code: str
     meter: Meter
     period: Period
-    included: Decimal | None
+    included: Decimal
     adds: Measured
 
 
@@ -179,10 +178,11 @@ def admit_adjustment(
     versions = catalogue.plans.get(life.plan_id, {}).get(meter.feature_id, ())
     where = life.period_at(occurred_at)
     terms = terms_at(versions, where[1], occurred_at) if where else None
-    if where is None or not may_stop_within(versions, where[1]):
+    if where is None or terms is None or not terms.stops_at_included:
         return Admitted(occurred_at, contributions, ())
-    included = terms.included if terms is not None and terms.stops_at_included else None
-    limit = Limit(life.subscription_id, meter.feature_id, meter.feature_code, meter, where[1], included, adds)
+    limit = Limit(
+        life.subscription_id, meter.feature_id, meter.feature_code, meter, where[1], terms.included, adds
+    )
     return Admitted(occurred_at, contributions, (limit,))
 
 
@@ -207,7 +207,7 @@ def _limits(
     fed: Sequence[Meter],
     contributions: Sequence[tuple[Meter, Measured]],
 ) -> tuple[Limit, ...]:
-    """The hard limits of the features this event feeds, lifted ones among them; refuses what the plan does not have."""
+    """The hard limits among the features this event feeds; refuses what the plan does not have."""
     promised = catalogue.plans.get(life.plan_id, {})
     seen = enabled = False
     always = True  # the same terms in every period of this life, and none of them a limit
@@ -224,16 +224,17 @@ def _limits(
             counted_at = max(occurred_at, life.anchor.at)
             where = life.period_at(counted_at)
             terms = terms_at(versions, where[1], counted_at) if where else None
-        included = None
-        if terms is not None:
-            seen = True
-            enabled = enabled or terms.enabled
-            if terms.enabled and terms.stops_at_included:
-                always, included = False, terms.included
-        if (included is None and len(versions) == 1) or occurred_at < life.anchor.at:
+        if terms is None:
+            continue
+        seen = True
+        enabled = enabled or terms.enabled
+        if not terms.enabled or not terms.stops_at_included:
+            continue
+        always = False
+        if occurred_at < life.anchor.at:
             continue
         where = where or life.period_at(occurred_at)
-        if where is None or (included is None and not may_stop_within(versions, where[1])):
+        if where is None:
             continue
         meter = in_force(catalogue.versions[feature_id], where[1].start)
         for each, adds in contributions:
@@ -245,7 +246,7 @@ def _limits(
                         meter.feature_code,
                         meter,
                         where[1],
-                        included,
+                        terms.included,
                         adds,
                     )
                 )
@@ -357,11 +358,10 @@ def insufficient(wallet: Wallet, cost: Decimal, *, param: str = "value") -> Prob
 
 
 def limit_reached(limit: Limit, used: Decimal) -> Problem:
-    included = limit.included or ZERO
-    remaining = max(included - used, ZERO)
+    remaining = max(limit.included - used, Decimal(0))
     return Problem(
         "included_limit_reached",
-        f"{limit.feature_code!r}: {text(used)} of {text(included)} included are used; {text(remaining)} remain.",
+        f"{limit.feature_code!r}: {text(used)} of {text(limit.included)} included are used; {text(remaining)} remain.",
         param="value",
-        details={"current": plain(used), "included": plain(included), "remaining": plain(remaining)},
+        details={"current": plain(used), "included": plain(limit.included), "remaining": plain(remaining)},
     )

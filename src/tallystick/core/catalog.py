@@ -134,14 +134,6 @@ def terms_at(versions: Sequence[Terms], period: Period, at: datetime) -> Terms |
     return None
 
 
-def may_stop_within(versions: Sequence[Terms], period: Period) -> bool:
-    """Whether any terms that were given for a period are a hard limit, whatever rules in the end. What it has used up
-    then counts at all times of the period, also while the limit is lifted."""
-    begun = [each for each in versions if each.valid_from < period.end]
-    since = max((each.valid_from for each in begun if each.valid_from <= period.start), default=period.start)
-    return any(each.stops_at_included and each.valid_from >= since for each in begun)
-
-
 def promised(versions: Sequence[Terms], now: datetime) -> Terms | None:
     """What a subscriber of today gets; None when the promise has ended."""
     begun = [version for version in versions if version.valid_from <= now] or versions[:1]

@@ -114,7 +114,7 @@ class Drawn:
 
     def passes(self, limit: Limit, before: "Drawn") -> bool:
         """Whether getting here goes beyond the limit; what uses no more than before never does."""
-        return limit.included is not None and self.used > limit.included and self.used > before.used
+        return self.used > limit.included and self.used > before.used
 
     def plus(self, meter: Meter, adds: Measured) -> "Drawn":
         match meter.aggregation:

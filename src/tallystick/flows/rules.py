@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 from uuid import UUID
 
 from tallystick.core import ids
-from tallystick.core.catalog import Catalogue, may_stop_within
+from tallystick.core.catalog import Catalogue, stretches
 from tallystick.core.meters import Aggregation, Meter, in_force
 from tallystick.core.money import ZERO, text
 from tallystick.core.reckoning import reckon
@@ -157,7 +157,7 @@ class _Limited(NamedTuple):
 
 def _limited(offered: Catalogue, key: CounterKey, held: Subscription) -> _Limited | None:
     """What a counter counts; None where it need not be true: its subscription has ended meanwhile, its period is none
-    any more, or no terms that were given for it are a limit.
+    any more, or the limit did not hold all through it, and what happened under other terms was not counted.
     """
     if held.anchor is None or held.state is Status.CANCELED:
         return None
@@ -166,7 +166,10 @@ def _limited(offered: Catalogue, key: CounterKey, held: Subscription) -> _Limite
     if where is None or where[1].start != key.period_start:
         return None
     _, period = where
-    if not may_stop_within(offered.plans.get(held.plan_id, {}).get(key.feature_id, ()), period):
+    ruled = stretches(offered.plans.get(held.plan_id, {}).get(key.feature_id, ()), period)
+    limits = all(terms.enabled and terms.stops_at_included for _, terms in ruled)
+    whole = sum((span.end - span.start for span, _ in ruled), timedelta()) == period.end - period.start
+    if not limits or not whole:
         return None
     return _Limited(key, in_force(offered.versions[key.feature_id], period.start), period)
 
