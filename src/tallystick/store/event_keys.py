@@ -36,15 +36,7 @@ async def held(conn: Conn, looked: Sequence[Looked]) -> dict[bytes, Held]:
     asked: list[tuple[Looked, AsyncCursor[TupleRow]]] = []
     async with conn.pipeline() if len(looked) > 1 else nullcontext():
         for each in looked:
-            cursor = await conn.execute(
-                f"""SELECT t.nth, k.event_id, k.occurred_at, k.header_mark
-                      FROM unnest(%s::uuid[], %s::uuid[]) WITH ORDINALITY AS t (customer_id, key_hash, nth)
-                     CROSS JOIN LATERAL (
-                           SELECT * FROM {table(each.generation)} k
-                            WHERE k.customer_id = t.customer_id AND k.key_hash = t.key_hash OFFSET 0) k""",
-                (columns.uuids(each.customers), columns.digests(each.key_hashes)),
-            )
-            asked.append((each, cursor))
+            asked.append((each, await _look(conn, each)))
         for each, cursor in asked:
             for nth, *row in await cursor.fetchall():
                 there[each.key_hashes[nth - 1]] = Held(*row)
@@ -55,16 +47,21 @@ async def taken(
     conn: Conn, *, customers: Sequence[UUID], key_hashes: Sequence[bytes], generation: int
 ) -> Later[set[bytes]]:
     """Which of these keys belong to an event of this generation already."""
-    cursor = await conn.execute(
-        f"""SELECT t.nth
-             FROM unnest(%s::uuid[], %s::uuid[]) WITH ORDINALITY AS t (customer_id, key_hash, nth)
-            CROSS JOIN LATERAL (
-                  SELECT FROM {table(generation)} k
-                   WHERE k.customer_id = t.customer_id AND k.key_hash = t.key_hash OFFSET 0) k""",
-        (columns.uuids(customers), columns.digests(key_hashes)),
-    )
+    cursor = await _look(conn, Looked(generation, customers, key_hashes))
 
     async def told() -> set[bytes]:
-        return {key_hashes[nth - 1] for (nth,) in await cursor.fetchall()}
+        return {key_hashes[nth - 1] for nth, *_ in await cursor.fetchall()}
 
     return told
+
+
+async def _look(conn: Conn, looked: Looked) -> AsyncCursor[TupleRow]:
+    """A row for each of the keys that is there: its place among them, from 1, and what it says."""
+    return await conn.execute(
+        f"""SELECT t.nth, k.event_id, k.occurred_at, k.header_mark
+              FROM unnest(%s::uuid[], %s::uuid[]) WITH ORDINALITY AS t (customer_id, key_hash, nth)
+             CROSS JOIN LATERAL (
+                   SELECT * FROM {table(looked.generation)} k
+                    WHERE k.customer_id = t.customer_id AND k.key_hash = t.key_hash OFFSET 0) k""",
+        (columns.uuids(looked.customers), columns.digests(looked.key_hashes)),
+    )
