@@ -164,7 +164,7 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench.ingest", description="events per second, measured")
     parser.add_argument("--seconds", type=float, default=5.0, help="how long each stretch is measured")
     parser.add_argument("--connections", type=int, default=64, help="connections for single events")
-    parser.add_argument("--batch-connections", type=int, default=16, help="connections for batches")
+    parser.add_argument("--batch-connections", type=int, default=64, help="connections for batches")
     parser.add_argument("--events-per-batch", type=int, default=100, choices=range(1, 101), metavar="1…100")
     parser.add_argument("--bulk-connections", type=int, default=4, help="connections for bulks")
     parser.add_argument(

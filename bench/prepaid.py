@@ -164,7 +164,7 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--connections", type=int, default=64, help="connections for single events and checks"
     )
-    parser.add_argument("--batch-connections", type=int, default=16, help="connections for batches")
+    parser.add_argument("--batch-connections", type=int, default=64, help="connections for batches")
     parser.add_argument("--events-per-batch", type=int, default=100, choices=range(1, 101), metavar="1…100")
     parser.add_argument("--checks-per-s", type=float, default=500.0, help="how many checks when at a pace")
     parser.add_argument(

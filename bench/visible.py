@@ -34,9 +34,8 @@ from bench.month import console, say
 from bench.place import crowded, metered, own_place
 from bench.pour import Unexpected, talking
 
-ASKERS: Final = (
-    16  # connections that ask in turn; the kernel deals them out, so that each worker has some of them
-)
+ASKERS: Final = 16
+"""Connections that ask in turn, so that each worker has some of them."""
 WAIT_S_MAX: Final = 10.0
 UNIT_PRICE: Final = Decimal("0.01")  # what `catalogue` charges for a unit
 

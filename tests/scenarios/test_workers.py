@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -26,16 +27,39 @@ def pair(database_url: str) -> Iterator[Server]:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def test_connections_are_dealt_to_every_process(pair: Server) -> None:
+def test_connections_are_dealt_evenly(pair: Server) -> None:
+    """Four callers use the whole machine, whoever came and went before them."""
     until(lambda: len(pair.serving()) == 2, "two processes serve")
-    before = {pid: sockets(pid) for pid in pair.serving()}
-    clients = [httpx.Client(base_url=pair.base_url) for _ in range(64)]
-    for client in clients:
-        assert client.get("/health/live").status_code == 200
-    held = {pid: sockets(pid) - before[pid] for pid in before}
-    for client in clients:
-        client.close()
-    assert min(held.values()) >= 8, held
+    first, second = pair.serving()
+    before = {pid: sockets(pid) for pid in (first, second)}
+
+    def opened(count: int) -> dict[int, list[httpx.Client]]:
+        """Clients with a connection each, by the process that has it."""
+        held: dict[int, list[httpx.Client]] = {first: [], second: []}
+        for _ in range(count):
+            there = sockets(first)
+            client = httpx.Client(base_url=pair.base_url)
+            assert client.get("/health/live").status_code == 200
+            held[first if sockets(first) > there else second].append(client)
+        return held
+
+    def close(clients: list[httpx.Client], pid: int, left: int) -> None:
+        for client in clients:
+            client.close()
+        until(lambda: sockets(pid) - before[pid] == left, "their connections are over")
+        time.sleep(0.5)  # until that is known to whoever deals
+
+    some = opened(16)
+    assert [len(each) for each in some.values()] == [8, 8]
+    close(some[second][:6], second, 2)
+    more = opened(6)
+    assert [len(each) for each in more.values()] == [0, 6]
+    close(some[first], first, 0)
+    last = opened(8)
+    assert [len(each) for each in last.values()] == [8, 0]
+    for held in (some, more, last):
+        for client in (*held[first], *held[second]):
+            client.close()
 
 
 def test_a_killed_process_is_replaced_and_nothing_is_lost(

@@ -1,76 +1,157 @@
-"""Several server processes on one address, each with a listening socket of its own.
+"""Several server processes on one address: this one accepts connections, and hands each to the process that has fewest.
 
-Processes that share one socket race for its connections, and the one that wakes first takes a whole burst of
-them: measured, one process of two often served all there was. Sockets that share only the address
-(SO_REUSEPORT) are dealt connections by the kernel. They belong to the parent, so what is dealt to a process that
-has died waits for the one that takes its place.
+Left to themselves, processes get connections by chance: where they share a socket they race for them, and sockets that
+share an address (SO_REUSEPORT) are dealt them by a hash. Of four connections, all go to one process of two one time in
+eight; while they last, half of the machine rests. So they are dealt here, as the cluster of Node.js does. What was dealt
+to a process that has died waits for the one that takes its place.
 """
 
 import logging
 import multiprocessing
 import os
+import select
 import signal
 import socket
 import sys
 import threading
+import time
+from collections.abc import Sequence
 from contextlib import suppress
 from multiprocessing.connection import wait
-from multiprocessing.context import SpawnProcess
 from typing import Any, Final
 
 import uvicorn
 
+from tallystick.cli.dealt import DealtServer
+
 log = logging.getLogger("tallystick.workers")
 
 _LOOK_EVERY_S: Final = 0.2
+_PAUSE_S: Final = 0.05
 _DID_NOT_START: Final = 3  # the exit code of a process that never served
 _spawn: Final = multiprocessing.get_context("spawn")
 
 
 def run_workers(options: dict[str, Any], *, workers: int) -> None:
-    """Serve in `workers` processes until SIGINT or SIGTERM; a process that dies is replaced."""
+    """Serve in `workers` processes until SIGINT or SIGTERM; a process that dies is replaced. Nobody is let in before all
+    of them serve for the first time."""
     over = threading.Event()
-    for each in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(each, lambda *_: over.set())
-    sockets = _bound(options["host"], options["port"], workers)
-    processes = [_started(options, each) for each in sockets]
-    while not over.wait(_LOOK_EVERY_S):
-        for place, process in enumerate(processes):
-            if process.is_alive():
-                continue
-            if process.exitcode == _DID_NOT_START:
-                log.error("a server process did not start; stopping")
-                over.set()
-                break
-            log.warning("server process %s ended (%s); starting another", process.pid, process.exitcode)
-            processes[place] = _started(options, sockets[place])
-    for process in processes:
-        process.terminate()
-    for process in processes:
-        process.join()
+    for stop in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(stop, lambda *_: over.set())
+    family = socket.AF_INET6 if ":" in options["host"] else socket.AF_INET
+    address = options["host"], options["port"]
+    with socket.create_server(address, family=family, backlog=options["backlog"]) as door:
+        door.setblocking(False)
+        places = [_Worker(options) for _ in range(workers)]
+        waiting: socket.socket | None = None
+        look_at = time.monotonic()
+        while not over.is_set():
+            heard: list[socket.socket | _Worker] = [*places]
+            if waiting is None and all(each.has_served for each in places):
+                heard.append(door)
+            speak, have_room, _ = select.select(heard, places if waiting else (), (), _LOOK_EVERY_S)
+            for each in places:
+                each.hear()
+            if door in speak or have_room:
+                waiting = _deal(door, places, waiting)
+            if time.monotonic() >= look_at:
+                look_at = time.monotonic() + _LOOK_EVERY_S
+                if not all(each.is_kept_up() for each in places):
+                    log.error("a server process did not start; stopping")
+                    over.set()
+    for each in places:
+        each.process.terminate()
+    for each in places:
+        each.process.join()
 
 
-def _bound(host: str, port: int, count: int) -> list[socket.socket]:
-    """Only Linux deals out connections among sockets of one address; elsewhere one socket is shared."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    if sys.platform != "linux":
-        return [socket.create_server((host, port), family=family)] * count
-    first = socket.create_server((host, port), family=family, reuse_port=True)
-    here = (host, first.getsockname()[1])
-    return [first, *(socket.create_server(here, family=family, reuse_port=True) for _ in range(count - 1))]
+def _deal(
+    door: socket.socket, places: Sequence["_Worker"], connection: socket.socket | None
+) -> socket.socket | None:
+    """This one and whoever else has come, each to a process. Handed back is one that nobody has room for yet."""
+    while connection := connection or _accepted(door):
+        if not any(each.takes(connection) for each in sorted(places, key=_Worker.load)):
+            return connection
+        connection.close()
+        connection = None
+    return None
 
 
-def _started(options: dict[str, Any], sock: socket.socket) -> SpawnProcess:
-    process = _spawn.Process(target=_serve, args=(options, sock), name="tallystick server")
-    process.start()
-    return process
+def _accepted(door: socket.socket) -> socket.socket | None:
+    try:
+        return door.accept()[0]
+    except BlockingIOError:
+        return None
+    except OSError as error:  # too many open files, or it is gone already
+        log.warning("a connection cannot be accepted: %s", error)
+        time.sleep(_PAUSE_S)
+        return None
 
 
-def _serve(options: dict[str, Any], sock: socket.socket) -> None:
+class _Worker:
+    """A server process, replaced when it dies, and the connections it was dealt."""
+
+    def __init__(self, options: dict[str, Any]) -> None:
+        self.has_served = False
+        self._options = options
+        self._ours, self._theirs = socket.socketpair()
+        self._ours.setblocking(False)
+        self._theirs.setblocking(False)
+        self._dealt_at = 0.0
+        self._begin()
+
+    def _begin(self) -> None:
+        self._serves = False
+        self._has = 0
+        self.process = _spawn.Process(
+            target=_serve, args=(self._options, self._theirs), name="tallystick server"
+        )
+        self.process.start()
+
+    def fileno(self) -> int:
+        """To wait for what it has to say."""
+        return self._ours.fileno()
+
+    def is_kept_up(self) -> bool:
+        """Replace it if it died; False when it could not begin."""
+        if self.process.is_alive():
+            return True
+        if self.process.exitcode == _DID_NOT_START:
+            return False
+        log.warning("server process %s ended (%s); starting another", self.process.pid, self.process.exitcode)
+        self.hear()
+        self._begin()
+        return True
+
+    def hear(self) -> None:
+        """A byte says that it serves, and each one after that, that a connection is over."""
+        with suppress(BlockingIOError):
+            while said := len(self._ours.recv(4096)):
+                if not self._serves:
+                    self._serves = self.has_served = True
+                    said -= 1
+                self._has = max(0, self._has - said)
+
+    def load(self) -> tuple[bool, int, float]:
+        """Less than another's where it serves and the other does not, has fewer connections, or waits for one longer."""
+        return not self._serves, self._has, self._dealt_at
+
+    def takes(self, connection: socket.socket) -> bool:
+        """False where it has no room for one more that it has yet to take."""
+        try:
+            socket.send_fds(self._ours, [b"\0"], [connection.fileno()])
+        except OSError:
+            return False
+        self._has += 1
+        self._dealt_at = time.monotonic()
+        return True
+
+
+def _serve(options: dict[str, Any], dealt: socket.socket) -> None:
     threading.Thread(target=_end_with_parent, name="parent watch", daemon=True).start()
-    server = uvicorn.Server(uvicorn.Config(**options))
+    server = DealtServer(uvicorn.Config(**options), dealt)
     with suppress(KeyboardInterrupt):  # how the server hands on the signal that stopped it
-        server.run([sock])
+        server.run([])
     if not server.started:
         sys.exit(_DID_NOT_START)
 
