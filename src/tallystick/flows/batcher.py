@@ -36,7 +36,7 @@ MUCH: Final = 300
 COMMIT_SIBLINGS: Final = 5
 """How many must ask at once, those that were just answered among them, for the next commit to wait for more."""
 
-COMMIT_GAP_S: Final = 0.004
+COMMIT_GAP_S: Final = 0.006
 """How long after the one before it such a commit begins, unless much waits, or all who had asked are there again."""
 
 COMMIT_REST: Final = 0.5
