@@ -18,6 +18,7 @@ from nats.js.api import ConsumerConfig, ConsumerInfo
 from nats.js.client import JetStreamContext
 
 from tests.conftest import PROGRAM, Organization, free_port
+from tests.scenarios.nats_accounts import Operator
 from tests.scenarios.witnesses import until
 
 T = TypeVar("T")
@@ -35,6 +36,8 @@ class Nats:
     program: str
     port: int
     store: Path
+    config: Path | None = None
+    credentials: Path | None = None
     process: "subprocess.Popen[bytes] | None" = None
 
     @property
@@ -43,6 +46,8 @@ class Nats:
 
     def start(self) -> None:
         command = [self.program, "-js", "-a", "127.0.0.1", "-p", str(self.port), "-sd", str(self.store)]
+        if self.config is not None:
+            command += ["-c", str(self.config)]
         log = (self.store.parent / "nats.log").open("ab")
         self.process = subprocess.Popen(command, stdout=log, stderr=log)
         log.close()
@@ -63,7 +68,9 @@ class Nats:
 
     def ask(self, question: Callable[[JetStreamContext], Awaitable[T]]) -> T:
         async def act() -> T:
-            client = await nats.connect(self.url, allow_reconnect=False, error_cb=_quiet)
+            client = await nats.connect(
+                self.url, allow_reconnect=False, error_cb=_quiet, user_credentials=self.credentials
+            )
             try:
                 return await question(client.jetstream())
             finally:
@@ -119,13 +126,17 @@ async def _quiet(error: Exception) -> None:
 
 
 @contextmanager
-def a_nats() -> Iterator[Nats]:
-    """With the stream of usage. Skips where there is no such server."""
+def a_nats(operator: Operator | None = None) -> Iterator[Nats]:
+    """With the stream of usage. Skips where there is no such server. With an operator, it lets in nobody else."""
     program = shutil.which("nats-server") or shutil.which("nats-server", path="/usr/sbin")
     if program is None:
         pytest.skip("there is no nats-server here: apt-get install nats-server")
     folder = Path(tempfile.mkdtemp(prefix="tallystick-nats-"))
     found = Nats(program, free_port(), folder / "store")
+    if operator is not None:
+        found.config, found.credentials = folder / "nats.conf", folder / "user.creds"
+        found.config.write_text(operator.config())
+        found.credentials.write_text(operator.credentials())
     try:
         found.start()
         found.add_stream()

@@ -18,6 +18,7 @@ from tests.audit import audit, stored_keys
 from tests.conftest import Organization
 from tests.scenarios.importing import AT, used
 from tests.scenarios.jetstream import STREAM, Message, Nats, a_nats, command, consumed, consuming
+from tests.scenarios.nats_accounts import Operator
 from tests.scenarios.witnesses import a_house, kill_postgres, until, wait_for_another_postgres
 
 CLOUD = {
@@ -313,6 +314,58 @@ def test_what_cannot_be_consumed_is_told(
     filled = [each.format(there=tmp_path) for each in more]
     done = subprocess.run(
         command(nats, organization, database_url, *filled),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == code, done.stderr
+    assert told in " ".join(done.stderr.replace("│", " ").split()), done.stderr
+    assert "secret" not in done.stderr
+
+
+@pytest.fixture(scope="module")
+def guarded() -> Iterator[Nats]:
+    """Lets in who has credentials."""
+    with a_nats(Operator()) as found:
+        yield found
+
+
+def test_credentials_say_who_consumes(
+    organization: Organization, database_url: str, tmp_path: Path, guarded: Nats
+) -> None:
+    guarded.publish([message(value=5)])
+    more = ["--refused", str(tmp_path / "refused"), "--credentials", str(guarded.credentials)]
+    assert "1 stored" in consumed(guarded, organization, database_url, *more)
+    assert used(organization) == 5
+
+
+@pytest.mark.parametrize(
+    ("credentials", "code", "told"),
+    [
+        (None, 1, "Authorization Violation"),
+        (Operator().credentials(), 1, "Authorization Violation"),  # of somebody else's user
+        ("secret", 1, "does not hold the JWT of a user and the seed of their key"),
+        (Operator().credentials().replace("SU", "S0"), 1, "does not hold the JWT"),
+        ("", 2, "does not exist"),
+    ],
+)
+def test_whom_nats_does_not_let_in_is_told(
+    organization: Organization,
+    database_url: str,
+    tmp_path: Path,
+    guarded: Nats,
+    credentials: str | None,
+    code: int,
+    told: str,
+) -> None:
+    more = ["--refused", str(tmp_path / "refused")]
+    if credentials is not None:
+        more += ["--credentials", str(tmp_path / "creds")]
+        if credentials:
+            (tmp_path / "creds").write_text(credentials)
+    done = subprocess.run(
+        command(guarded, organization, database_url, *more),
         capture_output=True,
         text=True,
         check=False,

@@ -47,6 +47,16 @@ def consume_nats(
             "--url", help="Where NATS is, with user and password if need be.", envvar="TALLYSTICK_NATS_URL"
         ),
     ] = "nats://127.0.0.1:4222",
+    credentials: Annotated[
+        Path | None,
+        typer.Option(
+            "--credentials",
+            help="Who consumes, where NATS asks for a JWT: a .creds file, as nsc writes it.",
+            envvar="TALLYSTICK_NATS_CREDENTIALS",
+            exists=True,
+            dir_okay=False,
+        ),
+    ] = None,
     organization: WhichOrganization = None,
     batch: Annotated[
         int,
@@ -89,7 +99,7 @@ def consume_nats(
         terminal.fail(_INSTALL)
     found = terminal.chosen(data_dir, database_url)
     logging.config.dictConfig(logs.config(found.log_level))
-    wish = jetstream.Wish(url, stream, durable, subject, batch, tries, dead_letter)
+    wish = jetstream.Wish(url, stream, durable, subject, batch, tries, dead_letter, credentials)
     with ExitStack() as stack:
         file = stack.enter_context(_opened(refused)) if refused is not None else None
         conninfo = stack.enter_context(terminal.reachable(found, stays=True))

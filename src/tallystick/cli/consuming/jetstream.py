@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 import nats
@@ -22,6 +23,7 @@ from nats.js.api import AckPolicy, ConsumerConfig, ConsumerInfo
 from nats.js.client import JetStreamContext
 
 from tallystick.cli.consuming import messages
+from tallystick.cli.consuming.credentials import are_credentials
 from tallystick.cli.consuming.refused import Refused, RefusedFile
 from tallystick.cli.consuming.verdicts import Verdict, delay_s, verdict
 from tallystick.core.cloud_events import in_its_words
@@ -58,6 +60,7 @@ class Wish:
     batch: int
     tries: int
     dead_letter: str | None = None
+    credentials: Path | None = None
 
 
 class Consumer:
@@ -79,7 +82,7 @@ class Consumer:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Until `stop`; what is in hand then is settled first. Raises CannotConsume."""
-        async with _connected(self._wish.url) as client:
+        async with _connected(self._wish) as client:
             js = client.jetstream()
             pulled = await _subscribed(js, self._wish)
             telling = asyncio.create_task(self._tell(), name="counts")
@@ -222,8 +225,10 @@ async def _published(js: JetStreamContext, subject: str, each: Msg, problem: Pro
 
 
 @asynccontextmanager
-async def _connected(url: str) -> AsyncIterator[Client]:
+async def _connected(wish: Wish) -> AsyncIterator[Client]:
     """A server that goes away is waited for; one that is not there to begin with is told soon."""
+    if wish.credentials is not None and not are_credentials(wish.credentials):
+        raise CannotConsume(f"{wish.credentials} does not hold the JWT of a user and the seed of their key")
     troubles: list[Exception] = []
 
     async def trouble(error: Exception) -> None:
@@ -233,11 +238,16 @@ async def _connected(url: str) -> AsyncIterator[Client]:
     try:
         async with asyncio.timeout(_CONNECTED_WITHIN_S):
             client = await nats.connect(
-                url, name="tallystick", connect_timeout=_PAUSE_S, max_reconnect_attempts=-1, error_cb=trouble
+                wish.url,
+                name="tallystick",
+                connect_timeout=_PAUSE_S,
+                max_reconnect_attempts=-1,
+                error_cb=trouble,
+                user_credentials=wish.credentials,
             )
     except (nats.errors.Error, OSError, ValueError) as error:
         why = troubles[0] if troubles else error
-        raise CannotConsume(f"NATS does not answer at {_without_secret(url)}: {why}") from None
+        raise CannotConsume(f"NATS does not answer at {_without_secret(wish.url)}: {why}") from None
     try:
         yield client
     finally:
