@@ -47,7 +47,7 @@ def test_connections_are_dealt_evenly(pair: Server) -> None:
         for client in clients:
             client.close()
         until(lambda: sockets(pid) - before[pid] == left, "their connections are over")
-        time.sleep(0.5)  # until that is known to whoever deals
+        time.sleep(0.1)  # until that is known to whoever deals
 
     some = opened(16)
     assert [len(each) for each in some.values()] == [8, 8]

@@ -7,6 +7,8 @@ from contextlib import suppress
 
 import uvicorn
 
+from tallystick.api.short_cut import ShortCutProtocol
+
 
 class DealtServer(uvicorn.Server):
     """Connections come over `dealt`, a socket between two processes. It says so with a byte when it serves, and with one
@@ -15,27 +17,28 @@ class DealtServer(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, dealt: socket.socket) -> None:
         super().__init__(config)
         self._dealt = dealt
-        self._unsaid = 1  # that it serves
-        self._has = 0
+        self._unsaid = 0
         self._opening: set[asyncio.Task[None]] = set()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(self._dealt, self._take)
+        self._say(1)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._loop.remove_reader(self._dealt)
         await super().shutdown(sockets)
 
     async def on_tick(self, counter: int) -> bool:
-        over = self._has - len(self._opening) - len(self.server_state.connections)
-        if over > 0:  # one that is about to be open may stand in both
-            self._has -= over
-            self._unsaid += over
-        with suppress(BlockingIOError):
-            self._unsaid -= self._dealt.send(bytes(self._unsaid)) if self._unsaid else 0
+        self._say(0)  # what there was no room for
         return await super().on_tick(counter)
+
+    def _say(self, more: int) -> None:
+        self._unsaid += more
+        if self._unsaid:
+            with suppress(OSError):
+                self._unsaid -= self._dealt.send(bytes(self._unsaid))
 
     def _take(self) -> None:
         with suppress(BlockingIOError):
@@ -45,7 +48,6 @@ class DealtServer(uvicorn.Server):
                     self._loop.remove_reader(self._dealt)
                     return
                 for each in files:
-                    self._has += 1
                     opening = self._loop.create_task(self._open(socket.socket(fileno=each)))
                     self._opening.add(opening)
                     opening.add_done_callback(self._opening.discard)
@@ -56,13 +58,25 @@ class DealtServer(uvicorn.Server):
             await self._loop.connect_accepted_socket(self._protocol, connection)
         except OSError:  # whoever knocked is gone
             connection.close()
+            self._say(1)
 
     def _protocol(self) -> asyncio.Protocol:
         """As uvicorn makes one for each connection that it accepts."""
-        make: Callable[..., asyncio.Protocol] = self.config.http_protocol_class
-        return make(
+        made = _Dealt(
             config=self.config,
             server_state=self.server_state,
             app_state=self.lifespan.state,
             _loop=self._loop,
         )
+        made.tell = lambda: self._say(1)
+        return made
+
+
+class _Dealt(ShortCutProtocol):
+    """Tells when it is over, and at once: a process that seems full to whoever deals is dealt nothing."""
+
+    tell: Callable[[], None]
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self.tell()
