@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from tests.conftest import Organization, Server, free_port, open_one, private_dir
-from tests.scenarios.witnesses import sockets, until
+from tests.scenarios.witnesses import connections, until
 from tests.shop import API, add_customer, add_feature, add_plan, done
 
 
@@ -31,24 +31,27 @@ def test_connections_are_dealt_evenly(pair: Server) -> None:
     """Four callers use the whole machine, whoever came and went before them."""
     until(lambda: len(pair.serving()) == 2, "two processes serve")
     first, second = pair.serving()
-    before = {pid: sockets(pid) for pid in (first, second)}
+
+    def has(pid: int) -> int:
+        return connections(pid, pair.port)
 
     def opened(count: int) -> dict[int, list[httpx.Client]]:
         """Clients with a connection each, by the process that has it."""
         held: dict[int, list[httpx.Client]] = {first: [], second: []}
         for _ in range(count):
-            there = sockets(first)
+            there = has(first)
             client = httpx.Client(base_url=pair.base_url)
             assert client.get("/health/live").status_code == 200
-            held[first if sockets(first) > there else second].append(client)
+            held[first if has(first) > there else second].append(client)
         return held
 
     def close(clients: list[httpx.Client], pid: int, left: int) -> None:
         for client in clients:
             client.close()
-        until(lambda: sockets(pid) - before[pid] == left, "their connections are over")
+        until(lambda: has(pid) == left, "their connections are over")
         time.sleep(0.1)  # until that is known to whoever deals
 
+    until(lambda: has(first) + has(second) == 0, "whoever waited for it to serve is gone")
     some = opened(16)
     assert [len(each) for each in some.values()] == [8, 8]
     close(some[second][:6], second, 2)
