@@ -281,6 +281,14 @@ def until_more_than(count: int, business: Organization) -> None:
     until(lambda: used(business) > count, f"more than {count} are counted")
 
 
+def assert_told(command: list[str], code: int, told: str) -> None:
+    """It ends with that code, says why, and gives no secret away."""
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == code, done.stderr
+    assert told in " ".join(done.stderr.replace("│", " ").split()), done.stderr
+    assert "secret" not in done.stderr
+
+
 @pytest.mark.parametrize(
     ("more", "code", "told"),
     [
@@ -312,16 +320,7 @@ def test_what_cannot_be_consumed_is_told(
     )
     nats.ask(lambda js: js.add_consumer(STREAM, durable_name="all", filter_subject="usage.>"))
     filled = [each.format(there=tmp_path) for each in more]
-    done = subprocess.run(
-        command(nats, organization, database_url, *filled),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
-    assert done.returncode == code, done.stderr
-    assert told in " ".join(done.stderr.replace("│", " ").split()), done.stderr
-    assert "secret" not in done.stderr
+    assert_told(command(nats, organization, database_url, *filled), code, told)
 
 
 @pytest.fixture(scope="module")
@@ -349,6 +348,7 @@ def test_credentials_say_who_consumes(
         (Operator().credentials().replace("SU", "S0"), 1, "does not hold the JWT"),
         ("", 2, "does not exist"),
     ],
+    ids=["none", "somebody else's", "no credentials", "a broken seed", "no file"],
 )
 def test_whom_nats_does_not_let_in_is_told(
     organization: Organization,
@@ -364,13 +364,4 @@ def test_whom_nats_does_not_let_in_is_told(
         more += ["--credentials", str(tmp_path / "creds")]
         if credentials:
             (tmp_path / "creds").write_text(credentials)
-    done = subprocess.run(
-        command(guarded, organization, database_url, *more),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
-    assert done.returncode == code, done.stderr
-    assert told in " ".join(done.stderr.replace("│", " ").split()), done.stderr
-    assert "secret" not in done.stderr
+    assert_told(command(guarded, organization, database_url, *more), code, told)

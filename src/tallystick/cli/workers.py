@@ -22,7 +22,7 @@ from typing import Any, Final
 
 import uvicorn
 
-from tallystick.cli.dealt import DealtServer
+from tallystick.cli.dealt_server import DealtServer
 
 log = logging.getLogger("tallystick.workers")
 
