@@ -67,6 +67,10 @@ DEFAULT_SETTINGS: Final[Mapping[str, str]] = {
     # compress, and trying it (`wal_compression`) would take most of a core meanwhile.
     "max_wal_size": "8GB",
     "checkpoint_timeout": "30min",
+    # A new file of the log, written full of zeros, would hold up every commit for some tens of milliseconds: they are
+    # made empty, and used again and again.
+    "wal_init_zero": "off",
+    "min_wal_size": "1GB",
     # What is acknowledged stays.
     "fsync": "on",
     "full_page_writes": "on",
