@@ -26,7 +26,7 @@ Key = bytes
 def holding(keys: list[Key]) -> bytes:
     filling = Filling(len(keys))
     filling.add(b"".join(keys))
-    return filling.bits()
+    return b"".join(filling.parts())
 
 
 def sieve_of(filters: list[KeyFilter], unknown: list[int]) -> Sieve:

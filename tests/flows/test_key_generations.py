@@ -19,7 +19,7 @@ from tallystick.core import ids
 from tallystick.core.key_filter import bytes_for
 from tallystick.flows.books import Books
 from tallystick.flows.key_filters import Filters
-from tallystick.flows.key_generations import build_filters, freeze_if_full
+from tallystick.flows.key_generations import OpenGeneration, build_filters, freeze_if_full
 from tallystick.flows.open_organization import open_organization
 from tallystick.store import db, key_generations
 from tallystick.store.db import CONNECTION, Database
@@ -278,8 +278,10 @@ def test_what_was_not_there_yet_when_a_filter_was_begun_is_told_later(
             number = await key_generations.current(conn)
 
             async def keys(since: str | None = None) -> set[bytes]:
-                found = key_generations.pages(conn, generation=number, since=since)
-                return {page[at : at + 16] async for page in found for at in range(0, len(page), 16)}
+                found = b""
+                for page in await key_generations.pages(conn, generation=number):
+                    found += await key_generations.keys_on(conn, page, generation=number, since=since)
+                return {found[at : at + 16] for at in range(0, len(found), 16)}
 
             async def store(key: bytes) -> None:
                 async with writer.transaction():
@@ -306,6 +308,59 @@ def test_what_was_not_there_yet_when_a_filter_was_begun_is_told_later(
                     f"DELETE FROM {key_generations.table(number)} WHERE key_hash = ANY(%s)",
                     ([UUID(bytes=each) for each in (early, open_long, late)],),
                 )
+
+    asyncio.run(act())
+
+
+def test_a_filter_that_was_made_while_its_generation_filled_misses_no_key(
+    shop: Organization, database_url: str
+) -> None:
+    """Neither those that came last, nor who came into the middle, where room had been left, nor who was long in coming."""
+    freeze(database_url)
+
+    async def act() -> None:
+        async with (
+            await db.connect(database_url, CONNECTION) as conn,
+            await db.connect(database_url, CONNECTION) as writer,
+            await db.connect(database_url, CONNECTION) as slow,
+        ):
+            number = await key_generations.current(conn)
+            table = key_generations.table(number)
+
+            async def store(keys: int, by: db.Conn = writer) -> None:
+                await by.execute(
+                    f"""INSERT INTO {table} (generation, customer_id, key_hash, event_id, occurred_at)
+                        SELECT {number:d}, gen_random_uuid(), gen_random_uuid(), gen_random_uuid(), now()
+                          FROM generate_series(1, {keys:d})"""
+                )
+
+            try:
+                await store(30_000)
+                full = int(await key_generations.size(conn, generation=number) * 1.3)
+                followed = OpenGeneration(conn, bytes_max=full)
+                assert await followed.look() is None
+                async with writer.transaction(force_rollback=True):
+                    await store(3_000)
+                await store(1_000)
+                async with slow.transaction():
+                    await store(10, slow)
+                    await store(1_000)
+                    assert await followed.look() is None
+                    await writer.execute(f"VACUUM {table}")
+                    await store(1_000)
+                    assert await followed.look() is None
+                assert await followed.look() is None
+                await store(9_000)
+                assert await followed.look() == number + 1
+                assert not followed.is_followed
+                keys = [each.bytes for (each,) in await db.rows(conn, f"SELECT key_hash FROM {table}")]
+                filters = Filters()
+                await filters.load(conn)
+                sieve = filters.before(number + 1)
+                assert sieve is not None and not sieve.asks_all
+                assert sieve.may_hold(keys)[number] == list(range(42_010))
+            finally:
+                await writer.execute(f"DELETE FROM {table}")
 
     asyncio.run(act())
 

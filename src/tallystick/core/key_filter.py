@@ -8,7 +8,7 @@ one slice, so that many generations are asked in the time of a few.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from mmap import MAP_ANONYMOUS, MAP_PRIVATE, mmap
 from struct import Struct
 from typing import Final, NamedTuple
@@ -18,9 +18,8 @@ BLOCK_BYTES: Final = 64
 KEY_BYTES: Final = 16
 _LOW: Final = (1 << 96) - 1  # 48 bits for the places in a block, 48 that choose the block
 _KEY: Final = Struct(">4xIQ")  # the same 96 bits, of keys one after the other
-
-
-_PART_BYTES: Final = 1024 * BLOCK_BYTES
+_PART_BLOCKS: Final = 1024
+_PART_BYTES: Final = _PART_BLOCKS * BLOCK_BYTES
 SHELF_MAX: Final = 64
 """Filters side by side: whenever one is added, the others of its shelf are copied."""
 
@@ -62,8 +61,11 @@ class Filling:
                 first[n & 4095] | second[n >> 12 & 4095] | third[n >> 24 & 4095] | fourth[n >> 36 & 4095]
             )
 
-    def bits(self) -> bytes:
-        return b"".join([each.to_bytes(BLOCK_BYTES, "little") for each in self._blocks])
+    def parts(self) -> Iterator[bytes]:
+        """The bits of the filter, some thousand blocks at a time."""
+        for start in range(0, len(self._blocks), _PART_BLOCKS):
+            some = self._blocks[start : start + _PART_BLOCKS]
+            yield b"".join([each.to_bytes(BLOCK_BYTES, "little") for each in some])
 
 
 class Shelf(NamedTuple):

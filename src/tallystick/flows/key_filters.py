@@ -7,6 +7,7 @@ every key), and is built again when it is lost or damaged.
 
 import asyncio
 import logging
+import time
 from collections import defaultdict
 from collections.abc import Sequence
 from hashlib import sha256
@@ -14,6 +15,7 @@ from typing import Final
 from uuid import UUID
 
 from tallystick.core.key_filter import KeyFilter, Shelf, Sieve, part_with, parts_of
+from tallystick.flows.unhurried import rest_after
 from tallystick.store import event_keys, key_generations
 from tallystick.store.db import Conn
 from tallystick.store.event_keys import Held, Looked
@@ -78,8 +80,9 @@ class Filters:
         shelf = next((each for each in self._shelves if each.size == size and each.has_room), None)
         parts = []
         for index in range(parts_of(size)):
+            began = time.monotonic()
             parts.append(part_with(shelf, more, index))
-            await asyncio.sleep(0)
+            await rest_after(began)
         there = shelf.generations if shelf else ()
         wider = Shelf(size, (*there, *(each.generation for each in more)), tuple(parts))
         self._shelves = [*(each for each in self._shelves if each is not shelf), wider]

@@ -4,7 +4,7 @@ A frozen generation never changes, so whatever was found in it, or not, is true 
 """
 
 from collections.abc import AsyncIterator, Sequence
-from itertools import pairwise
+from itertools import zip_longest
 from typing import Final, LiteralString, NamedTuple
 from uuid import UUID
 
@@ -126,8 +126,16 @@ async def without_filter(conn: Conn) -> list[int]:
     ]
 
 
-async def count_keys(conn: Conn, *, generation: int) -> int:
-    cursor = await conn.execute(f"SELECT count(*) FROM {table(generation)}")
+async def estimate_keys(conn: Conn, *, generation: int) -> int:
+    """About how many there are, told by the first page; on a cluster, all are counted."""
+    if citus.is_citus(conn):
+        cursor = await conn.execute(f"SELECT count(*) FROM {table(generation)}")
+        return int((await the(cursor))[0])
+    cursor = await conn.execute(
+        f"""SELECT count(*) * greatest(1, pg_relation_size('{table(generation)}') / current_setting('block_size')::numeric
+                                          / {_PAGE_BLOCKS})
+              FROM {table(generation)} WHERE ctid < '({_PAGE_BLOCKS},0)'::tid"""
+    )
     return int((await the(cursor))[0])
 
 
@@ -137,25 +145,22 @@ async def horizon(conn: Conn) -> str:
     return str((await the(cursor))[0])
 
 
-def pages(conn: Conn, *, generation: int, since: str | None = None) -> AsyncIterator[bytes]:
-    """The keys of a generation one after the other, some ten thousand at a time; with `since`, those that transactions
-    from that horizon on have stored, which a cluster cannot tell.
+Page = tuple[str, str | None]
+"""Part of a generation that is read by one statement: from a row's address on and up to another. On a cluster, from a hash
+on and up to another, or to the last."""
 
-    Each page is a statement of its own: one statement over all of them would keep its snapshot meanwhile, and heads and
-    rollups all of their versions, through which each commit would have to look.
+
+async def pages(conn: Conn, *, generation: int) -> Sequence[Page]:
+    """All of them, some ten thousand keys each. The same ones again when it has grown, and then others.
+
+    Each is a statement of its own: one statement over all keys would keep its snapshot meanwhile, and heads and rollups all
+    of their versions, through which each commit would have to look.
     """
-    return _by_hash(conn, generation) if citus.is_citus(conn) else _by_block(conn, generation, since)
-
-
-async def _by_block(conn: Conn, generation: int, since: str | None) -> AsyncIterator[bytes]:
-    for first, end in await blocks(conn, generation=generation):
-        yield await _hashes(
-            conn,
-            f"""SELECT {_JOINED} FROM {table(generation)}
-                 WHERE ctid >= %s::tid AND ctid < %s::tid
-                   AND (%s::text IS NULL OR age(xmin) <= age(%s::text::xid))""",
-            (first, end, since, since),
-        )
+    if not citus.is_citus(conn):
+        return await blocks(conn, generation=generation)
+    count = await estimate_keys(conn, generation=generation) // _PAGE_KEYS + 1
+    bounds = [str(UUID(int=nth * _HASH_MAX // count)) for nth in range(count)]  # hashes are spread evenly
+    return list(zip_longest(bounds, bounds[1:]))
 
 
 async def blocks(conn: Conn, *, generation: int) -> list[tuple[str, str]]:
@@ -169,29 +174,28 @@ async def blocks(conn: Conn, *, generation: int) -> list[tuple[str, str]]:
     ]
 
 
-async def _by_hash(conn: Conn, generation: int) -> AsyncIterator[bytes]:
-    """Hashes are spread evenly: each page is a range of them."""
-    count = await count_keys(conn, generation=generation) // _PAGE_KEYS + 1
-    bounds = [UUID(int=nth * _HASH_MAX // count) for nth in range(count + 1)]
-    for start, end in pairwise(bounds):
-        yield await _hashes(
-            conn,
-            f"""SELECT {_JOINED} FROM {table(generation)}
-                 WHERE key_hash >= %s AND (key_hash < %s OR %s)""",
-            (start, end, end is bounds[-1]),
-        )
-
-
-_JOINED: Final = "coalesce(string_agg(uuid_send(key_hash), ''::bytea), ''::bytea)"
-
-
-async def _hashes(conn: Conn, statement: LiteralString, given: Sequence[object]) -> bytes:
+async def keys_on(conn: Conn, page: Page, *, generation: int, since: str | None = None) -> bytes:
+    """The keys one after the other; with `since`, those that transactions from that horizon on have stored, which a
+    cluster cannot tell."""
+    joined: LiteralString = (
+        f"SELECT coalesce(string_agg(uuid_send(key_hash), ''::bytea), ''::bytea) FROM {table(generation)}"
+    )
     cursor = conn.cursor(binary=True)
-    await cursor.execute(statement, given)
+    if citus.is_citus(conn):
+        await cursor.execute(
+            f"{joined} WHERE key_hash >= %s::uuid AND (%s::uuid IS NULL OR key_hash < %s::uuid)",
+            (page[0], page[1], page[1]),
+        )
+    else:
+        await cursor.execute(
+            f"""{joined} WHERE ctid >= %s::tid AND ctid < %s::tid
+                   AND (%s::text IS NULL OR age(xmin) <= age(%s::text::xid))""",
+            (*page, since, since),
+        )
     return bytes((await the(cursor))[0])
 
 
-async def keep_filter(conn: Conn, *, generation: int, bits: bytes, digest: bytes) -> None:
+async def keep_filter(conn: Conn, *, generation: int, bits: bytes | bytearray, digest: bytes) -> None:
     async with conn.transaction():
         await conn.execute("DELETE FROM key_filters WHERE generation = %s", (generation,))
         for part, start in enumerate(range(0, len(bits), _PART_BYTES)):
