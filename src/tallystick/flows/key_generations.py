@@ -130,9 +130,11 @@ class _Making:
         """How many keys came to these pages since they were read."""
         came, horizon = 0, await key_generations.horizon(conn)
         for page in pages:
+            began = time.monotonic()
             keys = await key_generations.keys_on(
                 conn, page, generation=self.generation, since=self._read.get(page)
             )
+            await rest_after(began)
             for start in range(0, len(keys), _ADDED_AT_ONCE * KEY_BYTES):
                 began = time.monotonic()
                 self._filling.add(keys[start : start + _ADDED_AT_ONCE * KEY_BYTES])

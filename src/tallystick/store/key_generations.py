@@ -189,7 +189,7 @@ async def keys_on(conn: Conn, page: Page, *, generation: int, since: str | None 
     else:
         await cursor.execute(
             f"""{joined} WHERE ctid >= %s::tid AND ctid < %s::tid
-                   AND (%s::text IS NULL OR age(xmin) <= age(%s::text::xid))""",
+                   AND (%s::text IS NULL OR age(xmin) <= (SELECT age(%s::text::xid)))""",
             (*page, since, since),
         )
     return bytes((await the(cursor))[0])
