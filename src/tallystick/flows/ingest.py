@@ -2,9 +2,10 @@
 
 Order inside (ruling 10, docs/decisions/0019): lock the wallets and counters of limited customers; look up their keys
 under that lock; core decides in arrival order; then one statement inserts keys, events and rollups and advances the
-chain's head. Where nothing is limited that statement is all there is, and commits by itself: one round trip. What lost
-a race is told apart by a statement of its own afterwards. Keys that a filter takes for old ones are looked for in frozen
-generations beforehand: those never change (docs/decisions/0024). A refused event leaves nothing, and its key stays free.
+chain's head. Where nothing is limited that statement is all there is, and commits by itself: one round trip, which also
+says who has the keys of repeats. What lost a race is told apart by a statement of its own afterwards. Keys that a filter
+takes for old ones are looked for in frozen generations beforehand: those never change (docs/decisions/0024). A refused
+event leaves nothing, and its key stays free.
 """
 
 import asyncio
@@ -174,17 +175,19 @@ async def _take_plain(
     draws = _draws(sheet, done) if done.levels else {}
     outcomes: list[Outcome | None] = []
     work: dict[int, Work] = {}
+    told = dict(older)
     for position, (draft, event, standing) in enumerate(zip(drafts, sheet.events, standings, strict=True)):
         if event.id.int in done.repeats:
             outcomes.append(None)
-            work[position] = Work(
-                draft, standing, Admitted(now, (), ()), sheet.key_hashes[position], event.id
-            )
+            key_hash, holder = sheet.key_hashes[position], done.repeats[event.id.int]
+            work[position] = Work(draft, standing, Admitted(now, (), ()), key_hash, event.id)
+            if key_hash is not None and holder is not None:
+                told[key_hash] = holder
         else:
             if position in draws:
                 event = event._replace(draw=draws[position])
             outcomes.append(Accepted(event, standing.reference))
-    return await _with_repeats_told(conn, book, work, outcomes, older) if work else outcomes
+    return await _with_repeats_told(conn, book, work, outcomes, told) if work else outcomes
 
 
 def _draws(sheet: Sheet, done: Inserted) -> dict[int, Draw]:

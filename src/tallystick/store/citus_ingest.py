@@ -50,7 +50,7 @@ async def insert(
             for event, key_hash in zip(sheet.events, sheet.key_hashes, strict=True)
             if key_hash is not None
         }
-        repeats = {each.int for each in keyed - await _take_keys(conn, sheet, generation)}
+        repeats = dict.fromkeys(each.int for each in keyed - await _take_keys(conn, sheet, generation))
         stored = [each for each in sheet.events if each.id.int not in repeats]
         if stored:
             await _store(conn, stored, received_at=received_at, number=number)

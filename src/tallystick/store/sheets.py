@@ -1,6 +1,6 @@
 """Sheets: a batch as it is to be stored, by columns, and what storing it can come to."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
@@ -9,6 +9,7 @@ from uuid import UUID
 
 from tallystick.core.events import StoredEvent
 from tallystick.core.subscriptions import Tariff
+from tallystick.store.event_keys import Held
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,5 +71,6 @@ class NoPlenty(Exception):
 @dataclass(frozen=True, slots=True)
 class Inserted:
     number: int  # of the batch
-    repeats: set[int]  # ids, as numbers, that were not stored because their key is taken
+    repeats: Mapping[int, Held | None]
+    """What was not stored because its key is taken, by the event's id as a number: by whom, unless that must be asked."""
     levels: Sequence[Decimal]  # what remained in the wallets of `Costs` before, by their numbers

@@ -20,6 +20,7 @@ from tallystick.core.wallets import LOW_SHARE, Draw, Model
 from tallystick.store import citus, citus_ingest, columns
 from tallystick.store.columns import Column
 from tallystick.store.db import Conn, new_ids, the
+from tallystick.store.event_keys import Held
 from tallystick.store.key_generations import table
 from tallystick.store.sheets import Costs, Inserted, NoPlenty, Sheet, StaleVersion
 
@@ -62,8 +63,8 @@ async def in_one_statement(
     number: int | None,
 ) -> Inserted:
     """Keys are inserted in one order and with ON CONFLICT DO NOTHING: the unique index decides, and two batches
-    cannot deadlock. What was not stored is looked up by a statement of its own (`events.holders`): only a new
-    statement sees the row that won the race. They go into the generation that was open when the organization had this
+    cannot deadlock. Who holds the key of what was not stored is told with it, except where that was a race: only a new
+    statement sees the row that won it. They go into the generation that was open when the organization had this
     version: another one is opened only together with another version (`key_generations.freeze`).
 
     The head row is locked last (`counted` is read before it is touched) and only if the version is still the
@@ -127,7 +128,7 @@ async def in_one_statement(
             if payers:
                 await conn.execute(_IN_TURN, (organization_id.int & _LOCK_MAX,))
             await cursor.execute(statement, [given[name] for name in names], binary=True)
-            number, repeats, seen, levels = await the(cursor)
+            number, repeats, *held, seen, levels = await the(cursor)
     except psycopg.errors.DivisionByZero:
         raise NoPlenty from None
     except psycopg.errors.NotNullViolation as error:
@@ -137,7 +138,19 @@ async def in_one_statement(
     if seen != version:
         raise StaleVersion
     by_number = [level for _, level in sorted(zip(payers, levels or (), strict=True))]
-    return Inserted(number, {each.int for each in repeats}, by_number)
+    return Inserted(number, _holders(repeats, *held) if repeats else {}, by_number)
+
+
+def _holders(
+    repeats: Sequence[UUID],
+    events: Sequence[UUID | None],
+    occurred: Sequence[datetime | None],
+    header_marks: Sequence[int | None],
+) -> dict[int, Held | None]:
+    return {
+        repeat.int: None if event is None or at is None else Held(event, at, mark)
+        for repeat, event, at, mark in zip(repeats, events, occurred, header_marks, strict=True)
+    }
 
 
 def _rare(
@@ -276,11 +289,17 @@ def _statement(*, pays: bool, generation: int) -> LiteralString:
         SELECT %(organization)s, head.position, batch, n.first_event_id, n.events, n.leaves, head.digest
           FROM notched n CROSS JOIN numbered LEFT JOIN head ON true WHERE n.events > 0
     )
-    SELECT batch,
-           ARRAY(SELECT id FROM sent WHERE key_hash IS NOT NULL AND id NOT IN (SELECT event_id FROM fresh)),
+    SELECT batch, r.ids, r.holders, r.occurred, r.header_marks,
            (SELECT version FROM organization_heads WHERE organization_id = %(organization)s),
            {"(SELECT levels FROM found)" if pays else "NULL::numeric[]"}
-      FROM numbered"""
+      FROM numbered, (
+           SELECT array_agg(s.id) AS ids, array_agg(k.event_id) AS holders, array_agg(k.occurred_at) AS occurred,
+                  array_agg(k.header_mark) AS header_marks
+             FROM sent s
+             LEFT JOIN LATERAL (
+                  SELECT * FROM {table(generation)} k
+                   WHERE k.customer_id = s.customer_id AND k.key_hash = s.key_hash OFFSET 0) k ON true
+            WHERE s.key_hash IS NOT NULL AND s.id NOT IN (SELECT event_id FROM fresh)) r"""
 
 
 _HELD: Final = """
