@@ -90,10 +90,12 @@ class Filters:
 
 
 async def _read(conn: Conn, stored: Filter) -> KeyFilter | None:
-    bits, digest = bytearray(), sha256()
+    bits, digest, began = bytearray(), sha256(), time.monotonic()
     async for part in key_generations.parts(conn, generation=stored.generation):
         bits += part
         digest.update(part)
+        await rest_after(began)
+        began = time.monotonic()
     if len(bits) == stored.size and digest.digest() == stored.digest:
         return KeyFilter(stored.generation, bytes(bits))
     log.warning("the filter of key generation %s is damaged; it is built again", stored.generation)
