@@ -13,7 +13,7 @@ from typing import Final
 import psycopg
 
 from tallystick.core.key_filter import KEY_BYTES, Filling
-from tallystick.flows.unhurried import rest_after
+from tallystick.flows.unhurried import LEISURELY, SOON, rest_after
 from tallystick.store import citus, key_generations
 from tallystick.store.db import Conn
 from tallystick.store.key_generations import Page
@@ -101,19 +101,19 @@ class _Making:
         """Bring what came at the end of the table, where nearly all keys come. A cluster cannot tell what came since."""
         if not citus.is_citus(conn):
             pages = await key_generations.pages(conn, generation=self.generation)
-            await self._bring(conn, pages[max(0, len(self._read) - 1) :])
+            await self._bring(conn, pages[max(0, len(self._read) - 1) :], rests=LEISURELY)
 
     async def come_close(self, conn: Conn) -> None:
         """Bring what is there, then what came meanwhile, until that is little: each time it is less."""
         if citus.is_citus(conn):
             return
         for _ in range(_ROUNDS_MAX):
-            if await self._bring_all(conn) <= _LITTLE:
+            if await self._bring_all(conn, rests=LEISURELY) <= _LITTLE:
                 return
 
     async def finish(self, conn: Conn) -> None:
-        """The generation is frozen: bring what is left, and keep the filter."""
-        await self._bring_all(conn)
+        """The generation is frozen, and asked about every key until its filter is there: bring what is left, and keep it."""
+        await self._bring_all(conn, rests=SOON)
         bits, digest, began = bytearray(), sha256(), time.monotonic()
         for part in self._filling.parts():
             bits += part
@@ -123,10 +123,11 @@ class _Making:
         await key_generations.keep_filter(conn, generation=self.generation, bits=bits, digest=digest.digest())
         log.info("the filter of key generation %s is built: %s bytes", self.generation, len(bits))
 
-    async def _bring_all(self, conn: Conn) -> int:
-        return await self._bring(conn, await key_generations.pages(conn, generation=self.generation))
+    async def _bring_all(self, conn: Conn, *, rests: int) -> int:
+        pages = await key_generations.pages(conn, generation=self.generation)
+        return await self._bring(conn, pages, rests=rests)
 
-    async def _bring(self, conn: Conn, pages: Sequence[Page]) -> int:
+    async def _bring(self, conn: Conn, pages: Sequence[Page], *, rests: int) -> int:
         """How many keys came to these pages since they were read."""
         came, horizon = 0, await key_generations.horizon(conn)
         for page in pages:
@@ -134,11 +135,11 @@ class _Making:
             keys = await key_generations.keys_on(
                 conn, page, generation=self.generation, since=self._read.get(page)
             )
-            await rest_after(began)
+            await rest_after(began, times=rests)
             for start in range(0, len(keys), _ADDED_AT_ONCE * KEY_BYTES):
                 began = time.monotonic()
                 self._filling.add(keys[start : start + _ADDED_AT_ONCE * KEY_BYTES])
-                await rest_after(began)
+                await rest_after(began, times=rests)
             self._read[page] = horizon
             came += len(keys) // KEY_BYTES
         return came
