@@ -85,7 +85,9 @@ class Application:
         self.database = Database(chosen.database_url)
         self.books = Books()
         self.payments = Sandbox()
-        self.batcher = Batcher(chosen.database_url, self.books, clock, workers=chosen.workers)
+        self.batcher = Batcher(
+            chosen.database_url, self.books, clock, workers=chosen.workers, beside=bool(chosen.own_cores)
+        )
         self.checker = Checker(chosen.database_url, self.books, clock)
         used_keys: set[UUID] = set()
         self.sweeper = Sweeper(

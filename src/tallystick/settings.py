@@ -23,6 +23,7 @@ class Settings:
     log_level: str = "info"
     rate_limit: int = 0  # requests a second per API key; 0: as many as come
     rate_burst: int = 0  # of those, so many at once
+    own_cores: bool | None = None  # None: `serve` decides, and tells its processes
     key_generation_mb: int = limits.KEY_GENERATION_MB  # a generation of keys is frozen when it is larger
     sweep_every_s: float = 5.0
 
@@ -55,6 +56,7 @@ def load(environment: Mapping[str, str] | None = None, *, dotenv: Path = Path(".
         rate_burst=_whole(
             known, "TALLYSTICK_RATE_BURST", 2 * rate, least=min(rate, 1), most=limits.RATE_BURST_MAX
         ),
+        own_cores=_own_cores(get("TALLYSTICK_OWN_CORES") or "auto"),
         key_generation_mb=_whole(
             known, "TALLYSTICK_KEY_GENERATION_MB", limits.KEY_GENERATION_MB, least=1, most=1_000_000
         ),
@@ -68,6 +70,13 @@ def workers(text: str) -> int:
     if not text.isdecimal() or not 1 <= int(text) <= 64:
         raise BadSetting(f"workers must be auto or 1 to 64, not {text!r}")
     return int(text)
+
+
+def _own_cores(text: str) -> bool | None:
+    known = {"auto": None, "yes": True, "no": False}
+    if text not in known:
+        raise BadSetting(f"TALLYSTICK_OWN_CORES must be auto or no, not {text!r}")
+    return known[text]
 
 
 def _whole(known: Mapping[str, str], name: str, default: int, *, least: int = 0, most: int) -> int:

@@ -37,10 +37,10 @@ class House:
 
 
 @contextmanager
-def a_house(*, workers: int = 1) -> Iterator[House]:
+def a_house(*, workers: int = 1, environment: dict[str, str] | None = None) -> Iterator[House]:
     folder = private_dir("tallystick-faults-")
     port = free_port()
-    server = Server(f"http://127.0.0.1:{port}", port, folder / "data", None, workers)
+    server = Server(f"http://127.0.0.1:{port}", port, folder / "data", None, workers, environment or {})
     server.start()
     try:
         with embedded_postgres(server.data_dir) as postgres:  # only to look where it is

@@ -18,6 +18,7 @@ from tallystick import settings
 from tallystick.api.short_cut import ShortCutProtocol
 from tallystick.app import wall
 from tallystick.cli import logs, terminal
+from tallystick.cli.cores import here, own_cores
 from tallystick.cli.terminal import DatabaseUrl, DataDir
 from tallystick.cli.watchdog import kept_running
 from tallystick.cli.workers import run_workers
@@ -69,7 +70,7 @@ def prepared(found: Settings) -> Iterator[Settings]:
         with _database(found) as conninfo:
             migrate.migrate(conninfo)
             terminal.run(conninfo, _make_months)  # before anything can happen in them
-            yield replace(found, database_url=conninfo)
+            yield replace(found, database_url=conninfo, own_cores=own_cores(found))
     except typer.Exit:  # a RuntimeError too, and already explained
         raise
     except EmbeddedError as error:
@@ -142,16 +143,17 @@ def _serve(found: Settings) -> None:
     with ExitStack() as stack:
         if found.workers > 1:
             os.environ["PROMETHEUS_MULTIPROC_DIR"] = stack.enter_context(tempfile.TemporaryDirectory())
-            run_workers(server_options(found), workers=found.workers)
+            run_workers(server_options(found), cores=here() if found.own_cores else [None] * found.workers)
         else:
             uvicorn.run(**server_options(found))
 
 
 def server_options(found: Settings) -> dict[str, Any]:
     """How our server processes run. They read their settings from the environment; what was decided here goes there:
-    the database, how many they are, and how often a key may call."""
+    the database, how many they are, whether each has a core of its own, and how often a key may call."""
     os.environ["TALLYSTICK_DATABASE_URL"] = found.database_url or ""
     os.environ["TALLYSTICK_WORKERS"] = str(found.workers)
+    os.environ["TALLYSTICK_OWN_CORES"] = "yes" if found.own_cores else "no"
     os.environ["TALLYSTICK_RATE_LIMIT"] = str(found.rate_limit)
     return {
         "app": "tallystick.app:create",

@@ -32,9 +32,9 @@ _DID_NOT_START: Final = 3  # the exit code of a process that never served
 _spawn: Final = multiprocessing.get_context("spawn")
 
 
-def run_workers(options: dict[str, Any], *, workers: int) -> None:
-    """Serve in `workers` processes until SIGINT or SIGTERM; a process that dies is replaced. Nobody is let in before all
-    of them serve for the first time."""
+def run_workers(options: dict[str, Any], *, cores: Sequence[int | None]) -> None:
+    """Serve until SIGINT or SIGTERM, in a process for each of `cores`, which keeps to it (None: to none). A process that
+    dies is replaced. Nobody is let in before all of them serve for the first time."""
     over = threading.Event()
     for stop in (signal.SIGINT, signal.SIGTERM):
         signal.signal(stop, lambda *_: over.set())
@@ -42,7 +42,7 @@ def run_workers(options: dict[str, Any], *, workers: int) -> None:
     address = options["host"], options["port"]
     with socket.create_server(address, family=family, backlog=options["backlog"]) as door:
         door.setblocking(False)
-        places = [_Worker(options) for _ in range(workers)]
+        places = [_Worker(options, core) for core in cores]
         waiting: socket.socket | None = None
         look_at = time.monotonic()
         while not over.is_set():
@@ -91,9 +91,10 @@ def _accepted(door: socket.socket) -> socket.socket | None:
 class _Worker:
     """A server process, replaced when it dies, and the connections it was dealt."""
 
-    def __init__(self, options: dict[str, Any]) -> None:
+    def __init__(self, options: dict[str, Any], core: int | None) -> None:
         self.has_served = False
         self._options = options
+        self._core = core
         self._ours, self._theirs = socket.socketpair()
         self._ours.setblocking(False)
         self._theirs.setblocking(False)
@@ -104,7 +105,7 @@ class _Worker:
         self._serves = False
         self._has = 0
         self.process = _spawn.Process(
-            target=_serve, args=(self._options, self._theirs), name="tallystick server"
+            target=_serve, args=(self._options, self._theirs, self._core), name="tallystick server"
         )
         self.process.start()
 
@@ -147,7 +148,9 @@ class _Worker:
         return True
 
 
-def _serve(options: dict[str, Any], dealt: socket.socket) -> None:
+def _serve(options: dict[str, Any], dealt: socket.socket, core: int | None) -> None:
+    if core is not None:
+        os.sched_setaffinity(0, [core])
     threading.Thread(target=_end_with_parent, name="parent watch", daemon=True).start()
     server = DealtServer(uvicorn.Config(**options), dealt)
     with suppress(KeyboardInterrupt):  # how the server hands on the signal that stopped it

@@ -57,17 +57,25 @@ class _Submission:
 
 class Batcher:
     def __init__(
-        self, conninfo: str, books: Books, clock: Callable[[], datetime], *, workers: int = 1
+        self,
+        conninfo: str,
+        books: Books,
+        clock: Callable[[], datetime],
+        *,
+        workers: int = 1,
+        beside: bool = False,
     ) -> None:
         """`workers` is how many processes serve together, this one among them: what they commit at the same time waits
-        for the same rollups, so each has one lane."""
+        for the same rollups, so each has one lane. `beside`: as a lane takes it."""
         self._conninfo = conninfo
         self._books = books
         self._clock = clock
         self._waiting: deque[_Submission] = deque()
         self._rows = 0  # accepted and not yet answered
         self._unclaimed = 0  # of those, the ones no lane has taken
-        self._lanes = [Lane(conninfo)] if workers > 1 else [Lane(conninfo), Lane(conninfo, MUCH)]
+        self._lanes = [Lane(conninfo, beside=beside)]
+        if workers == 1:
+            self._lanes.append(Lane(conninfo, MUCH, beside=beside))
         self._tasks: list[asyncio.Task[None]] = []
         self._closing = False
 

@@ -1,0 +1,18 @@
+"""Server processes with a core each, where they are as many as the cores and PostgreSQL is our own (decision 0032)."""
+
+import os
+import sys
+
+from tallystick.settings import Settings
+
+
+def here() -> list[int]:
+    """The cores that we may use; none where the system does not say."""
+    return sorted(os.sched_getaffinity(0)) if sys.platform == "linux" else []
+
+
+def own_cores(found: Settings) -> bool:
+    """Whether each server process is to keep to a core of its own, and its ingest's connection with it: the whole machine
+    is ours then, and nobody who is not bound to a core loses one."""
+    fits = found.database_url is None and found.workers > 1 and len(here()) == found.workers
+    return fits and found.own_cores is not False
