@@ -85,10 +85,9 @@ class Application:
         self.database = Database(chosen.database_url)
         self.books = Books()
         self.payments = Sandbox()
-        self.batcher = Batcher(
-            chosen.database_url, self.books, clock, workers=chosen.workers, beside=bool(chosen.own_cores)
-        )
-        self.checker = Checker(chosen.database_url, self.books, clock)
+        beside = bool(chosen.own_cores)
+        self.batcher = Batcher(chosen.database_url, self.books, clock, workers=chosen.workers, beside=beside)
+        self.checker = Checker(chosen.database_url, self.books, clock, beside=beside)
         used_keys: set[UUID] = set()
         self.sweeper = Sweeper(
             self.database, self.payments, clock, every_s=chosen.sweep_every_s, used_keys=used_keys

@@ -1,4 +1,4 @@
-"""As many server processes as cores, and a PostgreSQL of our own: each keeps to a core, its ingest's connection with it."""
+"""As many server processes as cores, and a PostgreSQL of our own: each keeps to a core, and what it stores and checks by."""
 
 import os
 import signal
@@ -9,6 +9,7 @@ import httpx
 import psycopg
 import pytest
 
+from tallystick import settings
 from tests.conftest import Server, free_port
 from tests.scenarios.witnesses import CUSTOMERS, House, a_house, until
 from tests.shop import API
@@ -27,25 +28,29 @@ def two_cores() -> Iterator[None]:
     os.sched_setaffinity(0, before)
 
 
-def test_each_process_keeps_to_its_core_and_its_connection_with_it() -> None:
+def test_each_process_keeps_to_its_core_and_its_connections_with_it() -> None:
     with a_house(workers=2) as house:
         first, second = house.server.serving()
-        assert _cores_of([first, second]) == [[CORES[0]], [CORES[1]]]
-        assert sorted(_cores_of(_storing(house, 2))) == [[CORES[0]], [CORES[1]]]
+        assert [_cores_of(first), _cores_of(second)] == [[CORES[0]], [CORES[1]]]
+        assert _cores_of_connections(house) == sorted([[CORES[0]], [CORES[1]]] * 2)
         os.kill(first, signal.SIGKILL)
-        until(lambda: len(house.server.serving()) == 2 and first not in house.server.serving(), "replaced")
-        until(lambda: _cores_of(house.server.serving()) == [[CORES[1]], [CORES[0]]], "it has that core")
+        until(lambda: first not in house.server.serving() and len(house.server.serving()) == 2, "replaced")
+        until(
+            lambda: [_cores_of(each) for each in house.server.serving()] == [[CORES[1]], [CORES[0]]], "bound"
+        )
 
 
 def test_the_operator_may_say_no() -> None:
     with a_house(workers=2, environment={"TALLYSTICK_OWN_CORES": "no"}) as house:
-        assert _cores_of([*house.server.serving(), *_storing(house, 2)]) == [CORES] * 4
+        assert [_cores_of(each) for each in house.server.serving()] == [CORES] * 2
+        assert _cores_of_connections(house) == []
 
 
 def test_one_process_has_the_machine() -> None:
     with a_house(workers=1) as house:
         assert house.server.process is not None
-        assert _cores_of([house.server.process.pid, *_storing(house, 1)]) == [CORES] * 2
+        assert _cores_of(house.server.process.pid) == CORES
+        assert _cores_of_connections(house) == []
 
 
 def test_beside_a_postgresql_of_others_nobody_is_bound(
@@ -56,29 +61,35 @@ def test_beside_a_postgresql_of_others_nobody_is_bound(
     server = Server(f"http://127.0.0.1:{port}", port, data, database_url, workers=2)
     server.start()
     try:
-        assert _cores_of(server.serving()) == [CORES] * 2
+        assert [_cores_of(each) for each in server.serving()] == [CORES] * 2
     finally:
         server.stop()
 
 
-def _storing(house: House, connections: int) -> list[int]:
-    """PostgreSQL's processes that store what comes in over so many connections of ours, one for each process of the server."""
+def test_anything_but_auto_and_no_is_refused() -> None:
+    with pytest.raises(settings.BadSetting, match="TALLYSTICK_OWN_CORES must be auto or no, not 'maybe'"):
+        settings.load({"TALLYSTICK_OWN_CORES": "maybe"})
+
+
+def _cores_of_connections(house: House) -> list[list[int]]:
+    """Of PostgreSQL's processes that are bound to a core, once each process of the server has stored and was asked."""
     callers = [
         httpx.Client(base_url=house.server.base_url, headers={"x-api-key": house.shop.api_key})
-        for _ in range(connections)
+        for _ in range(2)
     ]
-    for number, caller in enumerate(callers):
-        event = {"featureCode": "api_calls", "customerId": CUSTOMERS[0], "eventId": f"core-{number}"}
-        assert caller.post(f"{API}/usage/events", json=event).status_code == 201
+    usage = {"customerId": CUSTOMERS[0], "featureCode": "api_calls"}
+    for caller in callers:
+        assert caller.post(f"{API}/usage/events", json=usage).status_code == 201
+        assert caller.post(f"{API}/usage/check", json={**usage, "quantity": 1}).status_code == 200
     for caller in callers:
         caller.close()
     with psycopg.connect(house.database_url) as conn:
         found = conn.execute(
-            "SELECT pid FROM pg_stat_activity WHERE query LIKE '%WITH numbered AS%' AND pid <> pg_backend_pid()"
+            "SELECT pid FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
         ).fetchall()
-    assert len(found) == connections
-    return [pid for (pid,) in found]
+    cores = [_cores_of(pid) for (pid,) in found]
+    return sorted(each for each in cores if len(each) == 1)
 
 
-def _cores_of(processes: list[int]) -> list[list[int]]:
-    return [sorted(os.sched_getaffinity(pid)) for pid in processes]
+def _cores_of(process: int) -> list[int]:
+    return sorted(os.sched_getaffinity(process))

@@ -12,7 +12,7 @@ def here() -> list[int]:
 
 
 def own_cores(found: Settings) -> bool:
-    """Whether each server process is to keep to a core of its own, and its ingest's connection with it: the whole machine
-    is ours then, and nobody who is not bound to a core loses one."""
+    """Whether each server process is to keep to a core of its own, and with it what PostgreSQL does for its lanes: they are
+    as many as the cores, and whoever is bound to none runs where there is room."""
     fits = found.database_url is None and found.workers > 1 and len(here()) == found.workers
     return fits and found.own_cores is not False

@@ -38,11 +38,14 @@ class _Waiting(NamedTuple):
 
 
 class Checker:
-    def __init__(self, conninfo: str, books: Books, clock: Callable[[], datetime]) -> None:
+    def __init__(
+        self, conninfo: str, books: Books, clock: Callable[[], datetime], *, beside: bool = False
+    ) -> None:
+        """`beside`: as a lane takes it."""
         self._books = books
         self._clock = clock
         self._waiting: deque[_Waiting] = deque()
-        self._first, self._second = Lane(conninfo), Lane(conninfo)
+        self._first, self._second = Lane(conninfo, beside=beside), Lane(conninfo, beside=beside)
         self._free = {self._first, self._second}
         self._timer: asyncio.TimerHandle | None = None  # until the second lane is wanted
         self._closing = False

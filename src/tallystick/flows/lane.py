@@ -11,7 +11,7 @@ from tallystick.store.db import INGEST_CONNECTION, STATEMENTS_MAX, Conn, connect
 class Lane:
     """One connection, and so one commit at a time. While one lane waits for the disk, another decides.
 
-    `beside`: PostgreSQL's process at the other end, which is on this machine, runs where this one may.
+    `beside`: PostgreSQL's process at the other end, which is on this machine, runs on the cores of this one.
     """
 
     def __init__(self, conninfo: str, from_rows: int = 1, *, beside: bool = False) -> None:
