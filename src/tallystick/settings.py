@@ -73,7 +73,7 @@ def workers(text: str) -> int:
 
 
 def _own_cores(text: str) -> bool | None:
-    known = {"auto": None, "yes": True, "no": False}
+    known = {"auto": None, "yes": True, "no": False}  # "yes" is what `serve` tells its processes
     if text not in known:
         raise BadSetting(f"TALLYSTICK_OWN_CORES must be auto or no, not {text!r}")
     return known[text]
