@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from decimal import Decimal
 
+import pytest
+
 from tallystick.app import wall
 from tallystick.core.events import UsageEvent
 from tallystick.flows.books import Books
@@ -16,15 +18,20 @@ from tests.audit import organization_id
 from tests.conftest import MakeOrganization, Organization, beside_the_server
 from tests.shop import add_feature, add_plan, open_shop, subscribe
 
+STAYS_OR_NOT = pytest.mark.parametrize(
+    "stays", [False, True], ids=["the loop goes on", "it stays with its question"]
+)
 
+
+@STAYS_OR_NOT
 def test_who_waits_for_a_group_that_takes_long_is_told_by_the_second_lane(
-    make_organization: MakeOrganization, database_url: str
+    make_organization: MakeOrganization, database_url: str, stays: bool
 ) -> None:
     """Wallets are locked away for a while: who asks about a wallet waits, who asks about a meter does not."""
     prepaid, metered = two_shops(make_organization)
 
     async def act(database: Database) -> list[Checked]:
-        async with without_wallets(database, prepaid, metered) as checker:
+        async with without_wallets(database, prepaid, metered, stays) as checker:
             waiting = asyncio.create_task(ask(checker, prepaid, "ada"))
             await until_someone_waits(database)
             told = await asyncio.wait_for(ask(checker, metered, "bob"), timeout=30)
@@ -34,14 +41,15 @@ def test_who_waits_for_a_group_that_takes_long_is_told_by_the_second_lane(
     assert [each.refusal for each in beside_the_server(database_url, act)] == [None, None]
 
 
+@STAYS_OR_NOT
 def test_who_reads_for_others_and_hangs_up_leaves_the_lane_to_them(
-    make_organization: MakeOrganization, database_url: str
+    make_organization: MakeOrganization, database_url: str, stays: bool
 ) -> None:
     """Both lanes wait for wallets; the first reader goes, and so does one of those who wait for a lane."""
     prepaid, metered = two_shops(make_organization)
 
     async def act(database: Database) -> list[Checked]:
-        async with without_wallets(database, prepaid, metered) as checker:
+        async with without_wallets(database, prepaid, metered, stays) as checker:
             first = asyncio.create_task(ask(checker, prepaid, "ada"))
             await until_someone_waits(database)
             second = asyncio.create_task(ask(checker, prepaid, "ada"))
@@ -70,10 +78,10 @@ def two_shops(make_organization: MakeOrganization) -> tuple[Organization, Organi
 
 @asynccontextmanager
 async def without_wallets(
-    database: Database, prepaid: Organization, metered: Organization
+    database: Database, prepaid: Organization, metered: Organization, stays: bool
 ) -> AsyncIterator[Checker]:
     """One that knows Ada and Bob, while wallets are locked away; stopped when it has answered everybody."""
-    checker = Checker(database.conninfo, Books(), wall)
+    checker = Checker(database.conninfo, Books(), wall, beside=stays)
     await asyncio.gather(ask(checker, prepaid, "ada"), ask(checker, metered, "bob"))
     async with database.reading() as conn, conn.transaction():
         await conn.execute("LOCK TABLE wallets IN ACCESS EXCLUSIVE MODE")

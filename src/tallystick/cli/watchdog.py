@@ -1,4 +1,4 @@
-"""A command that stays keeps its PostgreSQL running."""
+"""A command that stays keeps its PostgreSQL running, and its disk evenly busy."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -6,13 +6,14 @@ from contextlib import contextmanager
 from typing import Final
 
 from tallystick.store.embedded import Embedded, EmbeddedError
+from tallystick.store.embedded_writeback import written_soon
 
 _WATCH_EVERY_S: Final = 0.5
 
 
 @contextmanager
 def kept_running(embedded: Embedded, say: Callable[[str], None]) -> Iterator[None]:
-    """Start PostgreSQL again when something kills it meanwhile."""
+    """Start PostgreSQL again when something kills it meanwhile; and have written soon what it leaves to the system."""
     over = threading.Event()
 
     def watch() -> None:
@@ -27,7 +28,8 @@ def kept_running(embedded: Embedded, say: Callable[[str], None]) -> Iterator[Non
     thread = threading.Thread(target=watch, name="postgres watchdog", daemon=True)
     thread.start()
     try:
-        yield
+        with written_soon(embedded.cluster):
+            yield
     finally:
         over.set()
         thread.join()

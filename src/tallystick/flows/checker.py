@@ -28,6 +28,10 @@ log = logging.getLogger("tallystick.check")
 PATIENCE_S: Final = 0.001
 """How long somebody waits for the first lane before the second one helps."""
 
+CROWD_S: Final = 0.001
+"""Where a lane stays, nobody comes to it while it reads. So who asks that soon after it was read on first lets in those who
+came at the same moment."""
+
 Answer = Checked | Problem
 
 
@@ -45,8 +49,10 @@ class Checker:
         self._books = books
         self._clock = clock
         self._waiting: deque[_Waiting] = deque()
-        self._first, self._second = Lane(conninfo, beside=beside), Lane(conninfo, beside=beside)
+        self._first = Lane(conninfo, beside=beside, stays=beside)
+        self._second = Lane(conninfo, beside=beside)
         self._free = {self._first, self._second}
+        self._read_at = 0.0  # when the last answers were there, by the loop's clock
         self._timer: asyncio.TimerHandle | None = None  # until the second lane is wanted
         self._closing = False
         self._idle = asyncio.Event()
@@ -106,14 +112,20 @@ class Checker:
 
     async def _read(self, lane: Lane, mine: _Waiting) -> Answer:
         """For mine and all who wait beside it."""
-        taken = [mine, *self._take(mine.organization_id)]
-        interrupted = Problem("unavailable", "It was interrupted; try again.", retry_after_s=1)
-        answers: Sequence[Answer] = [interrupted] * len(taken)
+        clock = asyncio.get_running_loop().time
+        others: list[_Waiting] = []
+        answers: Sequence[Answer] = []
         try:
-            answers = await self._answer(lane, mine.organization_id, [each.ask for each in taken])
+            if lane.stays and clock() < self._read_at + CROWD_S:
+                await asyncio.sleep(0)
+            others = self._take(mine.organization_id)
+            asks = [mine.ask, *(each.ask for each in others)]
+            answers = await self._answer(lane, mine.organization_id, asks)
         finally:
+            self._read_at = clock()
             self._pass_on(lane)
-            for each, found in zip(taken[1:], answers[1:], strict=True):
+            interrupted = Problem("unavailable", "It was interrupted; try again.", retry_after_s=1)
+            for each, found in zip(others, answers[1:] or [interrupted] * len(others), strict=True):
                 if not each.told.done():
                     each.told.set_result(found)
         return answers[0]

@@ -4,18 +4,24 @@ import asyncio
 import contextlib
 
 import psycopg
+from psycopg import AsyncConnection
 
-from tallystick.store.db import INGEST_CONNECTION, STATEMENTS_MAX, Conn, connect, keep_beside
+from tallystick.store.beside import Staying, keep_beside
+from tallystick.store.db import INGEST_CONNECTION, STATEMENTS_MAX, Conn, connect
 
 
 class Lane:
     """One connection, and so one commit at a time. While one lane waits for the disk, another decides.
 
-    `beside`: PostgreSQL's process at the other end, which is on this machine, runs on the cores of this one.
+    `beside`: PostgreSQL's process at the other end, which is on this machine, runs on the cores of this one. `stays`: who
+    asks it something waits a moment for the answer, with the whole process.
     """
 
-    def __init__(self, conninfo: str, from_rows: int = 1, *, beside: bool = False) -> None:
+    def __init__(
+        self, conninfo: str, from_rows: int = 1, *, beside: bool = False, stays: bool = False
+    ) -> None:
         self.from_rows = from_rows
+        self.stays = stays
         self._beside = beside
         self.wanted = asyncio.Event()
         self._conninfo = conninfo
@@ -23,7 +29,8 @@ class Lane:
 
     async def connection(self) -> Conn:
         if self._conn is None or self._conn.closed or self._conn.broken:
-            self._conn = await connect(self._conninfo, {"connect_timeout": 5, **INGEST_CONNECTION})
+            kind: type[Conn] = Staying if self.stays else AsyncConnection
+            self._conn = await connect(self._conninfo, {"connect_timeout": 5, **INGEST_CONNECTION}, kind)
             self._conn.prepared_max = STATEMENTS_MAX
             if self._beside:
                 keep_beside(self._conn)

@@ -52,16 +52,9 @@ PROOF_CONNECTION: Final[dict[str, Any]] = {
 }
 
 
-def keep_beside(conn: Conn) -> None:
-    """Have PostgreSQL's process of this connection run on the cores that we may run on. Only for one on this machine:
-    it is found by its number."""
-    with suppress(OSError):  # it is somebody else's, or gone already
-        os.sched_setaffinity(conn.info.backend_pid, os.sched_getaffinity(0))
-
-
-async def connect(conninfo: str, options: Mapping[str, Any]) -> Conn:
+async def connect(conninfo: str, options: Mapping[str, Any], kind: type[Conn] = AsyncConnection) -> Conn:
     """A connection of one's own, with one of the above; whatever kind of PostgreSQL it leads to."""
-    conn: Conn = await AsyncConnection.connect(conninfo, **options)
+    conn = await kind.connect(conninfo, **options)
     try:
         await citus.adapt(conn)
     except BaseException:

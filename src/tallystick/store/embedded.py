@@ -139,6 +139,10 @@ class Embedded:
         return self._conninfo(NAME)
 
     @property
+    def cluster(self) -> Path:
+        return self.home / "cluster"
+
+    @property
     def log(self) -> Path:
         return self.home / "postgres.log"
 
@@ -224,9 +228,9 @@ class Embedded:
                 "give the directories above it the permission x, or move the data directory."
             )
         binaries = paths.binaries_for(account)
-        if not (home / "cluster").exists():
+        cluster = self.cluster
+        if not cluster.exists():
             clusters.initialise(home, account, binaries)
-        cluster = home / "cluster"
         clusters.refuse_other_version(cluster)
         noted = self._noted()
         before = self._socket_dir or (Path(noted[4]) if noted and len(noted) > 4 and noted[4] else None)
@@ -299,7 +303,7 @@ class Embedded:
                 "the other container that uses the same directory."
             )
         if waited_s > LEFTOVERS_END_S:
-            for pid in clusters.processes_in(self.home / "cluster"):
+            for pid in clusters.processes_in(self.cluster):
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGQUIT)
 
@@ -321,7 +325,7 @@ class Embedded:
     def _noted(self) -> list[str] | None:
         """The lines of `postmaster.pid`: number, directory, start, port, socket directory, …, status."""
         with suppress(FileNotFoundError):
-            lines = (self.home / "cluster" / "postmaster.pid").read_text(errors="replace").splitlines()
+            lines = (self.cluster / "postmaster.pid").read_text(errors="replace").splitlines()
             if len(lines) > 1 and lines[0].strip().isdigit():
                 return [line.strip() for line in lines]
         return None
