@@ -170,7 +170,12 @@ def memory_of(*roots: int, without: int | None = None) -> int:
     them and its own descendants. PostgreSQL's come and go, and share much: no difference of two sums tells the others.
     """
     others = set() if without is None else _family(without)
-    return sum(map(_pss, _family(*roots) - others))
+    return sum(_weight(each, "Pss") for each in _family(*roots) - others)
+
+
+def shared_memory_of(root: int) -> int:
+    """Bytes of those that lie in memory which processes share: of PostgreSQL's, what was touched of its buffers."""
+    return sum(_weight(each, "Pss_Shmem") for each in _family(root))
 
 
 def cpu_of(*roots: int) -> float:
@@ -199,12 +204,12 @@ def _parents() -> dict[int, int]:
     return parents
 
 
-def _pss(pid: int) -> int:
+def _weight(pid: int, kind: str) -> int:
     try:
         rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
     except (FileNotFoundError, ProcessLookupError):
         return 0
-    return next(int(line.split()[1]) * 1024 for line in rollup.splitlines() if line.startswith("Pss:"))
+    return next(int(line.split()[1]) * 1024 for line in rollup.splitlines() if line.startswith(f"{kind}:"))
 
 
 def _cpu_s(pid: int) -> float:

@@ -119,6 +119,7 @@ class _Notes:
                 server_bytes=server.memory_of(server_root, without=postmaster),
                 filter_bytes=self._place.filter_bytes,
                 postgres_bytes=server.memory_of(postmaster),
+                buffer_bytes=server.shared_memory_of(postmaster),
                 errors=span.errors,
                 wal_bytes=wal - self._wal_before,
                 database_bytes=database,

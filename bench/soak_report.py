@@ -21,6 +21,7 @@ class Minute(msgspec.Struct, frozen=True, rename="camel"):
     server_bytes: int  # proportional set size of the server's processes
     filter_bytes: int  # of those, the filters over frozen keys
     postgres_bytes: int
+    buffer_bytes: int  # of those, what was touched of its shared buffers
     errors: int
     wal_bytes: int  # written in this minute
     database_bytes: int
@@ -29,7 +30,7 @@ class Minute(msgspec.Struct, frozen=True, rename="camel"):
     def line(self) -> str:
         memory = (
             f"server {_mib(self.server_bytes)} (filters {_mib(self.filter_bytes)}), "
-            f"PostgreSQL {_mib(self.postgres_bytes)}"
+            f"PostgreSQL {_mib(self.postgres_bytes)} (buffers {_mib(self.buffer_bytes)})"
         )
         disk = f"log {_mib(self.wal_bytes)}, database {_mib(self.database_bytes)}"
         return (
@@ -66,6 +67,10 @@ class Report(msgspec.Struct, frozen=True, rename="camel"):
         return slope([(each.at_min / 60, each.postgres_bytes) for each in self.settled])
 
     @property
+    def buffer_bytes_per_hour(self) -> float:
+        return slope([(each.at_min / 60, each.buffer_bytes) for each in self.settled])
+
+    @property
     def p99_ms_per_hour(self) -> float:
         return slope([(each.at_min / 60, each.p99_ms) for each in self.settled])
 
@@ -93,6 +98,7 @@ def as_json(report: Report) -> bytes:
         "serverBytesPerHour": report.server_bytes_per_hour,
         "filterBytesPerHour": report.filter_bytes_per_hour,
         "postgresBytesPerHour": report.postgres_bytes_per_hour,
+        "bufferBytesPerHour": report.buffer_bytes_per_hour,
         "p99MsPerHour": report.p99_ms_per_hour,
     }
     return msgspec.json.format(msgspec.json.encode(document))
@@ -123,7 +129,8 @@ def show(report: Report, console: Console) -> None:
     console.print(
         f"an hour, after the first {SETTLING_SHARE:.0%}: server {report.server_bytes_per_hour / 2**20:+.1f} MiB, of which "
         f"filters of keys {report.filter_bytes_per_hour / 2**20:+.1f} MiB; "
-        f"PostgreSQL {report.postgres_bytes_per_hour / 2**20:+.1f} MiB, p99 {report.p99_ms_per_hour:+.1f} ms"
+        f"PostgreSQL {report.postgres_bytes_per_hour / 2**20:+.1f} MiB, of which its buffers "
+        f"{report.buffer_bytes_per_hour / 2**20:+.1f} MiB; p99 {report.p99_ms_per_hour:+.1f} ms"
     )
     verdict = "as many as" if report.answered == report.stored else "NOT as many as"
     console.print(

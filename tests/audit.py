@@ -12,7 +12,7 @@ from uuid import UUID
 
 from tallystick.app import wall
 from tallystick.core import ids
-from tallystick.core.catalog import terms_at
+from tallystick.core.catalog import stops_throughout, stretches
 from tallystick.core.events import StoredEvent
 from tallystick.core.meters import in_force, measure
 from tallystick.core.proof import GENESIS, LEAF_BYTES, leaf, link
@@ -213,13 +213,13 @@ async def _limit_counters_equal_usage(conn: Conn, organization: UUID) -> None:
         life = Life(subscription_id, held.plan_id, Status(held.status), held.anchor, held.timezone, None)
         where = life.period_at(start)
         assert where is not None and where[1].start == start
-        terms = terms_at(catalogue.plans[held.plan_id][feature_id], where[1], start)
-        assert terms is not None
-        if not terms.stops_at_included:
-            continue  # the limit was lifted while the period ran: nobody counts any more
+        ruled = stretches(catalogue.plans[held.plan_id][feature_id], where[1])
+        if not stops_throughout(ruled, where[1]):
+            continue  # the limit was lifted while the period ran: nobody counted then
+        included = max(terms.included for _, terms in ruled)
         meter = in_force(catalogue.versions[feature_id], start)
         usage = await measure_usage(conn, customer_id=customer_id, meter=meter, span=where[1])
-        assert (usage.quantity, used <= terms.included) == (used, True)
+        assert (usage.quantity, used <= included) == (used, True)
 
 
 async def _rules_are_kept(conn: Conn, organization: UUID) -> None:

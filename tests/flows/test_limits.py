@@ -374,6 +374,28 @@ def test_a_limit_lifted_in_its_period_lets_everything_through(shop: Organization
     assert access(shop)["unlimited"] is True
 
 
+def test_a_limit_lifted_and_set_again_in_its_period_knows_what_was_used_meanwhile(
+    shop: Organization, database_url: str
+) -> None:
+    plan = limit_to(shop, 10)
+    feature = done(shop.http.get(f"{API}/features/api_calls"))["id"]
+    path = f"{API}/plans/{plan['id']}/features/{feature}"
+    done(track(shop, value=5))
+    done(shop.http.patch(path, json={**overage("0.10", 10), "validFrom": "2026-03-11T00:00:00Z"}))
+    done(shop.http.patch(path, json={**hard_limit(30), "validFrom": "2026-03-13T00:00:00Z"}))
+    set_clock(shop, "2026-03-12T00:00:00Z")
+    done(track(shop, value=20))
+    set_clock(shop, "2026-03-14T00:00:00Z")
+    details = refused(track(shop, value=6), 402, "included_limit_reached")["details"]
+    assert details == {"current": 25, "included": 30, "remaining": 5}
+    done(track(shop, value=2, timestamp="2026-03-12T12:00:00Z"))
+    done(track(shop, value=2))
+    refused(track(shop, value=2), 402, "included_limit_reached")
+    done(track(shop))
+    refused(track(shop), 402, "included_limit_reached")
+    assert access(shop)["unitsUsed"] == 30
+
+
 def test_what_is_within_a_hard_limit_is_never_billed(shop: Organization) -> None:
     limit_to(shop, 3)
     done(track(shop, value=3))

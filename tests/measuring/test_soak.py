@@ -27,7 +27,10 @@ def test_a_short_soak_finds_everything_stored_that_was_answered(tmp_path: Path) 
     assert told["answered"] == told["stored"] > 0
     assert told["errors"] == 0
     assert len(told["minutes"]) >= 3
-    assert all(each["serverBytes"] > 0 and each["postgresBytes"] > 0 for each in told["minutes"])
+    assert all(
+        each["serverBytes"] > 0 and each["postgresBytes"] > each["bufferBytes"] > 0
+        for each in told["minutes"]
+    )
     assert done.stderr.count(" min ") >= 3  # a line for each
     assert ElementTree.fromstring(plot.read_text()).tag.endswith("svg")
 
@@ -52,4 +55,4 @@ def report(*, answered: int = 0, stored: int = 0, minutes: list[Minute] | None =
 
 
 def minute(at: int, *, server_bytes: int) -> Minute:
-    return Minute(at, 1, 1, 1, server_bytes, 0, 1, 0, 0, 0)
+    return Minute(at, 1, 1, 1, server_bytes, 0, 1, 1, 0, 0, 0)

@@ -11,7 +11,15 @@ from decimal import Decimal
 from typing import Final, NamedTuple
 from uuid import UUID
 
-from tallystick.core.catalog import Catalogue, FeatureType, Terms, terms_at
+from tallystick.core.catalog import (
+    Catalogue,
+    FeatureType,
+    Terms,
+    ruling,
+    stops_throughout,
+    stretches,
+    terms_at,
+)
 from tallystick.core.events import UsageEvent
 from tallystick.core.limits import FUTURE_MAX
 from tallystick.core.meters import Aggregation, Measured, Meter, in_force, measure
@@ -27,7 +35,10 @@ _INSTANT: Final = timedelta(microseconds=1)
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """A hard limit this event draws on: the counter it belongs to and what it would add."""
+    """A hard limit this event draws on: the counter it belongs to and what it would add.
+
+    Where it does not hold `throughout` its period, its counter knows nothing of what was used while it did not.
+    """
 
     subscription_id: UUID
     feature_id: UUID
@@ -36,6 +47,7 @@ class Limit:
     period: Period
     included: Decimal
     adds: Measured
+    throughout: bool = True
 
 
 class Admitted(NamedTuple):
@@ -177,11 +189,19 @@ def admit_adjustment(
     )
     versions = catalogue.plans.get(life.plan_id, {}).get(meter.feature_id, ())
     where = life.period_at(occurred_at)
-    terms = terms_at(versions, where[1], occurred_at) if where else None
+    ruled = stretches(versions, where[1]) if where else ()
+    terms = ruling(ruled, occurred_at)
     if where is None or terms is None or not terms.stops_at_included:
         return Admitted(occurred_at, contributions, ())
     limit = Limit(
-        life.subscription_id, meter.feature_id, meter.feature_code, meter, where[1], terms.included, adds
+        life.subscription_id,
+        meter.feature_id,
+        meter.feature_code,
+        meter,
+        where[1],
+        terms.included,
+        adds,
+        stops_throughout(ruled, where[1]),
     )
     return Admitted(occurred_at, contributions, (limit,))
 
@@ -216,14 +236,15 @@ def _limits(
         versions = promised.get(feature_id)
         if versions is None:
             continue
-        where = None
+        where, ruled = None, None
         if _for_life(versions, life):
             terms: Terms | None = versions[0]
         else:
             always = False
             counted_at = max(occurred_at, life.anchor.at)
             where = life.period_at(counted_at)
-            terms = terms_at(versions, where[1], counted_at) if where else None
+            ruled = stretches(versions, where[1]) if where else ()
+            terms = ruling(ruled, counted_at)
         if terms is None:
             continue
         seen = True
@@ -248,6 +269,7 @@ def _limits(
                         where[1],
                         terms.included,
                         adds,
+                        ruled is None or stops_throughout(ruled, where[1]),
                     )
                 )
     _must_be_promised(event, seen=seen, enabled=enabled)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
 from typing import Final
@@ -128,10 +128,20 @@ def stretches(versions: Sequence[Terms], period: Period) -> tuple[Stretch, ...]:
 
 def terms_at(versions: Sequence[Terms], period: Period, at: datetime) -> Terms | None:
     """The terms that rule at an instant of a period; None when the plan does not have the feature then."""
-    for span, terms in stretches(versions, period):
-        if at in span:
-            return terms
-    return None
+    return ruling(stretches(versions, period), at)
+
+
+def ruling(ruled: Sequence[Stretch], at: datetime) -> Terms | None:
+    """Those of the stretch in which an instant lies."""
+    return next((terms for span, terms in ruled if at in span), None)
+
+
+def stops_throughout(ruled: Sequence[Stretch], period: Period) -> bool:
+    """Whether all of a period is lived under hard limits, so that whatever was used in it has drawn on one."""
+    lived = sum((span.end - span.start for span, _ in ruled), timedelta())
+    return lived == period.end - period.start and all(
+        terms.enabled and terms.stops_at_included for _, terms in ruled
+    )
 
 
 def promised(versions: Sequence[Terms], now: datetime) -> Terms | None:

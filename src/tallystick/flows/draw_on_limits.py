@@ -34,7 +34,7 @@ class Limits:
         counters = await usage.lock_counters(conn, keys=list(spans))
         drawn: dict[CounterKey, Drawn] = {}
         for key, limit in spans.items():
-            used = counters[key] if limit.meter.adds_up else None
+            used = counters[key] if _is_told_by_counter(limit) else None
             drawn[key] = await measured(conn, key.customer_id, limit, used=used, values=values[key])
         return cls(drawn)
 
@@ -46,7 +46,7 @@ class Limits:
         for key, limit in spans.items():
             drawn = self._drawn.get(key)
             if drawn is None:
-                used = counters.get(key) if limit.meter.adds_up else None
+                used = counters.get(key) if _is_told_by_counter(limit) else None
                 drawn = await measured(conn, key.customer_id, limit, used=used, values=values[key])
             elif new := values[key] - drawn.met:
                 found = await measured(conn, key.customer_id, limit, used=drawn.used, values=new)
@@ -85,6 +85,11 @@ async def measured(
         part = Ruled(limit.meter, (limit.period.start, limit.period.end))
         met = await measuring.met_in(conn, customer_id=customer_id, part=part, values=list(values))
     return Drawn(used, at, met)
+
+
+def _is_told_by_counter(limit: Limit) -> bool:
+    """Else what is used of it must be measured each time."""
+    return limit.meter.adds_up and limit.throughout
 
 
 def _wanted(drawing: Sequence[Work]) -> tuple[dict[CounterKey, Limit], dict[CounterKey, set[bytes]]]:

@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 from uuid import UUID
 
 from tallystick.core import ids
-from tallystick.core.catalog import Catalogue, stretches
+from tallystick.core.catalog import Catalogue, stops_throughout, stretches
 from tallystick.core.meters import Aggregation, Meter, in_force
 from tallystick.core.money import ZERO, text
 from tallystick.core.reckoning import reckon
@@ -166,10 +166,8 @@ def _limited(offered: Catalogue, key: CounterKey, held: Subscription) -> _Limite
     if where is None or where[1].start != key.period_start:
         return None
     _, period = where
-    ruled = stretches(offered.plans.get(held.plan_id, {}).get(key.feature_id, ()), period)
-    limits = all(terms.enabled and terms.stops_at_included for _, terms in ruled)
-    whole = sum((span.end - span.start for span, _ in ruled), timedelta()) == period.end - period.start
-    if not limits or not whole:
+    terms = offered.plans.get(held.plan_id, {}).get(key.feature_id, ())
+    if not stops_throughout(stretches(terms, period), period):
         return None
     return _Limited(key, in_force(offered.versions[key.feature_id], period.start), period)
 
