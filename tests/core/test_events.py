@@ -4,12 +4,13 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
+from zlib import crc32
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tallystick.core.events import AiCall, UsageEvent, decode, storable
+from tallystick.core.events import AiCall, UsageEvent, decode, marks, storable
 from tallystick.core.tokens import TokenCounts
 from tallystick.errors import InvalidRequest
 from tests.literals import D, at
@@ -348,3 +349,28 @@ def _outcome(raw: object) -> UsageEvent | object:
         return decode(raw)
     except InvalidRequest as refusal:
         return refusal.details
+
+
+@given(
+    st.lists(
+        st.builds(
+            UsageEvent,
+            feature=st.sampled_from(["api_calls", "seats"]),
+            customer=st.just("ada"),
+            value=st.sampled_from([D(1), D("1.50"), D("1E+3"), D(0)]),
+            key=st.sampled_from(["req_1", "req_2"]),
+            occurred_at=st.sampled_from([None, at("2026-01-31T23:59Z")]),
+            properties=st.sampled_from([{}, {"region": "eu"}, {"region": "eu", "plan": "pro"}]),
+        ),
+        min_size=1,
+    )
+)
+def test_the_marks_of_many_are_those_of_each(events: list[UsageEvent]) -> None:
+    assert marks(events) == [each.mark for each in events]
+
+
+def test_a_mark_stays_what_it_was() -> None:
+    """It is in ids that are stored: the same words for ever, and no field runs into the next."""
+    event = UsageEvent("api_calls", "ada", D("1.50"), "req_1", at("2026-01-31T23:59Z"), {"b": "2", "a": "1"})
+    said = b"req_1\0api_calls\x001.5\x002026-01-31T23:59:00+00:00\0a\x001\0b\x002"
+    assert event.mark == crc32(said)

@@ -20,6 +20,13 @@ def test_an_id_survives_the_way_there_and_back(identity: UUID, kind: str) -> Non
     assert ids.read(kind, ids.show(kind, identity)) == identity
 
 
+@given(st.lists(st.uuids(), max_size=3), st.integers(0, 200))
+def test_many_ids_are_shown_as_each_alone(some: list[UUID], others: int) -> None:
+    """However many: they are written a block at a time."""
+    identities = [*some, *(U(each) for each in range(others)), UUID(int=2**128 - 1)]
+    assert ids.show_all("evt", identities) == [ids.show("evt", each) for each in identities]
+
+
 @given(st.uuids(), st.uuids())
 def test_texts_sort_as_their_ids_do(one: UUID, other: UUID) -> None:
     assert (ids.show("evt", one) < ids.show("evt", other)) is (one < other)

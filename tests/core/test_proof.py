@@ -2,6 +2,7 @@
 
 from datetime import timedelta
 from typing import Any
+from uuid import UUID
 
 import pytest
 from hypothesis import given
@@ -14,7 +15,9 @@ from tallystick.core.proof import (
     header_hash,
     header_mark,
     key_hash,
+    key_hashes,
     leaf,
+    leaves,
     link,
     set_digest,
     void_hash,
@@ -72,8 +75,8 @@ def test_the_mark_that_an_event_was_taken_back_is_beside_the_facts() -> None:
 
 
 def test_all_those_changes_differ_from_each_other_too() -> None:
-    leaves = [leaf(EVENT._replace(**{name: each})) for name, values in CHANGES.items() for each in values]
-    assert len(set(leaves)) == len(leaves)
+    changed = [EVENT._replace(**{name: each}) for name, values in CHANGES.items() for each in values]
+    assert len(set(leaves(changed))) == len(changed)
 
 
 def test_a_leaf_does_not_depend_on_how_a_value_is_written() -> None:
@@ -95,20 +98,27 @@ def test_neighbouring_fields_cannot_lend_each_other_letters(a: str, b: str, c: s
     assert (leaf(one) == leaf(other)) is ((a, b) == (c, d))
 
 
+@given(st.lists(st.sampled_from([(name, each) for name, values in CHANGES.items() for each in values])))
+def test_the_leaves_of_many_are_those_of_each(changes: list[tuple[str, Any]]) -> None:
+    """What neighbours have in common is written once, and only then."""
+    events = [EVENT, *(EVENT._replace(**{name: value}) for name, value in changes), EVENT]
+    assert leaves(events) == [leaf(each) for each in events]
+
+
 def test_a_leaf_has_a_fixed_size() -> None:
     assert len(leaf(EVENT)) == LEAF_BYTES == 16
 
 
 def test_a_link_covers_what_was_before_the_place_and_the_leaves() -> None:
-    leaves = leaf(EVENT) + leaf(EVENT._replace(id=U(9)))
-    first = link(GENESIS, 1, leaves)
+    both = leaf(EVENT) + leaf(EVENT._replace(id=U(9)))
+    first = link(GENESIS, 1, both)
     assert len(first) == len(GENESIS) == 32
-    swapped = leaves[LEAF_BYTES:] + leaves[:LEAF_BYTES]
+    swapped = both[LEAF_BYTES:] + both[:LEAF_BYTES]
     others = [
-        link(first, 1, leaves),
-        link(GENESIS, 2, leaves),
+        link(first, 1, both),
+        link(GENESIS, 2, both),
         link(GENESIS, 1, swapped),
-        link(GENESIS, 1, leaves[:LEAF_BYTES]),
+        link(GENESIS, 1, both[:LEAF_BYTES]),
         link(GENESIS, 1, b""),
     ]
     assert len({first, *others}) == len(others) + 1
@@ -133,6 +143,12 @@ def test_a_set_digest_depends_on_members_and_order() -> None:
     one, two = leaf(EVENT), leaf(EVENT._replace(id=U(9)))
     assert set_digest([one, two]) == set_digest(iter([one, two]))
     assert len({set_digest(each) for each in ([], [one], [two], [one, two], [two, one], [one, one])}) == 6
+
+
+@given(st.lists(st.tuples(st.uuids(), printable.filter(bool))))
+def test_the_places_of_many_keys_are_those_of_each(keyed: list[tuple[UUID, str]]) -> None:
+    found = key_hashes([customer for customer, _ in keyed], [key for _, key in keyed])
+    assert found == [key_hash(customer, key) for customer, key in keyed]
 
 
 @given(printable.filter(bool), printable.filter(bool), st.integers(0, 5), st.integers(0, 5))

@@ -1,6 +1,6 @@
 """Usage events as answers show them, for the hot routes and the ordinary ones alike."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 
 from tallystick.api.wire import MISSING, Maybe, Out
@@ -10,6 +10,7 @@ from tallystick.core.money import plain, text
 from tallystick.core.times import show_instant
 from tallystick.core.tokens import TokenCharge
 from tallystick.core.wallets import Draw
+from tallystick.flows.drafts import Accepted
 
 
 class Property(Out, kw_only=True):
@@ -119,8 +120,18 @@ def _properties(properties: Mapping[str, str]) -> list[Property]:
 
 
 def show(event: StoredEvent, reference: str, *, live: bool) -> UsageEventOut:
+    return _show(ids.show(ids.EVENT, event.id), event, reference, live)
+
+
+def show_all(taken: Sequence[Accepted], *, live: bool) -> list[UsageEventOut]:
+    """`show` of each."""
+    names = ids.show_all(ids.EVENT, [each.event.id for each in taken])
+    return [_show(name, each.event, each.reference, live) for name, each in zip(names, taken, strict=True)]
+
+
+def _show(name: str, event: StoredEvent, reference: str, live: bool) -> UsageEventOut:
     shown = UsageEventOut(
-        id=ids.show(ids.EVENT, event.id),
+        id=name,
         feature_code=event.feature,
         value=plain(event.value),
         value_decimal=text(event.value),

@@ -1,7 +1,7 @@
 """The hot routes, `POST /usage/events`, `…/batch` and `…/bulk`, as plain ASGI: little Python, one wait for the commit."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import msgspec
 
@@ -63,18 +63,16 @@ class IngestRoutes:
         caller = await self._callers.find(headers, answer_headers, legacy=legacy, writes=True)
         items = usual_events.read(body)
         if items is not None and 1 <= len(items) <= most:
-            outcomes = await self.store_all(caller, items, headers, _as_it_is)
+            outcomes = await self.store_all(caller, items, headers, read=None)
         else:
             outcomes = await self.store_all(caller, _items(wire.parse(body), most), headers)
         refused = [(index, each) for index, each in enumerate(outcomes) if isinstance(each, Problem)]
         sent = _as_sent(body).events if refused else ()
         organization, version = self._callers.answered(caller)
         answer = _BatchAnswer(
-            successful=[
-                events.show(each.event, each.reference, live=organization.live)
-                for each in outcomes
-                if isinstance(each, Accepted)
-            ],
+            successful=events.show_all(
+                [each for each in outcomes if isinstance(each, Accepted)], live=organization.live
+            ),
             failed=[
                 _Failed(
                     index=index,
@@ -91,14 +89,17 @@ class IngestRoutes:
         return 200, _encode_batch(answer, version, organization)
 
     async def store_all(
-        self, caller: Caller, items: Sequence[Any], headers: Any, read: Read = decode
+        self, caller: Caller, items: Sequence[Any], headers: Any, read: Read | None = decode
     ) -> list[Outcome]:
-        """What became of each item, in order, a slice after the other; `read` makes an event of one."""
+        """What became of each item, in order, a slice after the other; `read` makes an event of one, if it is none yet."""
         outcomes: list[Outcome] = []
         for start in range(0, len(items), limits.EVENTS_PER_SLICE):
-            part = dict(enumerate(items[start : start + limits.EVENTS_PER_SLICE], start))
+            part = enumerate(items[start : start + limits.EVENTS_PER_SLICE], start)
             try:
-                outcomes += (await self.store(caller, part, read)).values()
+                if read is None:
+                    outcomes += await self._submit(caller, part)
+                else:
+                    outcomes += (await self.store(caller, dict(part), read)).values()
             except Problem as problem:
                 if not outcomes:
                     raise
@@ -115,25 +116,26 @@ class IngestRoutes:
         Raises Problem when there is no room: nothing is stored then.
         """
         outcomes: dict[int, Outcome] = {}
-        drafts: dict[int, Draft] = {}
-        key_id, header = caller.key.id, caller.header
+        events: dict[int, UsageEvent] = {}
         for index, item in items.items():
             try:
                 if isinstance(item, Problem):
                     raise item
-                event = read(item)
+                events[index] = read(item)
             except Problem as problem:
                 outcomes[index] = problem
-                continue
-            drafts[index] = Draft(event, key_id, header, index)
-        if drafts:
-            stored = await self._batcher.submit(caller.key.organization_id, list(drafts.values()))
-            if not outcomes:
-                return dict(zip(items, stored, strict=True))
-            outcomes.update(zip(drafts, stored, strict=True))
+        if events:
+            stored = await self._submit(caller, events.items())
+            outcomes.update(zip(events, stored, strict=True))
         else:
             await self._callers.catch_up(caller)
         return {index: outcomes[index] for index in items}
+
+    async def _submit(self, caller: Caller, events: Iterable[tuple[int, UsageEvent]]) -> list[Outcome]:
+        """Of each event, with its place."""
+        key_id, header = caller.key.id, caller.header
+        drafts = [Draft(event, key_id, header, index) for index, event in events]
+        return await self._batcher.submit(caller.key.organization_id, drafts)
 
     def refuse_revoked(self, outcomes: Iterable[Outcome], headers: Any) -> None:
         """A revoked key is not the events' fault: it is the request that failed."""
@@ -148,11 +150,6 @@ class IngestRoutes:
         refused = [each for each in outcomes if isinstance(each, Problem)]
         if refused and len(refused) == len(outcomes) and all(each.code == "unavailable" for each in refused):
             raise refused[0]
-
-
-def _as_it_is(event: Any) -> UsageEvent:
-    """Of an event that is read already."""
-    return cast(UsageEvent, event)
 
 
 def _items(raw: Any, most: int) -> list[Any]:

@@ -4,7 +4,7 @@
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 from functools import lru_cache
@@ -81,20 +81,31 @@ class UsageEvent(NamedTuple):
         return (self.feature, self.value, self.occurred_at, dict(self.properties))
 
     def as_text(self) -> str:
-        """The same, to be hashed. No field holds a NUL, so NUL parts them."""
-        fields = [
-            self.feature,
-            text(self.value),
-            self.occurred_at.isoformat() if self.occurred_at else "",
-        ]
-        for name in sorted(self.properties):
-            fields += (name, self.properties[name])
-        return "\0".join(fields)
+        """The same, to be hashed."""
+        return _as_text(self.feature, self.value, self.occurred_at, self.properties)
 
     @property
     def mark(self) -> int:
         """Four bytes by which an event's id knows what was sent, its key with it (`core.ids.marked`)."""
         return crc32(f"{self.key}\0{self.as_text()}".encode())
+
+
+def marks(events: Sequence[UsageEvent]) -> list[int]:
+    """The `mark` of each."""
+    features, _, values, keys, times, properties, *_ = zip(*events, strict=True)
+    texts = map(_as_text, features, values, times, properties)
+    return [crc32(f"{key}\0{each}".encode()) for key, each in zip(keys, texts, strict=True)]
+
+
+def _as_text(feature: str, value: Decimal, at: datetime | None, properties: Mapping[str, str]) -> str:
+    """No field holds a NUL, so NUL parts them."""
+    fields = f"{feature}\0{text(value)}\0{at.isoformat() if at else ''}"
+    return f"{fields}{properties_as_text(properties)}" if properties else fields
+
+
+def properties_as_text(properties: Mapping[str, str]) -> str:
+    """To follow other fields; in one order, whatever the caller's was."""
+    return "".join([f"\0{name}\0{properties[name]}" for name in sorted(properties)])
 
 
 class StoredEvent(NamedTuple):

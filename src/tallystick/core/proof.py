@@ -7,32 +7,29 @@ covers the leaves of the very events it bills, in the order they happened.
 
 from collections.abc import Iterable
 from datetime import datetime
+from decimal import Decimal
 from functools import lru_cache
 from hashlib import sha256
 from typing import Final
 from uuid import UUID
 
-from tallystick.core.events import StoredEvent
+from tallystick.core.events import StoredEvent, properties_as_text
 from tallystick.core.money import text
 
 LEAF_BYTES: Final = 16
 GENESIS: Final = sha256(b"tallystick").digest()
 
 
-@lru_cache(maxsize=1024)
-def _instant(at: datetime) -> str:
-    """Always UTC here; a batch is received at one moment, and most events happen then."""
-    return at.isoformat()
-
-
-def _hex(identity: UUID) -> str:
-    """As `UUID.hex`, in a third of the time."""
-    return identity.int.to_bytes(16).hex()
-
-
 def leaf(event: StoredEvent) -> bytes:
     """Text in the database never holds a NUL, so NUL parts the fields without ambiguity."""
-    (
+    return leaves((event,))[0]
+
+
+def leaves(events: Iterable[StoredEvent]) -> list[bytes]:
+    """The `leaf` of each."""
+    found: list[bytes] = []
+    facts: tuple[str, Decimal, datetime, datetime] | None = None
+    for (
         identity,
         customer,
         feature,
@@ -47,16 +44,26 @@ def leaf(event: StoredEvent) -> bytes:
         voids,
         _,
         _,
-    ) = event
-    content = (
-        f"{_hex(identity)}\0{_hex(customer)}\0{feature}\0{text(value)}\0{_instant(occurred)}\0{_instant(received)}"
-        f"\0{key or ''}\0{'t' if timed else ''}\0{adjusts.hex if adjusts else ''}\0{reason or ''}"
-    )
-    if properties:
-        content += "".join(f"\0{name}\0{properties[name]}" for name in sorted(properties))
-    if voids:
-        content = f"void of {voids.hex}\0{content}"
-    return sha256(content.encode()).digest()[:LEAF_BYTES]
+    ) in events:
+        if facts != (feature, value, occurred, received):
+            facts = feature, value, occurred, received
+            fields = _fields(*facts)
+        content = (
+            f"{identity.int.to_bytes(16).hex()}\0{customer.int.to_bytes(16).hex()}\0{fields}"
+            f"\0{key or ''}\0{'t' if timed else ''}\0{adjusts.hex if adjusts else ''}\0{reason or ''}"
+        )
+        if properties:
+            content += properties_as_text(properties)
+        if voids:
+            content = f"void of {voids.hex}\0{content}"
+        found.append(sha256(content.encode()).digest()[:LEAF_BYTES])
+    return found
+
+
+@lru_cache(maxsize=1024)
+def _fields(feature: str, value: Decimal, occurred: datetime, received: datetime) -> str:
+    """What many events of a batch have in common; times are always UTC here."""
+    return f"{feature}\0{text(value)}\0{occurred.isoformat()}\0{received.isoformat()}"
 
 
 def link(previous: bytes, position: int, leaves: bytes) -> bytes:
@@ -74,8 +81,15 @@ def set_digest(leaves: Iterable[bytes]) -> str:
 
 def key_hash(customer_id: UUID, key: str, attempt: int = 0) -> bytes:
     """Where a customer's key lives in the key table. `attempt` moves on when another key holds that place."""
-    digest = sha256(b"key\0" + attempt.to_bytes(2) + key.encode()).digest()
-    return sha256(customer_id.int.to_bytes(16) + digest[:16]).digest()[:16]  # `_of_customer`, for every event
+    return _of_customer(customer_id, sha256(b"key\0" + attempt.to_bytes(2) + key.encode()).digest())
+
+
+def key_hashes(customers: Iterable[UUID], keys: Iterable[str]) -> list[bytes]:
+    """The `key_hash` of each, at the first attempt."""
+    return [
+        sha256(customer.int.to_bytes(16) + sha256(b"key\0\0\0" + key.encode()).digest()[:16]).digest()[:16]
+        for customer, key in zip(customers, keys, strict=True)
+    ]
 
 
 def void_hash(customer_id: UUID, event_id: UUID) -> bytes:

@@ -13,6 +13,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
+from itertools import repeat as always
 from typing import NamedTuple
 from uuid import UUID
 
@@ -22,6 +23,7 @@ from psycopg.pq import TransactionStatus
 from tallystick.core.admission import Admitted, admit, admit_adjustment
 from tallystick.core.events import StoredEvent
 from tallystick.core.money import ZERO
+from tallystick.core.rows import rows
 from tallystick.core.subscriptions import Standing
 from tallystick.core.times import hour_of
 from tallystick.core.wallets import Draw
@@ -118,7 +120,7 @@ async def _attempt(
             outcomes[position] = problem
             admitted = Admitted(now, (), ())
         hour = hour_of(admitted.occurred_at)
-        identity = UUID(int=bunches.place_number(draft.marked(number), standing.customer_id, hour))
+        identity = bunches.place(UUID(int=draft.marked(number)), standing.customer_id, hour)
         work[position] = Work(draft, standing, admitted, draft.place(standing.customer_id), identity)
 
     older = await held_before(
@@ -167,27 +169,26 @@ async def _take_plain(
         generation=book.generation,
         received_at=now,
     )
-    if not done.repeats and not done.levels:
-        return [
-            Accepted(event, standing.reference)
-            for event, standing in zip(sheet.events, standings, strict=True)
-        ]
-    draws = _draws(sheet, done) if done.levels else {}
-    outcomes: list[Outcome | None] = []
+    references = [each.reference for each in standings]
+    outcomes: list[Outcome | None] = [*rows(Accepted, sheet.events, references, always(False))]
+    if done.levels:
+        for position, draw in _draws(sheet, done).items():
+            paid = sheet.events[position]._replace(draw=draw)
+            outcomes[position] = Accepted(paid, references[position])
+    if not done.repeats:
+        return outcomes
     work: dict[int, Work] = {}
     told = dict(older)
-    for position, (draft, event, standing) in enumerate(zip(drafts, sheet.events, standings, strict=True)):
+    for position, event in enumerate(sheet.events):
         if event.id.int in done.repeats:
-            outcomes.append(None)
+            outcomes[position] = None
             key_hash, holder = sheet.key_hashes[position], done.repeats[event.id.int]
-            work[position] = Work(draft, standing, Admitted(now, (), ()), key_hash, event.id)
+            work[position] = Work(
+                drafts[position], standings[position], Admitted(now, (), ()), key_hash, event.id
+            )
             if key_hash is not None and holder is not None:
                 told[key_hash] = holder
-        else:
-            if position in draws:
-                event = event._replace(draw=draws[position])
-            outcomes.append(Accepted(event, standing.reference))
-    return await _with_repeats_told(conn, book, work, outcomes, told) if work else outcomes
+    return await _with_repeats_told(conn, book, work, outcomes, told)
 
 
 def _draws(sheet: Sheet, done: Inserted) -> dict[int, Draw]:

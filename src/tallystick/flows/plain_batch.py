@@ -1,16 +1,22 @@
 """The usual batch, in short: nobody in it has a limit to ask, and every wallet has plenty, so `core.admission.plainly` says
 of all events alike what `admit` would say of each. A test compares the two.
 
-Whether a wallet has plenty, the statement finds that stores the batch; where one has not, nothing is stored.
+It is judged by columns, each in one go: what an event costs is mostly the steps from one thing to the next. Whether a
+wallet has plenty, the statement finds that stores the batch; where one has not, nothing is stored.
 """
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
+from itertools import repeat
+from uuid import UUID
 
+from tallystick.core import ids
 from tallystick.core.admission import plainly
-from tallystick.core.events import ONE, StoredEvent
+from tallystick.core.events import ONE, StoredEvent, UsageEvent, marks
 from tallystick.core.limits import FUTURE_MAX
+from tallystick.core.proof import key_hashes
+from tallystick.core.rows import rows
+from tallystick.core.subscriptions import Plain
 from tallystick.core.times import hour_of
 from tallystick.flows.books import Book
 from tallystick.flows.drafts import Draft
@@ -21,41 +27,72 @@ from tallystick.store.sheets import Costs, Shares, Sheet
 
 def plain_batch(book: Book, drafts: Sequence[Draft], *, now: datetime, latest: datetime) -> Sheet | None:
     """The batch as it is to be stored, or None when one of its events must be looked at more closely."""
-    revoked, standings, catalogue = book.revoked_keys, book.standings, book.catalogue
-    this_hour, furthest = hour_of(now), latest + FUTURE_MAX
-    identities: list[int] = []
-    facts: list[tuple[Any, ...]] = []
-    key_hashes: list[bytes | None] = []
-    shares, costs = Shares(), Costs()
-    for place, (draft, number) in enumerate(zip(drafts, new_ids.numbers(len(drafts)), strict=True)):
-        feature, customer, value, key, occurred_at, properties, also_customer, _, call = draft.event
-        standing = standings.get(customer)
-        if (
-            standing is None
-            or draft.adjusts is not None
-            or call is not None
-            or also_customer is not None
-            or (revoked and draft.api_key_id in revoked)
-        ):
-            return None
-        plain = plainly(feature, catalogue, standing, now)
+    adjusted = [each.adjusts for each in drafts]
+    if any(adjusted) or not book.revoked_keys.isdisjoint([each.api_key_id for each in drafts]):
+        return None
+    events = [each.event for each in drafts]
+    features, customers, values, keys, times, properties, others, _, calls = zip(*events, strict=True)
+    if any(others) or any(calls):
+        return None
+    try:
+        standings = [book.standings[each] for each in customers]
+    except KeyError:
+        return None
+    terms: list[Plain] = []
+    for feature, standing in zip(features, standings, strict=True):
+        plain = plainly(feature, book.catalogue, standing, now)
         if plain is None:
             return None
-        if occurred_at is None:
-            at, hour = now, this_hour
-        elif plain.since <= occurred_at < plain.until and occurred_at <= furthest:
-            at, hour = occurred_at, hour_of(occurred_at)
-        else:
+        terms.append(plain)
+
+    owners = [each.customer_id for each in standings]
+    happened, hours = [now] * len(drafts), [hour_of(now)] * len(drafts)
+    if any(times):
+        if not _in_time(times, terms, latest + FUTURE_MAX):
             return None
+        happened = [each or now for each in times]
+        hours = [hour_of(each) for each in happened]
+    shares, costs = Shares(), Costs()
+    for place, (plain, hour, value) in enumerate(zip(terms, hours, values, strict=True)):
         for meter, counts in plain.meters:
             shares.add(place, meter, hour, ONE if counts else value)
-        customer_id, tariff = standing.customer_id, plain.tariff
-        if tariff is not None:
-            costs.add(place, customer_id, tariff, value)
-        identities.append(bunches.place_number(draft.marked(number), customer_id, hour))
-        facts.append((customer_id, feature, value, at, now, key, occurred_at is not None, properties))
-        key_hashes.append(draft.place(customer_id))
-    events = [
-        StoredEvent(identity, *each) for identity, each in zip(as_uuids(identities), facts, strict=True)
+        if plain.tariff is not None:
+            costs.add(place, owners[place], plain.tariff, value)
+    stored = rows(
+        StoredEvent,
+        as_uuids(bunches.place_numbers(_numbers(events), owners, hours)),
+        owners,
+        features,
+        values,
+        happened,
+        repeat(now),
+        keys,
+        [each is not None for each in times],
+        properties,
+        *[repeat(None)] * 5,  # neither a correction nor a void, and paid for later
+    )
+    return Sheet(stored, _places(drafts, owners), [each.header_mark for each in drafts], shares, costs)
+
+
+def _in_time(times: Sequence[datetime | None], terms: Sequence[Plain], furthest: datetime) -> bool:
+    """Whether everything happened while its terms hold, and nothing too far in the future."""
+    return all(
+        at is None or (plain.since <= at < plain.until and at <= furthest)
+        for at, plain in zip(times, terms, strict=True)
+    )
+
+
+def _numbers(events: Sequence[UsageEvent]) -> list[int]:
+    """New ids, as numbers, which say what was sent where an event has a key (`Draft.marked`)."""
+    return [
+        number if event.key is None else ids.marked(number, mark)
+        for number, mark, event in zip(new_ids.numbers(len(events)), marks(events), events, strict=True)
     ]
-    return Sheet(events, key_hashes, [each.header_mark for each in drafts], shares, costs)
+
+
+def _places(drafts: Sequence[Draft], owners: Sequence[UUID]) -> list[bytes | None]:
+    """Where their keys live."""
+    keys = [each.event.key for each in drafts if each.event.key is not None and not each.key_attempt]
+    if len(keys) == len(drafts):
+        return [*key_hashes(owners, keys)]
+    return [each.place(owner) for each, owner in zip(drafts, owners, strict=True)]

@@ -15,7 +15,7 @@ from psycopg.pq import PipelineStatus, TransactionStatus
 
 from tallystick.core.events import StoredEvent
 from tallystick.core.money import ZERO
-from tallystick.core.proof import leaf
+from tallystick.core.proof import leaves
 from tallystick.store import columns, db
 from tallystick.store.db import Conn, row, the
 from tallystick.store.sheets import Inserted, NoPlenty, Shares, Sheet, StaleVersion
@@ -107,7 +107,7 @@ async def _store(conn: Conn, events: Sequence[StoredEvent], *, received_at: date
             "adjusts": columns.uuids(each.adjusts for each in events),
             "reasons": columns.texts(each.reason for each in events),
             "voids": columns.uuids(each.voids for each in events),
-            "leaves": columns.digests(map(leaf, events)),
+            "leaves": columns.digests(leaves(events)),
             "drew_on": columns.texts(each and each.model for each in draws),
             "deducted": columns.numbers(each and each.deducted for each in draws),
             "remaining": columns.numbers(each and each.remaining for each in draws),
@@ -144,20 +144,20 @@ async def _notch(
 ) -> None:
     """The head last, and only if the version is still the one the batch was judged by."""
     events = sorted(stored, key=lambda each: each.id)
-    leaves = b"".join(map(leaf, events))
+    digests = b"".join(leaves(events))
     head = await row(
         conn,
         """UPDATE organization_heads
               SET position = position + 1, digest = sha256(digest || int8send(position + 1) || %(leaves)s)
             WHERE organization_id = %(organization)s AND version = %(version)s RETURNING position, digest""",
-        {"organization": organization_id, "version": version, "leaves": leaves},
+        {"organization": organization_id, "version": version, "leaves": digests},
     )
     if head is None:
         raise StaleVersion
     await conn.execute(
         """INSERT INTO ingest_batches (organization_id, position, batch, first_event_id, events, leaves, digest)
            VALUES (%s, %s, %s, %s, %s, %s, %s)""",
-        (organization_id, head[0], number, events[0].id, len(events), leaves, head[1]),
+        (organization_id, head[0], number, events[0].id, len(events), digests, head[1]),
     )
 
 

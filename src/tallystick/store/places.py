@@ -4,6 +4,7 @@ A bound on `occurred_at` alone would read all that the customer has in its parti
 `hour_of` and `bunch_of` in these expressions are functions of the schema.
 """
 
+from collections.abc import Iterable
 from datetime import datetime
 from random import randrange
 from typing import Final, LiteralString
@@ -54,21 +55,26 @@ class Bunches:
 
     def place(self, event_id: UUID, customer_id: UUID, hour: datetime) -> UUID:
         """The id, as time-ordered as it was, with the number of a bunch of this customer and hour at its end."""
-        return UUID(int=self.place_number(event_id.int, customer_id, hour))
+        return UUID(int=self.place_numbers((event_id.int,), (customer_id,), (hour,))[0])
 
-    def place_number(self, event_id: int, customer_id: UUID, hour: datetime) -> int:
-        """The same of an id that is a number still."""
-        of_whom = customer_id.int, hour
-        bunch = self._left.get(of_whom, 0)  # its number, BUNCH times, and how many of it are left
-        if bunch % BUNCH:
-            bunch -= 1
-        else:
-            if len(self._left) >= _OPEN_MAX:
-                self._left.clear()
-            self._last = (self._last + 1) % _NUMBERS
-            bunch = self._last * BUNCH + BUNCH - 1
-        self._left[of_whom] = bunch
-        return event_id & -_NUMBERS | bunch // BUNCH
+    def place_numbers(
+        self, event_ids: Iterable[int], customers: Iterable[UUID], hours: Iterable[datetime]
+    ) -> list[int]:
+        """The same of many ids, which are numbers still."""
+        left, placed = self._left, []
+        for event_id, customer_id, hour in zip(event_ids, customers, hours, strict=True):
+            of_whom = customer_id.int, hour
+            bunch = left.get(of_whom, 0)  # its number, BUNCH times, and how many of it are left
+            if bunch % BUNCH:
+                bunch -= 1
+            else:
+                if len(left) >= _OPEN_MAX:
+                    left.clear()
+                self._last = (self._last + 1) % _NUMBERS
+                bunch = self._last * BUNCH + BUNCH - 1
+            left[of_whom] = bunch
+            placed.append(event_id & -_NUMBERS | bunch // BUNCH)
+        return placed
 
 
 bunches: Final = Bunches()

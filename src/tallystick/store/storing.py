@@ -15,7 +15,7 @@ from uuid import UUID
 import psycopg
 from psycopg import AsyncRawCursor
 
-from tallystick.core.proof import leaf
+from tallystick.core.proof import leaves
 from tallystick.core.wallets import LOW_SHARE, Draw, Model
 from tallystick.store import citus, citus_ingest, columns
 from tallystick.store.columns import Column
@@ -103,7 +103,7 @@ async def in_one_statement(
         "keys": columns.texts(keys) if any(keys) else None,
         "timed": columns.flags(each or None for each in timed) if any(timed) else None,
         "properties": columns.objects(properties) if any(properties) else None,
-        "leaves": columns.digests(map(leaf, sheet.events)),
+        "leaves": columns.digests(leaves(sheet.events)),
         **(
             _rare(adjusts, reasons, voids, draws)
             if any(adjusts) or any(voids) or any(draws)
