@@ -4,6 +4,9 @@ What is taken here, `core.events.decode` would take the same, field by field and
 the two. Whatever is not taken here is left to it, with all that it has to say.
 """
 
+from collections.abc import Sequence
+from decimal import Decimal
+from itertools import repeat
 from typing import Annotated, Any, Final
 
 import msgspec
@@ -11,7 +14,8 @@ from msgspec import Meta, Struct
 
 from tallystick.api import wire
 from tallystick.core import limits
-from tallystick.core.events import SMALL, UsageEvent, usual
+from tallystick.core.events import NO_PROPERTIES, SMALL, UsageEvent, is_code, usual
+from tallystick.core.rows import rows
 
 
 class _Event(Struct, rename="camel", forbid_unknown_fields=True):
@@ -38,6 +42,8 @@ def read(body: bytes) -> list[UsageEvent] | None:
         batch = _decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
+    if all(each.timestamp is None and not each.properties for each in batch.events):
+        return _least(batch.events)
     events: list[UsageEvent] = []
     for each in batch.events:
         event = usual(
@@ -47,3 +53,23 @@ def read(body: bytes) -> list[UsageEvent] | None:
             return None
         events.append(event)
     return events
+
+
+def _least(given: Sequence[_Event]) -> list[UsageEvent] | None:
+    """Events that say no more than they must, by columns."""
+    features, values = [each.feature_code for each in given], [each.value for each in given]
+    if not all(map(is_code, set(features))):
+        return None
+    quantities = {each: Decimal(each) for each in set(values)}
+    return rows(
+        UsageEvent,
+        features,
+        [each.customer_id for each in given],
+        [quantities[each] for each in values],
+        [each.event_id for each in given],
+        repeat(None),
+        repeat(NO_PROPERTIES),
+        repeat(None),
+        repeat("eventId"),
+        repeat(None),
+    )

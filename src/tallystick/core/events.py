@@ -4,7 +4,7 @@
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from decimal import Decimal
 from functools import lru_cache
@@ -90,11 +90,16 @@ class UsageEvent(NamedTuple):
         return crc32(f"{self.key}\0{self.as_text()}".encode())
 
 
-def marks(events: Sequence[UsageEvent]) -> list[int]:
-    """The `mark` of each."""
-    features, _, values, keys, times, properties, *_ = zip(*events, strict=True)
-    texts = map(_as_text, features, values, times, properties)
-    return [crc32(f"{key}\0{each}".encode()) for key, each in zip(keys, texts, strict=True)]
+def marks(events: Iterable[UsageEvent]) -> list[int]:
+    """The `mark` of each. What neighbours say alike is put in words once; their keys, which differ, come first."""
+    found: list[int] = []
+    said: tuple[object, ...] | None = None
+    for feature, _, value, key, at, properties, _, _, _ in events:
+        if said != (feature, value, at, properties):
+            said = feature, value, at, properties
+            after = f"\0{_as_text(feature, value, at, properties)}".encode()
+        found.append(crc32(after, crc32(str(key).encode())))
+    return found
 
 
 def _as_text(feature: str, value: Decimal, at: datetime | None, properties: Mapping[str, str]) -> str:
@@ -164,7 +169,7 @@ def usual(
     feature: str, customer: str, value: int, key: str | None, time: str | None, given: object
 ) -> UsageEvent | None:
     """An event of a customer, a small value and a key that are known to be right; None when anything else is wrong."""
-    if not _is_code(feature):
+    if not is_code(feature):
         return None
     occurred_at, properties = None, NO_PROPERTIES
     if time is not None:
@@ -189,7 +194,7 @@ def _any(raw: dict[str, object]) -> UsageEvent:
 
     if feature is None:
         errors.append(FieldError(feature_field, "is required"))
-    elif not isinstance(feature, str) or not _is_code(feature):
+    elif not isinstance(feature, str) or not is_code(feature):
         errors.append(FieldError(feature_field, "must be 1 to 100 of a-z, 0-9 and _"))
     customer, also = _customers(raw, errors)
     if key is not None and not _is_text(key, limits.EVENT_KEY_CHARS_MAX):
@@ -266,7 +271,7 @@ def _one(raw: Mapping[str, object], names: tuple[str, ...], errors: list[FieldEr
 
 
 @lru_cache(maxsize=4096)
-def _is_code(text: str) -> bool:
+def is_code(text: str) -> bool:
     return CODE.fullmatch(text) is not None
 
 

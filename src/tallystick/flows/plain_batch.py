@@ -7,6 +7,7 @@ wallet has plenty, the statement finds that stores the batch; where one has not,
 
 from collections.abc import Sequence
 from datetime import datetime
+from decimal import Decimal
 from itertools import repeat
 from uuid import UUID
 
@@ -19,7 +20,7 @@ from tallystick.core.rows import rows
 from tallystick.core.subscriptions import Plain
 from tallystick.core.times import hour_of
 from tallystick.flows.books import Book
-from tallystick.flows.drafts import Draft
+from tallystick.flows.drafts import Draft, header_marks
 from tallystick.store.db import as_uuids, new_ids
 from tallystick.store.places import bunches
 from tallystick.store.sheets import Costs, Shares, Sheet
@@ -52,12 +53,10 @@ def plain_batch(book: Book, drafts: Sequence[Draft], *, now: datetime, latest: d
             return None
         happened = [each or now for each in times]
         hours = [hour_of(each) for each in happened]
-    shares, costs = Shares(), Costs()
-    for place, (plain, hour, value) in enumerate(zip(terms, hours, values, strict=True)):
-        for meter, counts in plain.meters:
-            shares.add(place, meter, hour, ONE if counts else value)
+    shares, costs = _shares(features, terms, hours, values), Costs()
+    for place, (plain, owner, value) in enumerate(zip(terms, owners, values, strict=True)):
         if plain.tariff is not None:
-            costs.add(place, owners[place], plain.tariff, value)
+            costs.add(place, owner, plain.tariff, value)
     stored = rows(
         StoredEvent,
         as_uuids(bunches.place_numbers(_numbers(events), owners, hours)),
@@ -71,7 +70,7 @@ def plain_batch(book: Book, drafts: Sequence[Draft], *, now: datetime, latest: d
         properties,
         *[repeat(None)] * 5,  # neither a correction nor a void, and paid for later
     )
-    return Sheet(stored, _places(drafts, owners), [each.header_mark for each in drafts], shares, costs)
+    return Sheet(stored, _places(drafts, owners), header_marks(drafts), shares, costs)
 
 
 def _in_time(times: Sequence[datetime | None], terms: Sequence[Plain], furthest: datetime) -> bool:
@@ -80,6 +79,23 @@ def _in_time(times: Sequence[datetime | None], terms: Sequence[Plain], furthest:
         at is None or (plain.since <= at < plain.until and at <= furthest)
         for at, plain in zip(times, terms, strict=True)
     )
+
+
+def _shares(
+    features: Sequence[str], terms: Sequence[Plain], hours: Sequence[datetime], values: Sequence[Decimal]
+) -> Shares:
+    """What the events add to rollups: all events of a code feed the same meters."""
+    shares = Shares()
+    for feature in dict.fromkeys(features):
+        places: Sequence[int] = range(len(features))
+        if features.count(feature) < len(features):
+            places = [place for place in places if features[place] == feature]
+        for meter, counts in terms[places[0]].meters:
+            shares.places.extend(places)
+            shares.meters.extend([meter] * len(places))
+            shares.hours.extend([hours[place] for place in places])
+            shares.quantities.extend([ONE] * len(places) if counts else [values[place] for place in places])
+    return shares
 
 
 def _numbers(events: Sequence[UsageEvent]) -> list[int]:

@@ -63,14 +63,16 @@ def texts(values: Iterable[str | None]) -> Column:
     return Column(_TEXT, [_NULL if each is None else _sized(each.encode()) for each in values])
 
 
-def codes(values: Sequence[str]) -> Column:
+def codes(values: Iterable[str]) -> Column:
     """Texts, few of which differ."""
     return Column(_TEXT, _each_once(values, lambda code: _sized(code.encode())))
 
 
-def _each_once(values: Iterable[T | None], pack: Callable[[T], bytes]) -> list[bytes]:
-    """Most columns hold few different values, which are packed once and then looked up."""
+def _each_once(values: Iterable[T | None], pack: Callable[[T], bytes]) -> Sequence[bytes]:
+    """Most columns hold few different values, often but one, which are packed once and then looked up."""
     values = tuple(values)
+    if values and values.count(values[0]) == len(values):
+        return (_NULL if values[0] is None else pack(values[0]),) * len(values)
     packed = {each: _NULL if each is None else pack(each) for each in set(values)}
     return [packed[each] for each in values]
 
