@@ -12,6 +12,7 @@ from tallystick.core.events import UsageEvent
 from tallystick.flows.books import Books
 from tallystick.flows.drafts import Accepted, Draft
 from tallystick.flows.ingest import ingest
+from tallystick.flows.key_generations import freeze_if_full
 from tallystick.flows.open_organization import change_organization
 from tallystick.store.db import CONNECTION, Conn, Database
 from tests.audit import audit, organization_id
@@ -145,3 +146,38 @@ def test_a_version_that_was_undone_and_given_to_another_change_is_read_anew(
         assert (found.version, found.organization.name) == (undone.version, "Done")
 
     beside_the_server(database_url, act)
+
+
+def test_another_generation_of_keys_makes_nobody_and_nothing_else_forgotten(
+    database_url: str, make_organization: MakeOrganization
+) -> None:
+    shop = make_organization()
+    add_customer(shop, "ada")
+    organization = organization_id(shop)
+
+    async def act(database: Database) -> None:
+        books = Books()
+        async with database.reading() as conn:
+            before = await books.known(conn, organization)
+            await books.learn(conn, before, {"ada"})
+            await frozen(conn)
+            after = await books.current(conn, organization)
+            assert after.generation > before.generation
+            assert after.version == before.version + 1
+            assert after.standings == before.standings != {}
+            assert after.catalogue is before.catalogue
+            await frozen(conn)
+            await rename(conn, organization, "Together")
+            both = await books.current(conn, organization)
+            assert both.generation > after.generation
+            assert (both.organization.name, both.standings) == ("Together", {})
+
+    beside_the_server(database_url, act)
+
+
+async def frozen(conn: Conn) -> None:
+    """Another generation is open; tries again when somebody was in the way."""
+    for _ in range(50):
+        if await freeze_if_full(conn, bytes_max=0) is not None:
+            return
+    raise AssertionError("it could not be frozen")

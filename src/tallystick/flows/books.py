@@ -86,23 +86,29 @@ class Books:
         return self._books.get(organization_id) or await self.refreshed(conn, organization_id)
 
     async def refreshed(self, conn: Conn, organization_id: UUID) -> Book:
-        """Forget what changed and read it anew."""
+        """Forget what changed and read it anew.
+
+        The generation of keys is asked after the version: if it is newer, so is the version by now, and nothing is stored.
+        """
         old = self._books.get(organization_id)
         version = await db.version(conn, organization_id=organization_id)
         if old is not None and old.version <= version:
             changes = await db.changed_since(conn, organization_id=organization_id, version=old.version)
-            seen = [number for number, _ in changes]
-            moved = {customer for _, customer in changes}
+            seen = [each.version for each in changes]
+            moved = {each.customer_id for each in changes if not each.only_keys}
             if None not in moved and seen == list(range(old.version + 1, old.version + 1 + len(seen))):
                 standings = {
                     reference: standing
                     for reference, standing in old.standings.items()
                     if standing.customer_id not in moved
                 }
+                generation = old.generation
+                if any(each.only_keys for each in changes):
+                    generation = await key_generations.current(conn)
                 book = Book(
                     old.organization,
                     old.version + len(seen),
-                    old.generation,  # another one would have moved everybody
+                    generation,
                     self.filters,
                     old.catalogue,
                     old.revoked_keys,
@@ -116,9 +122,7 @@ class Books:
         book = Book(
             organization,
             version,
-            await key_generations.current(
-                conn
-            ),  # asked after the version: newer than it, the version is out of date
+            await key_generations.current(conn),
             self.filters,
             await load_catalogue(conn, organization_id),
             await organizations.revoked_keys(conn, organization_id=organization_id),

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mappin
 from contextlib import asynccontextmanager, nullcontext, suppress
 from decimal import Decimal
 from struct import unpack_from
-from typing import Any, Final, LiteralString, Self, TypeVar
+from typing import Any, Final, LiteralString, NamedTuple, Self, TypeVar
 from uuid import UUID
 
 import msgspec
@@ -275,17 +275,23 @@ async def head(conn: Conn, *, organization_id: UUID) -> tuple[int, bytes]:
     return int(position), bytes(digest)
 
 
-async def changed_since(conn: Conn, *, organization_id: UUID, version: int) -> list[tuple[int, UUID | None]]:
+class Change(NamedTuple):
+    """What moved an organization's version."""
+
+    version: int  # the one it was moved to
+    customer_id: UUID | None  # whose; None: everybody's
+    only_keys: bool  # and nobody's but that another generation of keys is open
+
+
+async def changed_since(conn: Conn, *, organization_id: UUID, version: int) -> list[Change]:
     """What moved the version after `version`, oldest first."""
-    return [
-        (found[0], found[1])
-        for found in await rows(
-            conn,
-            """SELECT version, customer_id FROM changes
-                WHERE organization_id = %s AND version > %s ORDER BY version""",
-            (organization_id, version),
-        )
-    ]
+    found = await rows(
+        conn,
+        """SELECT version, customer_id, only_keys FROM changes
+            WHERE organization_id = %s AND version > %s ORDER BY version""",
+        (organization_id, version),
+    )
+    return [Change(*each) for each in found]
 
 
 async def forget_changes(conn: Conn, *, keep: int) -> int:

@@ -71,6 +71,10 @@ DEFAULT_SETTINGS: Final[Mapping[str, str]] = {
     # made empty, and used again and again.
     "wal_init_zero": "off",
     "min_wal_size": "1GB",
+    # Each minute it looks after what grew: slowly, so that it takes little from others at a time; and by a small sample,
+    # because as long as it analyzes, every version of a rollup since stays where commits must step over it.
+    "autovacuum_vacuum_cost_limit": "50",
+    "default_statistics_target": "20",
     # What is acknowledged stays.
     "fsync": "on",
     "full_page_writes": "on",

@@ -70,7 +70,8 @@ async def freeze(conn: Conn, *, number: int) -> bool:
         await conn.execute(
             """WITH heads AS (
                    UPDATE organization_heads SET version = version + 1 RETURNING organization_id, version)
-               INSERT INTO changes (organization_id, version) SELECT organization_id, version FROM heads"""
+               INSERT INTO changes (organization_id, version, only_keys)
+               SELECT organization_id, version, true FROM heads"""
         )
         await conn.execute("UPDATE key_generations SET frozen_at = now() WHERE number = %s", (number,))
         await conn.execute(

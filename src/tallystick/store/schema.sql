@@ -93,7 +93,8 @@ CREATE TABLE archived_shares (
 CREATE TABLE changes (
     organization_id uuid NOT NULL,
     version bigint NOT NULL,
-    customer_id uuid
+    customer_id uuid,
+    only_keys boolean DEFAULT false NOT NULL
 );
 CREATE TABLE clock_run_items (
     run_id uuid NOT NULL,
