@@ -634,7 +634,8 @@ CREATE TABLE usage_hours (
     quantity numeric NOT NULL,
     batch bigint NOT NULL,
     latest_at timestamp with time zone
-);
+)
+WITH (fillfactor='75');
 CREATE TABLE usage_sets (
     customer_id uuid NOT NULL,
     meter_id uuid NOT NULL,
