@@ -80,7 +80,7 @@ class IngestRoutes:
                     code=each.code,
                     param=versions.field_name(each.param, version),
                     details=problems.details(each, version=version),
-                    data=sent[index],
+                    data=wire.parse(bytes(sent[index])),
                 )
                 for index, each in refused
             ],

@@ -5,6 +5,7 @@ It is judged by columns, each in one go: what an event costs is mostly the steps
 wallet has plenty, the statement finds that stores the batch; where one has not, nothing is stored.
 """
 
+from collections import defaultdict
 from collections.abc import Sequence
 from datetime import datetime
 from decimal import Decimal
@@ -86,10 +87,10 @@ def _shares(
 ) -> Shares:
     """What the events add to rollups: all events of a code feed the same meters."""
     shares = Shares()
-    for feature in dict.fromkeys(features):
-        places: Sequence[int] = range(len(features))
-        if features.count(feature) < len(features):
-            places = [place for place in places if features[place] == feature]
+    fed: defaultdict[str, list[int]] = defaultdict(list)
+    for place, feature in enumerate(features):
+        fed[feature].append(place)
+    for places in fed.values():
         for meter, counts in terms[places[0]].meters:
             shares.places.extend(places)
             shares.meters.extend([meter] * len(places))
