@@ -87,7 +87,7 @@ class UsageEvent(NamedTuple):
     @property
     def mark(self) -> int:
         """Four bytes by which an event's id knows what was sent, its key with it (`core.ids.marked`)."""
-        return crc32(f"{self.key}\0{self.as_text()}".encode())
+        return marks((self,))[0]
 
 
 def marks(events: Iterable[UsageEvent]) -> list[int]:

@@ -1,6 +1,6 @@
 """Drafts: events on their way in, as they were sent, as they were judged, as they were answered."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 from uuid import UUID
@@ -46,11 +46,6 @@ class Draft(Struct):
     @property
     def header_mark(self) -> int | None:
         return None if self.header is None else header_mark(self.header, self.index)
-
-
-def header_marks(drafts: Iterable[Draft]) -> list[int | None]:
-    """The `header_mark` of each."""
-    return [None if each.header is None else header_mark(each.header, each.index) for each in drafts]
 
 
 class Accepted(NamedTuple):

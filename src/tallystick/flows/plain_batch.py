@@ -21,7 +21,7 @@ from tallystick.core.rows import rows
 from tallystick.core.subscriptions import Plain
 from tallystick.core.times import hour_of
 from tallystick.flows.books import Book
-from tallystick.flows.drafts import Draft, header_marks
+from tallystick.flows.drafts import Draft
 from tallystick.store.db import as_uuids, new_ids
 from tallystick.store.places import bunches
 from tallystick.store.sheets import Costs, Shares, Sheet
@@ -71,7 +71,8 @@ def plain_batch(book: Book, drafts: Sequence[Draft], *, now: datetime, latest: d
         properties,
         *[repeat(None)] * 5,  # neither a correction nor a void, and paid for later
     )
-    return Sheet(stored, _places(drafts, owners), header_marks(drafts), shares, costs)
+    headers = [each.header_mark for each in drafts]
+    return Sheet(stored, _places(drafts, owners), headers, shares, costs)
 
 
 def _in_time(times: Sequence[datetime | None], terms: Sequence[Plain], furthest: datetime) -> bool:
