@@ -209,10 +209,12 @@ def serving(
     running = Server(
         f"http://127.0.0.1:{port}", port, folder / "data", database_url, workers, dict(environment or {})
     )
-    running.start()
-    yield running
-    running.stop()
-    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        running.start()
+        yield running
+    finally:
+        running.stop()
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 MakeOrganization = Callable[..., Organization]

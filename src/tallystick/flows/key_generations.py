@@ -23,6 +23,7 @@ log = logging.getLogger("tallystick.keys")
 _ADDED_AT_ONCE: Final = 1_000  # keys: less than a millisecond in which nobody else is served
 _FREEZES_TRIED: Final = 3
 _RESERVE: Final = 8  # an eighth of what is expected
+_CROWD: Final = 1.5  # times what it was made for: then it says of too many strangers that they may be there
 _WORTH_IT: Final = 8  # from an eighth of its size on a generation is followed
 _LITTLE: Final = 20_000  # keys, which are added in a moment
 _ROUNDS_MAX: Final = 5
@@ -86,14 +87,18 @@ class _Making:
     """The filter of a generation, while keys may still come."""
 
     def __init__(self, generation: int, keys: int) -> None:
+        """For so many keys; more find room, and make it say of more strangers that they may be there."""
         self.generation = generation
+        self._room = keys
+        self._brought = 0
         self._filling = Filling(keys)
         self._read: dict[Page, str] = {}
         """By page: the horizon, before which all that was stored there is in the filter."""
 
     @classmethod
     async def begun(cls, conn: Conn, generation: int, *, growth: float) -> "_Making":
-        """`growth` is how many times as large the generation will be."""
+        """`growth` is how many times as large the generation will be. It is a guess, and too little of one where much of what
+        makes the table large is not committed yet."""
         keys = int(await key_generations.estimate_keys(conn, generation=generation) * growth)
         return cls(generation, keys + keys // _RESERVE)
 
@@ -112,8 +117,13 @@ class _Making:
                 return
 
     async def finish(self, conn: Conn) -> None:
-        """The generation is frozen, and asked about every key until its filter is there: bring what is left, and keep it."""
+        """The generation is frozen, and asked about every key until its filter is there: bring what is left, and keep it; or
+        make a larger one, now that it is known how many there are."""
         await self._bring_all(conn, rests=SOON)
+        if self._brought > self._room * _CROWD:
+            log.info("the filter of key generation %s is made anew, for more keys", self.generation)
+            await _Making(self.generation, self._brought).finish(conn)
+            return
         bits, digest, began = bytearray(), sha256(), time.monotonic()
         for part in self._filling.parts():
             bits += part
@@ -142,4 +152,5 @@ class _Making:
                 await rest_after(began, times=rests)
             self._read[page] = horizon
             came += len(keys) // KEY_BYTES
+        self._brought += came
         return came
