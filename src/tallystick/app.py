@@ -18,13 +18,13 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
 from tallystick import settings
-from tallystick.api import openapi, reference, short_cut
+from tallystick.api import metrics, openapi, reference, short_cut
 from tallystick.api.auth import Keyring
 from tallystick.api.callers import Callers
 from tallystick.api.check_routes import CheckRoute
 from tallystick.api.cloud_events import CloudEventsRoute
 from tallystick.api.health import Health
-from tallystick.api.http import METRICS_TYPE, Api, json_route
+from tallystick.api.http import Api, json_route
 from tallystick.api.ingest_routes import IngestRoutes
 from tallystick.api.operations import Services
 from tallystick.api.rate_limits import RateLimits
@@ -154,6 +154,7 @@ class Application:
         await self.checker.stop()
         await self.batcher.stop()
         await self.database.close()
+        metrics.tell()
         await send({"type": "lifespan.shutdown.complete"})
 
     async def _openapi(self) -> tuple[int, bytes]:
@@ -163,12 +164,15 @@ class Application:
         return HTMLResponse(reference.page(openapi.document()))
 
     async def _metrics(self, request: Request) -> Response:
+        metrics.tell()
         _WAITING.set(self.batcher.rows_waiting)
         registry: Any = None
         if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
             registry = CollectorRegistry()
             multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-        return Response(generate_latest(registry) if registry else generate_latest(), media_type=METRICS_TYPE)
+        return Response(
+            generate_latest(registry) if registry else generate_latest(), media_type=metrics.METRICS_TYPE
+        )
 
 
 def create() -> Application:

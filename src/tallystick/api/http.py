@@ -3,10 +3,8 @@
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from functools import lru_cache
 from typing import Final, NamedTuple
 
-from prometheus_client import CONTENT_TYPE_LATEST, Counter, Histogram
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
@@ -14,7 +12,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import Message, Receive, Scope, Send
 
-from tallystick.api import problems, versions
+from tallystick.api import metrics, problems, versions
 from tallystick.api.bodies import ClientGone, read_body
 from tallystick.api.callers import Callers
 from tallystick.api.check_routes import CheckRoute
@@ -39,25 +37,6 @@ from tallystick.errors import Problem
 
 log = logging.getLogger("tallystick.api")
 _LEGACY_SUNSET: Final = "Thu, 31 Dec 2026 23:59:59 GMT"
-
-REQUESTS: Final = Counter(
-    "tallystick_requests_total", "Answers by operation and status", ["operation", "status"]
-)
-SECONDS: Final = Histogram(
-    "tallystick_request_seconds",
-    "Time to answer, by operation",
-    ["operation"],
-    buckets=(0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10),
-)
-METRICS_TYPE: Final = CONTENT_TYPE_LATEST
-
-_requests: Final = lru_cache(maxsize=1024)(REQUESTS.labels)
-_seconds: Final = lru_cache(maxsize=256)(SECONDS.labels)
-
-
-def _count(operation: str, status: int, started: float) -> None:
-    _requests(operation, status).inc()
-    _seconds(operation).observe(time.perf_counter() - started)
 
 
 class Hot(NamedTuple):
@@ -152,7 +131,7 @@ class Api:
             status, answer = self._refusal(error, headers, request_id, told, legacy=hot.legacy)
         if status != 204:
             told += _of_json(answer)
-        _count(hot.operation, status, started)
+        metrics.count(hot.operation, status, time.perf_counter() - started)
         return status, told, answer
 
     async def _answer_stream(self, scope: Scope, receive: Receive, send: Send, *, legacy: bool) -> None:
@@ -168,7 +147,7 @@ class Api:
             told += _of_json(answer)
             await send({"type": "http.response.start", "status": status, "headers": told})
             await send({"type": "http.response.body", "body": answer})
-        _count("usage.trackStream", status, started)
+        metrics.count("usage.trackStream", status, time.perf_counter() - started)
 
     def _refusal(
         self, error: Exception, headers: Headers, request_id: str, told: Headers, *, legacy: bool
@@ -259,7 +238,7 @@ def _endpoint(
             problem = problems.problem_of(error, request.scope["request_id"], keyed=keyed)
             status, content = problem.kind.status, problems.render(problem, version=outgoing.version)
             outgoing.headers += problems.headers(problem)
-        _count(operation.name, status, started)
+        metrics.count(operation.name, status, time.perf_counter() - started)
         response = Response(content, status_code=status, media_type="application/json")
         response.raw_headers += outgoing.headers
         return response
