@@ -5,16 +5,14 @@ It is judged by columns, each in one go: what an event costs is mostly the steps
 wallet has plenty, the statement finds that stores the batch; where one has not, nothing is stored.
 """
 
-from collections import defaultdict
 from collections.abc import Sequence
 from datetime import datetime
-from decimal import Decimal
 from itertools import repeat
 from uuid import UUID
 
 from tallystick.core import ids
 from tallystick.core.admission import plainly
-from tallystick.core.events import ONE, StoredEvent, UsageEvent, marks
+from tallystick.core.events import StoredEvent, UsageEvent, marks
 from tallystick.core.limits import FUTURE_MAX
 from tallystick.core.proof import key_hashes
 from tallystick.core.rows import rows
@@ -24,7 +22,7 @@ from tallystick.flows.books import Book
 from tallystick.flows.drafts import Draft
 from tallystick.store.db import as_uuids, new_ids
 from tallystick.store.places import bunches
-from tallystick.store.sheets import Costs, Shares, Sheet
+from tallystick.store.sheets import Costs, Feeds, Sheet
 
 
 def plain_batch(book: Book, drafts: Sequence[Draft], *, now: datetime, latest: datetime) -> Sheet | None:
@@ -54,7 +52,7 @@ def plain_batch(book: Book, drafts: Sequence[Draft], *, now: datetime, latest: d
             return None
         happened = [each or now for each in times]
         hours = [hour_of(each) for each in happened]
-    shares, costs = _shares(features, terms, hours, values), Costs()
+    costs = Costs()
     for place, (plain, owner, value) in enumerate(zip(terms, owners, values, strict=True)):
         if plain.tariff is not None:
             costs.add(place, owner, plain.tariff, value)
@@ -72,7 +70,7 @@ def plain_batch(book: Book, drafts: Sequence[Draft], *, now: datetime, latest: d
         *[repeat(None)] * 5,  # neither a correction nor a void, and paid for later
     )
     headers = [each.header_mark for each in drafts]
-    return Sheet(stored, _places(drafts, owners), headers, shares, costs)
+    return Sheet(stored, _places(drafts, owners), headers, _feeds(features, terms), costs)
 
 
 def _in_time(times: Sequence[datetime | None], terms: Sequence[Plain], furthest: datetime) -> bool:
@@ -83,21 +81,14 @@ def _in_time(times: Sequence[datetime | None], terms: Sequence[Plain], furthest:
     )
 
 
-def _shares(
-    features: Sequence[str], terms: Sequence[Plain], hours: Sequence[datetime], values: Sequence[Decimal]
-) -> Shares:
-    """What the events add to rollups: all events of a code feed the same meters."""
-    shares = Shares()
-    fed: defaultdict[str, list[int]] = defaultdict(list)
-    for place, feature in enumerate(features):
-        fed[feature].append(place)
-    for places in fed.values():
-        for meter, counts in terms[places[0]].meters:
-            shares.places.extend(places)
-            shares.meters.extend([meter] * len(places))
-            shares.hours.extend([hours[place] for place in places])
-            shares.quantities.extend([ONE] * len(places) if counts else [values[place] for place in places])
-    return shares
+def _feeds(features: Sequence[str], terms: Sequence[Plain]) -> Feeds:
+    """All events of a code feed the same meters."""
+    fed = [
+        (feature, meter, counts)
+        for feature, plain in dict(zip(features, terms, strict=True)).items()
+        for meter, counts in plain.meters
+    ]
+    return Feeds(*zip(*fed, strict=True))
 
 
 def _numbers(events: Sequence[UsageEvent]) -> list[int]:

@@ -18,7 +18,7 @@ from tallystick.core.money import ZERO
 from tallystick.core.proof import leaves
 from tallystick.store import columns, db
 from tallystick.store.db import Conn, row, the
-from tallystick.store.sheets import Inserted, NoPlenty, Shares, Sheet, StaleVersion
+from tallystick.store.sheets import Feeds, Inserted, NoPlenty, Shares, Sheet, StaleVersion
 
 _ROWS_AT_ONCE: Final = 1_000
 _ADD: Final[Callable[[Decimal, Decimal], Decimal]] = Context(prec=100).add
@@ -54,7 +54,10 @@ async def insert(
         stored = [each for each in sheet.events if each.id.int not in repeats]
         if stored:
             await _store(conn, stored, received_at=received_at, number=number)
-            await _count(conn, sheet.events, sheet.shares, repeats, number=number)
+            shares = sheet.shares
+            if isinstance(shares, Feeds):
+                shares = shares.shares(sheet.events)
+            await _count(conn, sheet.events, shares, repeats, number=number)
             await _notch(conn, stored, organization_id=organization_id, version=version, number=number)
         elif await db.version(conn, organization_id=organization_id) != version:  # no head is locked
             raise StaleVersion

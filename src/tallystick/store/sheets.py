@@ -7,8 +7,9 @@ from decimal import Decimal
 from typing import NamedTuple
 from uuid import UUID
 
-from tallystick.core.events import StoredEvent
+from tallystick.core.events import ONE, StoredEvent
 from tallystick.core.subscriptions import Tariff
+from tallystick.core.times import hour_of
 from tallystick.store.event_keys import Held
 
 
@@ -26,6 +27,24 @@ class Shares:
         self.meters.append(meter)
         self.hours.append(hour)
         self.quantities.append(quantity)
+
+
+class Feeds(NamedTuple):
+    """The same where all events of a feature feed the same meters, in the hour in which they happened: by feature and meter,
+    and whether that counts events or sums their values. No event need be told of by itself."""
+
+    features: Sequence[str] = ()
+    meters: Sequence[UUID] = ()
+    counts: Sequence[bool] = ()
+
+    def shares(self, events: Sequence[StoredEvent]) -> Shares:
+        """What each of these adds."""
+        shares = Shares()
+        for place, event in enumerate(events):
+            for feature, meter, counts in zip(*self, strict=True):
+                if feature == event.feature:
+                    shares.add(place, meter, hour_of(event.occurred_at), ONE if counts else event.value)
+        return shares
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +74,7 @@ class Sheet(NamedTuple):
     events: Sequence[StoredEvent]
     key_hashes: Sequence[bytes | None]
     header_marks: Sequence[int | None]
-    shares: Shares
+    shares: Shares | Feeds
     costs: Costs = Costs()  # to be paid by the statement itself
     older: Sequence[UUID] = ()  # ids of events whose key a frozen generation holds: repeats
 

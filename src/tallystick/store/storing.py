@@ -22,7 +22,7 @@ from tallystick.store.columns import Column
 from tallystick.store.db import Conn, new_ids, the
 from tallystick.store.event_keys import Held
 from tallystick.store.key_generations import table
-from tallystick.store.sheets import Costs, Inserted, NoPlenty, Sheet, StaleVersion
+from tallystick.store.sheets import Costs, Feeds, Inserted, NoPlenty, Shares, Sheet, StaleVersion
 
 
 async def insert(
@@ -87,12 +87,10 @@ async def in_one_statement(
         _,
         draws,
     ) = zip(*sheet.events, strict=True)
-    ids, owners, shares = columns.uuids(identities), columns.uuids(customers), sheet.shares
-    one_each = len(shares.places) == len(identities) and shares.places == list(range(len(identities)))
-    payers = _in_order(sheet.costs)
+    shares, payers = sheet.shares, _in_order(sheet.costs)
     given = {
-        "ids": ids,
-        "customers": owners,
+        "ids": columns.uuids(identities),
+        "customers": columns.uuids(customers),
         "key_hashes": columns.digests(sheet.key_hashes),
         "header_marks": None
         if sheet.header_marks.count(None) == len(identities)
@@ -111,17 +109,15 @@ async def in_one_statement(
         ),
         "older": columns.uuids(sheet.older) if sheet.older else None,
         "number": number,
-        "hour_events": ids if one_each else columns.uuids(identities[each] for each in shares.places),
-        "hour_customers": owners if one_each else columns.uuids(customers[each] for each in shares.places),
-        "hour_meters": columns.uuids(shares.meters),
-        "hours": columns.instants(shares.hours),
-        "quantities": columns.numbers(shares.quantities),
+        **(_fed(shares) if isinstance(shares, Feeds) else _shared(shares, identities, customers)),
         "organization": organization_id,
         "version": version,
         "received": received_at,
         **(_paid(sheet.costs, payers, len(identities)) if payers else {}),
     }
-    statement, names = _numbered(pays=bool(payers), generation=generation)
+    statement, names = _numbered(
+        pays=bool(payers), by_feature=isinstance(shares, Feeds), generation=generation
+    )
     cursor = AsyncRawCursor(conn)
     try:
         async with conn.pipeline() if payers else nullcontext():
@@ -150,6 +146,24 @@ def _holders(
     return {
         repeat.int: None if event is None or at is None else Held(event, at, mark)
         for repeat, event, at, mark in zip(repeats, events, occurred, header_marks, strict=True)
+    }
+
+
+def _fed(feeds: Feeds) -> dict[str, Column]:
+    return {
+        "fed_features": columns.texts(feeds.features),
+        "fed_meters": columns.uuids(feeds.meters),
+        "fed_counts": columns.flags(feeds.counts),
+    }
+
+
+def _shared(shares: Shares, identities: Sequence[UUID], customers: Sequence[UUID]) -> dict[str, Column]:
+    return {
+        "hour_events": columns.uuids(identities[each] for each in shares.places),
+        "hour_customers": columns.uuids(customers[each] for each in shares.places),
+        "hour_meters": columns.uuids(shares.meters),
+        "hours": columns.instants(shares.hours),
+        "quantities": columns.numbers(shares.quantities),
     }
 
 
@@ -211,8 +225,8 @@ _NOTHING_RARE: Final[dict[str, Column | None]] = dict.fromkeys(
 )
 
 
-@lru_cache(maxsize=8)
-def _numbered(*, pays: bool, generation: int) -> tuple[bytes, tuple[str, ...]]:
+@lru_cache(maxsize=16)
+def _numbered(*, pays: bool, by_feature: bool, generation: int) -> tuple[bytes, tuple[str, ...]]:
     """The statement as PostgreSQL wants it, and its parameters in their order. psycopg would read so long a text anew
     each time."""
     names: list[str] = []
@@ -222,12 +236,15 @@ def _numbered(*, pays: bool, generation: int) -> tuple[bytes, tuple[str, ...]]:
             names.append(found[1])
         return f"${names.index(found[1]) + 1}"
 
-    text = re.sub(r"%\((\w+)\)s", numbered, _statement(pays=pays, generation=generation))
+    text = re.sub(
+        r"%\((\w+)\)s", numbered, _statement(pays=pays, by_feature=by_feature, generation=generation)
+    )
     return text.encode(), tuple(names)
 
 
-def _statement(*, pays: bool, generation: int) -> LiteralString:
-    """With the parts that pay, or without them; the generation's table by its name, which routes no row and plans no other.
+def _statement(*, pays: bool, by_feature: bool, generation: int) -> LiteralString:
+    """With the parts that pay, or without them; with what is counted by feature, or by event; the generation's table by its
+    name, which routes no row and plans no other.
 
     Wallets are found locked and in order before a key is inserted; what they are asked for is what was stored. One that
     is in another period, has something set aside, or would come near its end divides by zero.
@@ -260,14 +277,10 @@ def _statement(*, pays: bool, generation: int) -> LiteralString:
                event_key, timed, adjusts, properties::jsonb, reason, voids, leaf,
                drew_on, deducted::numeric, {_REMAINING if pays else "remaining::numeric, blocked"}
           FROM sent, numbered WHERE key_hash IS NULL OR id IN (SELECT event_id FROM fresh)
-        RETURNING id{_PAYING if pays else ""}
+        RETURNING id, customer_id, occurred_at, feature_code, value, leaf{_PAYING if pays else ""}
     ), counted AS (
         INSERT INTO usage_hours AS u (customer_id, meter_id, hour, events, quantity, batch)
-        SELECT customer_id, meter_id, hour, count(*), sum(quantity::numeric), batch
-          FROM unnest(%(hour_events)s::uuid[], %(hour_customers)s::uuid[], %(hour_meters)s::uuid[],
-                      %(hours)s::timestamptz[], %(quantities)s::text[])
-            AS c (event_id, customer_id, meter_id, hour, quantity), numbered
-         WHERE event_id IN (SELECT id FROM stored)
+        {_BY_FEATURE if by_feature else _BY_EVENT}
          GROUP BY customer_id, meter_id, hour, batch ORDER BY customer_id, meter_id, hour
         ON CONFLICT (customer_id, meter_id, hour) DO UPDATE
            SET events = u.events + excluded.events, quantity = u.quantity + excluded.quantity,
@@ -276,7 +289,7 @@ def _statement(*, pays: bool, generation: int) -> LiteralString:
     ), notched AS (
         SELECT count(*) AS events, (array_agg(id ORDER BY id))[1] AS first_event_id,
                string_agg(uuid_send(leaf), ''::bytea ORDER BY id) AS leaves
-          FROM sent WHERE id IN (SELECT id FROM stored)
+          FROM stored
     ), head AS (
         UPDATE organization_heads o
            SET position = o.position + 1, digest = sha256(o.digest || int8send(o.position + 1) || n.leaves)
@@ -301,6 +314,20 @@ def _statement(*, pays: bool, generation: int) -> LiteralString:
                    WHERE k.customer_id = s.customer_id AND k.key_hash = s.key_hash OFFSET 0) k ON true
             WHERE s.key_hash IS NOT NULL AND s.id NOT IN (SELECT event_id FROM fresh)) r"""
 
+
+_BY_FEATURE: Final = """
+        SELECT customer_id, meter_id, hour_of(occurred_at) AS hour, count(*),
+               sum(CASE WHEN counts THEN 1 ELSE value END), batch
+          FROM stored
+          JOIN unnest(%(fed_features)s::text[], %(fed_meters)s::uuid[], %(fed_counts)s::bool[])
+            AS f (feature_code, meter_id, counts) USING (feature_code), numbered"""
+
+_BY_EVENT: Final = """
+        SELECT customer_id, meter_id, hour, count(*), sum(quantity::numeric), batch
+          FROM unnest(%(hour_events)s::uuid[], %(hour_customers)s::uuid[], %(hour_meters)s::uuid[],
+                      %(hours)s::timestamptz[], %(quantities)s::text[])
+            AS c (event_id, customer_id, meter_id, hour, quantity), numbered
+         WHERE event_id IN (SELECT id FROM stored)"""
 
 _HELD: Final = """
     ), held AS MATERIALIZED (
