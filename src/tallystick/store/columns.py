@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from functools import lru_cache
 from struct import Struct
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Generic, NamedTuple, TypeVar
 from uuid import UUID
 
 from psycopg import adapters
@@ -31,6 +31,7 @@ _EPOCH: Final = datetime(2000, 1, 1, tzinfo=UTC)
 _LENGTHS: Final = tuple(size.to_bytes(4) for size in range(1024))
 _NULL: Final = b"\xff\xff\xff\xff"
 _SIXTEEN: Final = _LENGTHS[16]
+_LENGTH_BYTES: Final = 4
 _TRUE: Final = _LENGTHS[1] + b"\x01"
 _FALSE: Final = _LENGTHS[1] + b"\x00"
 
@@ -43,6 +44,18 @@ class Column:
     def __init__(self, element: int, elements: Sequence[bytes]) -> None:
         self.oid = _ARRAYS[element]
         self.data = _HEADER.pack(1, 1, element, len(elements), 1) + b"".join(elements)
+
+
+class Value:
+    """One value, or NULL, of a type that is known either way."""
+
+    __slots__ = ("data", "oid")
+
+    def __init__(self, oid: int, data: bytes | None) -> None:
+        self.oid, self.data = oid, data
+
+
+Given = Column | Value
 
 
 def uuids(values: Iterable[UUID | None]) -> Column:
@@ -61,11 +74,6 @@ def digests(values: Iterable[bytes | None]) -> Column:
 
 def texts(values: Iterable[str | None]) -> Column:
     return Column(_TEXT, [_NULL if each is None else _sized(each.encode()) for each in values])
-
-
-def codes(values: Iterable[str]) -> Column:
-    """Texts, few of which differ."""
-    return Column(_TEXT, _each_once(values, lambda code: _sized(code.encode())))
 
 
 def _each_once(values: Iterable[T | None], pack: Callable[[T], bytes]) -> Sequence[bytes]:
@@ -116,6 +124,29 @@ def flags(values: Iterable[bool | None]) -> Column:
     return Column(_BOOL, [_NULL if each is None else _TRUE if each else _FALSE for each in values])
 
 
+class Kind(NamedTuple, Generic[T]):
+    """What a column may say the same of all rows."""
+
+    element: int
+    pack: Callable[[T], bytes]
+
+
+CODE: Final[Kind[str]] = Kind(_TEXT, lambda code: _sized(code.encode()))
+NUMBER: Final[Kind[Decimal]] = Kind(_TEXT, _number)
+INSTANT: Final[Kind[datetime]] = Kind(_TIMESTAMPTZ, _instant)
+
+
+def same(name: str, kind: Kind[T], values: Sequence[T]) -> dict[str, Given]:
+    """The parameter `name` with a value for each row; or, where all are the same, `name`_all with that one. The other is NULL."""
+    if values.count(values[0]) == len(values):
+        each: Given = Value(_ARRAYS[kind.element], None)
+        every = Value(kind.element, kind.pack(values[0])[_LENGTH_BYTES:])
+    else:
+        each = Column(kind.element, _each_once(values, kind.pack))
+        every = Value(kind.element, None)
+    return {name: each, f"{name}_all": every}
+
+
 def _sized(data: bytes) -> bytes:
     size = len(data)
     return (_LENGTHS[size] if size < 1024 else size.to_bytes(4)) + data
@@ -124,16 +155,17 @@ def _sized(data: bytes) -> bytes:
 class _ColumnDumper(Dumper):
     format = Format.BINARY
 
-    def dump(self, obj: Column) -> Buffer:
+    def dump(self, obj: Given) -> Buffer | None:
         return obj.data
 
-    def get_key(self, obj: Column, format: Any) -> Any:
+    def get_key(self, obj: Given, format: Any) -> Any:
         return (self.cls, obj.oid)
 
-    def upgrade(self, obj: Column, format: Any) -> Dumper:
-        dumper = _ColumnDumper(Column)
+    def upgrade(self, obj: Given, format: Any) -> Dumper:
+        dumper = _ColumnDumper(type(obj))
         dumper.oid = obj.oid
         return dumper
 
 
 adapters.register_dumper(Column, _ColumnDumper)
+adapters.register_dumper(Value, _ColumnDumper)

@@ -88,16 +88,16 @@ async def in_one_statement(
         draws,
     ) = zip(*sheet.events, strict=True)
     shares, payers = sheet.shares, _in_order(sheet.costs)
-    given = {
+    given: dict[str, object] = {
         "ids": columns.uuids(identities),
         "customers": columns.uuids(customers),
         "key_hashes": columns.digests(sheet.key_hashes),
         "header_marks": None
         if sheet.header_marks.count(None) == len(identities)
         else columns.integers(sheet.header_marks),
-        "occurred": columns.instants(occurred),
-        "features": columns.codes(features),
-        "values": columns.numbers(values),
+        **columns.same("occurred", columns.INSTANT, occurred),
+        **columns.same("features", columns.CODE, features),
+        **columns.same("values", columns.NUMBER, values),
         "keys": columns.texts(keys) if any(keys) else None,
         "timed": columns.flags(each or None for each in timed) if any(timed) else None,
         "properties": columns.objects(properties) if any(properties) else None,
@@ -253,7 +253,13 @@ def _statement(*, pays: bool, by_feature: bool, generation: int) -> LiteralStrin
     WITH numbered AS (
         SELECT coalesce(%(number)s::bigint, nextval('ingest_batch_numbers')) AS batch
     ), sent AS (
-        SELECT * FROM unnest(
+        SELECT id, customer_id, key_hash, header_mark,
+               coalesce(occurred_at, %(occurred_all)s::timestamptz) AS occurred_at,
+               coalesce(feature_code, %(features_all)s::text) AS feature_code,
+               coalesce(value, %(values_all)s::text)::numeric AS value,
+               event_key, timed, properties, adjusts, reason, voids, leaf, drew_on, deducted, remaining, blocked
+               {", wallet" if pays else ""}
+          FROM unnest(
             %(ids)s::uuid[], %(customers)s::uuid[], %(key_hashes)s::uuid[], %(header_marks)s::bigint[],
             %(occurred)s::timestamptz[], %(features)s::text[], %(values)s::text[], %(keys)s::text[],
             %(timed)s::bool[], %(properties)s::text[], %(adjusts)s::uuid[], %(reasons)s::text[],
@@ -273,7 +279,7 @@ def _statement(*, pays: bool, by_feature: bool, generation: int) -> LiteralStrin
         INSERT INTO events (customer_id, occurred_at, id, received_at, batch, feature_code, value,
                             event_key, timed, adjusts, properties, reason, voids, leaf,
                             drew_on, deducted, remaining, blocked)
-        SELECT customer_id, occurred_at, id, nullif(%(received)s, occurred_at), batch, feature_code, value::numeric,
+        SELECT customer_id, occurred_at, id, nullif(%(received)s, occurred_at), batch, feature_code, value,
                event_key, timed, adjusts, properties::jsonb, reason, voids, leaf,
                drew_on, deducted::numeric, {_REMAINING if pays else "remaining::numeric, blocked"}
           FROM sent, numbered WHERE key_hash IS NULL OR id IN (SELECT event_id FROM fresh)
