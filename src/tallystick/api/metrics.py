@@ -14,7 +14,7 @@ from typing import Final
 from prometheus_client import CONTENT_TYPE_LATEST, Counter, Histogram
 
 METRICS_TYPE: Final = CONTENT_TYPE_LATEST
-_TOLD_EVERY_S: Final = 1.0
+TOLD_EVERY_S: Final = 1.0
 
 
 class Times(Histogram):
@@ -41,7 +41,7 @@ _untold: Final[defaultdict[tuple[str, int], list[float]]] = defaultdict(list)
 def count(operation: str, status: int, seconds: float) -> None:
     """One answer."""
     if not _untold:
-        asyncio.get_running_loop().call_later(_TOLD_EVERY_S, tell)
+        asyncio.get_running_loop().call_later(TOLD_EVERY_S, tell)
     _untold[operation, status].append(seconds)
 
 
