@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
-from uuid import UUID
 
 import psycopg
 from prometheus_client import CollectorRegistry, Gauge, generate_latest, multiprocess
@@ -88,7 +87,7 @@ class Application:
         beside = bool(chosen.own_cores)
         self.batcher = Batcher(chosen.database_url, self.books, clock, workers=chosen.workers, beside=beside)
         self.checker = Checker(chosen.database_url, self.books, clock, beside=beside)
-        used_keys: set[UUID] = set()
+        used_keys: set[int] = set()
         self.sweeper = Sweeper(
             self.database, self.payments, clock, every_s=chosen.sweep_every_s, used_keys=used_keys
         )

@@ -1,4 +1,4 @@
-"""Batches that are read at once: taken as `decode` would take each of their events, or not at all."""
+"""Events that are read at once, alone or in batches: taken as `decode` would take each of them, or not at all."""
 
 import json
 from typing import Any
@@ -34,6 +34,13 @@ def taken(given: bytes) -> bool:
     return found is not None
 
 
+def taken_alone(event: str) -> bool:
+    """The same of one event."""
+    found = usual_events.read_one(f"{{{event}}}".encode())
+    assert found is None or [found] == one_by_one(body(event))
+    return found is not None
+
+
 @pytest.mark.parametrize(
     "more",
     [
@@ -52,7 +59,8 @@ def taken(given: bytes) -> bool:
     ],
 )
 def test_the_spelling_of_today_is_read_at_once(more: str) -> None:
-    assert taken(body(USUAL, ", ".join(filter(None, (USUAL, more)))))
+    said = ", ".join(filter(None, (USUAL, more)))
+    assert taken(body(USUAL, said)) and taken_alone(said)
 
 
 @pytest.mark.parametrize(
@@ -91,7 +99,7 @@ def test_the_spelling_of_today_is_read_at_once(more: str) -> None:
     ],
 )
 def test_whatever_else_there_is_must_be_read_field_by_field(more: str) -> None:
-    assert not taken(body(USUAL, f"{USUAL}, {more}"))
+    assert not taken(body(USUAL, f"{USUAL}, {more}")) and not taken_alone(f"{USUAL}, {more}")
 
 
 @pytest.mark.parametrize(
@@ -114,6 +122,7 @@ def test_whatever_else_there_is_must_be_read_field_by_field(more: str) -> None:
 )
 def test_what_is_no_batch_is_left_to_who_can_say_so(given: bytes) -> None:
     assert usual_events.read(given) is None
+    assert usual_events.read_one(given) is None
 
 
 texts = st.text(max_size=6) | st.sampled_from(
@@ -133,3 +142,8 @@ names = st.sampled_from(
 def test_any_batch_is_read_the_same_or_not_at_all(events: list[dict[str, Any]], ascii_only: bool) -> None:
     batch = [{"featureCode": "api_calls", "customerId": "ada", **each} for each in events]
     taken(json.dumps({"events": batch}, ensure_ascii=ascii_only).encode(errors="surrogatepass"))
+    for each in batch:
+        found = usual_events.read_one(
+            json.dumps(each, ensure_ascii=ascii_only).encode(errors="surrogatepass")
+        )
+        assert found is None or found == decode(wire.parse(json.dumps(each).encode()))

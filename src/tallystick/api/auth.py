@@ -1,9 +1,8 @@
 """Who calls: an API key in `x-api-key` or as a Bearer token, hashed before anything looks for it."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Final
-from uuid import UUID
 
 from tallystick.errors import Problem
 from tallystick.flows.open_organization import hash_secret
@@ -19,7 +18,7 @@ class Keyring:
     """The keys this process has seen, for the hot routes. Revocation is noticed by the ingest transaction itself
     (`flows.books`); expiry is checked each time; a key that is not known is asked for each time."""
 
-    def __init__(self, database: Database, used: set[UUID]) -> None:
+    def __init__(self, database: Database, used: set[int]) -> None:
         self._database = database
         self._used = used
         self._keys: dict[bytes, ApiKey] = {}
@@ -37,7 +36,7 @@ class Keyring:
                 self._keys.clear()
             self._keys[digest] = key
         refuse_expired(key, wall=wall)
-        self._used.add(key.id)
+        self._used.add(key.id.int)
         return key
 
     def known(self, secret: str | None) -> ApiKey | None:
@@ -71,10 +70,9 @@ def permit(key: ApiKey, resource: str, *, writes: bool) -> None:
         raise Problem("forbidden", f"This API key may not {'write' if writes else 'read'} {resource}.")
 
 
-def secret_in(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
-    for name, value in headers:
-        if name == b"x-api-key":
-            return value.decode("latin-1")
-        if name == b"authorization" and value[:7].lower() == b"bearer ":
-            return value[7:].decode("latin-1")
-    return None
+def secret_in(headers: Mapping[bytes, bytes]) -> str | None:
+    """The key that a request shows, by its headers; `x-api-key` before `authorization`."""
+    if (key := headers.get(b"x-api-key")) is not None:
+        return key.decode("latin-1")
+    bearer = headers.get(b"authorization", b"")
+    return bearer[7:].decode("latin-1") if bearer[:7].lower() == b"bearer " else None

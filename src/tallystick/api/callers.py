@@ -7,7 +7,7 @@ to date, and that goes for keys and pins too.
 from collections.abc import Callable
 from datetime import datetime
 from decimal import Decimal
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -19,8 +19,6 @@ from tallystick.errors import FieldError, InvalidRequest
 from tallystick.flows.books import Books
 from tallystick.store.db import Database
 from tallystick.store.organizations import ApiKey, Organization
-
-_HEADERS: Final = {b"x-api-key", b"authorization", b"commet-version", b"idempotency-key"}
 
 
 class Caller(NamedTuple):
@@ -46,8 +44,8 @@ class Callers:
 
     async def find(self, headers: Any, answer_headers: Headers, *, legacy: bool, writes: bool) -> Caller:
         """Somebody who may use usage. Raises Problem."""
-        found = {name: value for name, value in headers if name in _HEADERS}
-        key = await self._keyring.find(auth.secret_in(found.items()), wall=self._wall)
+        found: dict[bytes, bytes] = dict(headers)
+        key = await self._keyring.find(auth.secret_in(found), wall=self._wall)
         if self._rate_limits is not None:
             self._rate_limits.admit(key.id, answer_headers)
         auth.permit(key, "usage", writes=writes)
@@ -69,7 +67,7 @@ class Callers:
 
     def unauthorized(self, headers: Any) -> None:
         """The key was revoked: look it up next time."""
-        self._keyring.forget(auth.secret_in(headers) or "")
+        self._keyring.forget(auth.secret_in(dict(headers)) or "")
 
     async def catch_up(self, caller: Caller) -> None:
         """What is refused before a book judges it was judged by none: see to it that its pin is no old one."""
@@ -85,7 +83,7 @@ class Callers:
 
     def pin_of(self, headers: Any) -> str:
         """What a refusal speaks when its request names no version, as far as we know whose it is."""
-        key = self._keyring.known(auth.secret_in(headers))
+        key = self._keyring.known(auth.secret_in(dict(headers)))
         book = self._books.seen(key.organization_id) if key is not None else None
         return versions.pin_of(book.organization.api_version if book is not None else None)
 

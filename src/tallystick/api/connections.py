@@ -19,7 +19,8 @@ class Connection(HttpToolsProtocol):
     never where the other end does not read. `scope["state"]["leaving"]` is set when the server is to stop: who answers for
     long comes to an end then.
 
-    A request that comes whole, as most do, needs no timer.
+    A request that comes whole, as most do, needs no timer, and neither does an answer: one that runs sees, when it is due,
+    since when nothing was asked.
     """
 
     head_within_s: float = limits.HEAD_WITHIN_S
@@ -31,10 +32,13 @@ class Connection(HttpToolsProtocol):
         self._head_bytes = 0
         self._timer: asyncio.TimerHandle | None = None
         self._leaving: asyncio.Event | None = None
+        self._idle_since: float | None = None
         self._wait(self.head_within_s)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_waiting()
+        if self.timeout_keep_alive_task is not None:
+            self.timeout_keep_alive_task.cancel()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -70,6 +74,33 @@ class Connection(HttpToolsProtocol):
         self._in_body = False
         self._stop_waiting()
         super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """As uvicorn does it, but for the timer."""
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+            return
+        self._idle_since = self.loop.time()
+        if self.timeout_keep_alive_task is None:
+            self._see_whether_idle_in(self.timeout_keep_alive)
+
+    def timeout_keep_alive_handler(self) -> None:
+        idle_s = 0.0 if self._idle_since is None else self.loop.time() - self._idle_since
+        if idle_s < self.timeout_keep_alive:
+            self._see_whether_idle_in(self.timeout_keep_alive - idle_s)
+        else:
+            super().timeout_keep_alive_handler()
+
+    def _see_whether_idle_in(self, seconds: float) -> None:
+        self.timeout_keep_alive_task = self.loop.call_later(seconds, self.timeout_keep_alive_handler)
+
+    def _unset_keepalive_if_required(self) -> None:
+        """Something is asked: the timer goes on."""
+        self._idle_since = None
 
     def shutdown(self) -> None:
         if self._leaving is not None:

@@ -30,11 +30,13 @@ class IngestRoutes:
     ) -> tuple[int, bytes]:
         """One event: 201 when it is stored, the original answer when it is a replay."""
         caller = await self._callers.find(headers, answer_headers, legacy=legacy, writes=True)
-        try:
-            event = decode(wire.parse(body))
-        except Problem:
-            await self._callers.catch_up(caller)
-            raise
+        event = usual_events.read_one(body)
+        if event is None:
+            try:
+                event = decode(wire.parse(body))
+            except Problem:
+                await self._callers.catch_up(caller)
+                raise
         draft = Draft(event, api_key_id=caller.key.id, header=caller.header)
         (outcome,) = await self._batcher.submit(caller.key.organization_id, [draft])
         if isinstance(outcome, Problem):

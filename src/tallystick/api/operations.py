@@ -30,7 +30,7 @@ class Services:
     payments: Payments
     wall: Callable[[], datetime]
     public_url: str | None
-    used_keys: set[UUID]  # noted with the next sweep
+    used_keys: set[int]  # by the numbers of their ids; noted with the next sweep
     rate_limits: RateLimits | None
 
 
@@ -186,8 +186,8 @@ async def carry_out(
     wall, handler = services.wall(), operation.handler
     assert handler is not None  # what has none never comes here
     async with services.database.reading() as conn:
-        key = await auth.look_up(conn, auth.secret_in(incoming.headers), wall=services.wall)
-        services.used_keys.add(key.id)
+        key = await auth.look_up(conn, auth.secret_in(dict(incoming.headers)), wall=services.wall)
+        services.used_keys.add(key.id.int)
         if services.rate_limits is not None:
             services.rate_limits.admit(key.id, outgoing.headers)
         asked_once = None if operation.method == "GET" else _idempotency_key(incoming)

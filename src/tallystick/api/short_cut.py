@@ -56,6 +56,13 @@ class ShortCutProtocol(Connection):
             self.flow.pause_reading()
             self.pipeline.appendleft((exchange, self.app))
 
+    def _start_asgi_task(self, cycle: Any, app: Any) -> None:
+        """What answers by the short cut is waited for by its connection, and need not be counted among the server's tasks."""
+        if isinstance(cycle, _Exchange):
+            self.loop.create_task(cycle.run_asgi(app))
+        else:
+            super()._start_asgi_task(cycle, app)
+
     def _route(self) -> ShortCut | None:
         found: ShortCut | None = self.app_state[STATE].get(self.url)
         if (

@@ -1,4 +1,4 @@
-"""Batches in which every event is in the spelling of today with nothing wrong in it: read from the bytes at once.
+"""Events in the spelling of today with nothing wrong in them, alone or in batches of no others: read from the bytes at once.
 
 What is taken here, `core.events.decode` would take the same, field by field and three times as slowly; a test compares
 the two. Whatever is not taken here is left to it, with all that it has to say.
@@ -17,6 +17,10 @@ from tallystick.core import limits
 from tallystick.core.events import NO_PROPERTIES, SMALL, UsageEvent, is_code, usual
 from tallystick.core.rows import rows
 
+_NUL: Final = b"\\u0000"
+"""The one way for text in JSON to hold what the database cannot."""
+_UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
 
 class _Event(Struct, rename="camel", forbid_unknown_fields=True):
     feature_code: str
@@ -31,28 +35,44 @@ class _Batch(Struct, forbid_unknown_fields=True):
     events: list[_Event]
 
 
-_decode: Final = wire.decoder(_Batch).decode
+_decode: Final = wire.decoder(_Event).decode
+_decode_batch: Final = wire.decoder(_Batch).decode
+
+
+def read_one(body: bytes) -> UsageEvent | None:
+    """An event, or None where it must be read field by field."""
+    if _NUL in body:
+        return None
+    try:
+        event = _decode(body)
+    except _UNREADABLE:
+        return None
+    return _read(event)
 
 
 def read(body: bytes) -> list[UsageEvent] | None:
     """The events of a batch, or None where one of them must be read field by field."""
-    if b"\\u0000" in body:  # the one way for text in JSON to hold what the database cannot
+    if _NUL in body:
         return None
     try:
-        batch = _decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        batch = _decode_batch(body)
+    except _UNREADABLE:
         return None
     if all(each.timestamp is None and not each.properties for each in batch.events):
         return _least(batch.events)
     events: list[UsageEvent] = []
     for each in batch.events:
-        event = usual(
-            each.feature_code, each.customer_id, each.value, each.event_id, each.timestamp, each.properties
-        )
+        event = _read(each)
         if event is None:
             return None
         events.append(event)
     return events
+
+
+def _read(event: _Event) -> UsageEvent | None:
+    return usual(
+        event.feature_code, event.customer_id, event.value, event.event_id, event.timestamp, event.properties
+    )
 
 
 def _least(given: Sequence[_Event]) -> list[UsageEvent] | None:

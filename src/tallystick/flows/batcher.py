@@ -84,6 +84,7 @@ class Batcher:
         return self._rows
 
     def start(self) -> None:
+        self._loop = asyncio.get_running_loop()
         self._tasks = [asyncio.create_task(self._run(lane), name="ingest lane") for lane in self._lanes]
 
     async def stop(self) -> None:
@@ -99,7 +100,7 @@ class Batcher:
         """Outcomes in the order of the drafts, once they are on disk. Raises Problem when there is no room."""
         if self._closing or self._rows + len(drafts) > ROWS_QUEUED_MAX:
             raise Problem("unavailable", "Too much is waiting to be stored; try again.", retry_after_s=1)
-        answer: asyncio.Future[list[Outcome]] = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[list[Outcome]] = self._loop.create_future()
         self._waiting.append(_Submission(organization_id, drafts, answer))
         self._rows += len(drafts)
         self._unclaimed += len(drafts)
@@ -109,7 +110,7 @@ class Batcher:
         return await answer
 
     async def _run(self, lane: "Lane") -> None:
-        clock = asyncio.get_running_loop().time
+        clock = self._loop.time
         while True:
             if self._unclaimed < lane.from_rows:
                 if self._closing:
@@ -148,7 +149,7 @@ class Batcher:
             return
         usual, lane.from_rows = lane.from_rows, rows
         lane.wanted.clear()
-        timer = asyncio.get_running_loop().call_later(seconds, lane.wanted.set)
+        timer = self._loop.call_later(seconds, lane.wanted.set)
         await lane.wanted.wait()
         timer.cancel()
         lane.from_rows = usual
@@ -160,7 +161,7 @@ class Batcher:
         while self._waiting:
             each = self._waiting.popleft()
             if (
-                each.organization_id == first.organization_id
+                each.organization_id.int == first.organization_id.int
                 and rows + len(each.drafts) <= ROWS_PER_COMMIT_MAX
             ):
                 taken.append(each)

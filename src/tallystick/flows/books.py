@@ -67,30 +67,30 @@ class Books:
     """One book per organization in this process."""
 
     def __init__(self) -> None:
-        self._books: dict[UUID, Book] = {}
+        self._books: dict[int, Book] = {}  # by the number of the id, which hashes at once
         self.filters = Filters()
 
     def seen(self, organization_id: UUID) -> Book | None:
         """What this process remembers, without asking: after `ingest` judged something, what it was judged by."""
-        return self._books.get(organization_id)
+        return self._books.get(organization_id.int)
 
     async def current(self, conn: Conn, organization_id: UUID) -> Book:
         """A book that was up to date a moment ago; enough for reads."""
-        book = self._books.get(organization_id)
+        book = self._books.get(organization_id.int)
         if book is None or book.version != await db.version(conn, organization_id=organization_id):
             book = await self.refreshed(conn, organization_id)
         return book
 
     async def known(self, conn: Conn, organization_id: UUID) -> Book:
         """The book as it is; whoever writes from it checks the version when it locks the head."""
-        return self._books.get(organization_id) or await self.refreshed(conn, organization_id)
+        return self._books.get(organization_id.int) or await self.refreshed(conn, organization_id)
 
     async def refreshed(self, conn: Conn, organization_id: UUID) -> Book:
         """Forget what changed and read it anew.
 
         The generation of keys is asked after the version: if it is newer, so is the version by now, and nothing is stored.
         """
-        old = self._books.get(organization_id)
+        old = self._books.get(organization_id.int)
         version = await db.version(conn, organization_id=organization_id)
         if old is not None and old.version <= version:
             changes = await db.changed_since(conn, organization_id=organization_id, version=old.version)
@@ -138,9 +138,9 @@ class Books:
         """
         if await db.has_written(conn):
             return book
-        there = self._books.get(book.organization.id)
+        there = self._books.get(book.organization.id.int)
         if there is None or there is old or there.version <= book.version:
-            self._books[book.organization.id] = there = book
+            self._books[book.organization.id.int] = there = book
         return there
 
     async def learn(self, conn: Conn, book: Book, references: set[str]) -> bool:

@@ -50,7 +50,7 @@ class Sweeper:
         wall: Callable[[], datetime],
         *,
         every_s: float,
-        used_keys: set[UUID],
+        used_keys: set[int],
     ) -> None:
         self._database = database
         self._provider = provider
@@ -100,7 +100,7 @@ class Sweeper:
 
     async def _note_used_keys(self) -> None:
         """Every process for the keys it saw."""
-        used = list(self._used_keys)
+        used = [UUID(int=each) for each in self._used_keys]
         self._used_keys.clear()
         if used:
             async with self._database.reading() as conn:
