@@ -3,6 +3,9 @@
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 
+import msgspec
+
+from tallystick.api import wire
 from tallystick.api.wire import MISSING, Maybe, Out
 from tallystick.core import ids
 from tallystick.core.events import StoredEvent
@@ -127,6 +130,41 @@ def show_all(taken: Sequence[Accepted], *, live: bool) -> list[UsageEventOut]:
     """`show` of each."""
     names = ids.show_all(ids.EVENT, [each.event.id for each in taken])
     return [_show(name, each.event, each.reference, live) for name, each in zip(names, taken, strict=True)]
+
+
+def encode_all(taken: Sequence[Accepted], *, live: bool) -> msgspec.Raw | None:
+    """`show_all` in JSON, written by a template of all that these have in common; None where they differ in more than their id,
+    customer and key, or where those are more than plain text.
+
+    The usual batch is like that, and of its answer each event is the larger part of what it costs to answer.
+    """
+    if not taken:
+        return None
+    stored = [each.event for each in taken]
+    ids_of, _, features, values, occurred, received, keys, _, properties, adjusts, _, voids, voided, draws = (
+        zip(*stored, strict=True)
+    )
+    if any(map(any, (properties, adjusts, voids, voided, draws))) or not all(
+        each.count(each[0]) == len(each) for each in (features, values, occurred, received)
+    ):
+        return None
+    references = [each.reference for each in taken]
+    if None in keys or not _is_plain("".join((*keys, *references))):
+        return None
+    sample = _show("<id>", stored[0]._replace(key="<key>"), "<customer>", live)
+    before, _, rest = wire.encode(sample).decode().partition("<id>")
+    common, _, rest = rest.partition("<customer>")
+    between, _, after = rest.partition("<key>")
+    shown = [
+        f"{before}{name}{common}{reference}{between}{key}{after}"
+        for name, reference, key in zip(ids.show_all(ids.EVENT, ids_of), references, keys, strict=True)
+    ]
+    return msgspec.Raw(f"[{','.join(shown)}]".encode())
+
+
+def _is_plain(text: str) -> bool:
+    """Whether it stands in JSON as it is."""
+    return text.isascii() and text.isprintable() and '"' not in text and "\\" not in text
 
 
 def _show(name: str, event: StoredEvent, reference: str, live: bool) -> UsageEventOut:

@@ -71,10 +71,9 @@ class IngestRoutes:
         refused = [(index, each) for index, each in enumerate(outcomes) if isinstance(each, Problem)]
         sent = _as_sent(body).events if refused else ()
         organization, version = self._callers.answered(caller)
+        taken = [each for each in outcomes if isinstance(each, Accepted)]
         answer = _BatchAnswer(
-            successful=events.show_all(
-                [each for each in outcomes if isinstance(each, Accepted)], live=organization.live
-            ),
+            successful=_shown(taken, version, live=organization.live),
             failed=[
                 _Failed(
                     index=index,
@@ -182,15 +181,23 @@ _as_sent: Final = msgspec.json.Decoder(_Sent).decode
 
 
 class _BatchAnswer(wire.Out, kw_only=True):
-    successful: list[events.UsageEventOut]
+    successful: list[events.UsageEventOut] | msgspec.Raw
     failed: list[_Failed]
     object: str = "usage_event_batch"
     livemode: bool
 
 
+def _shown(
+    taken: Sequence[Accepted], version: str, *, live: bool
+) -> list[events.UsageEventOut] | msgspec.Raw:
+    written = events.encode_all(taken, live=live) if versions.is_bare(version) else None
+    return events.show_all(taken, live=live) if written is None else written
+
+
 def _encode_batch(answer: _BatchAnswer, version: str, organization: Organization) -> bytes:
     if versions.is_bare(version):
         return wire.encode(answer)
+    assert not isinstance(answer.successful, msgspec.Raw)  # as `_shown` does it for this version
     organization_id = ids.show(ids.ORGANIZATION, organization.id)
     fields = fields_of(answer)
     fields["successful"] = [
