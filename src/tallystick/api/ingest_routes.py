@@ -71,9 +71,10 @@ class IngestRoutes:
         refused = [(index, each) for index, each in enumerate(outcomes) if isinstance(each, Problem)]
         sent = _as_sent(body).events if refused else ()
         organization, version = self._callers.answered(caller)
+        bare = versions.is_bare(version)
         taken = [each for each in outcomes if isinstance(each, Accepted)]
         answer = _BatchAnswer(
-            successful=_shown(taken, version, live=organization.live),
+            successful=_shown(taken, bare=bare, live=organization.live),
             failed=[
                 _Failed(
                     index=index,
@@ -81,7 +82,7 @@ class IngestRoutes:
                     code=each.code,
                     param=versions.field_name(each.param, version),
                     details=problems.details(each, version=version),
-                    data=wire.parse(bytes(sent[index])),
+                    data=sent[index] if bare else wire.parse(bytes(sent[index])),
                 )
                 for index, each in refused
             ],
@@ -187,10 +188,8 @@ class _BatchAnswer(wire.Out, kw_only=True):
     livemode: bool
 
 
-def _shown(
-    taken: Sequence[Accepted], version: str, *, live: bool
-) -> list[events.UsageEventOut] | msgspec.Raw:
-    written = events.encode_all(taken, live=live) if versions.is_bare(version) else None
+def _shown(taken: Sequence[Accepted], *, bare: bool, live: bool) -> list[events.UsageEventOut] | msgspec.Raw:
+    written = events.encode_all(taken, live=live) if bare else None
     return events.show_all(taken, live=live) if written is None else written
 
 

@@ -17,7 +17,7 @@ from tallystick.core.wallets import Draw
 from tallystick.errors import Problem
 
 
-class Draft(Struct):
+class Draft(Struct, gc=False):
     """One decoded event on its way in, with what came around it."""
 
     event: UsageEvent
