@@ -80,10 +80,10 @@ def _least(given: Sequence[_Event]) -> list[UsageEvent] | None:
     features, values = [each.feature_code for each in given], [each.value for each in given]
     if not all(map(is_code, set(features))):
         return None
-    quantities = {each: Decimal(each) for each in set(values)}
+    codes, quantities = {each: each for each in features}, {each: Decimal(each) for each in set(values)}
     return rows(
         UsageEvent,
-        features,
+        [codes[each] for each in features],  # the same one where they are the same
         [each.customer_id for each in given],
         [quantities[each] for each in values],
         [each.event_id for each in given],

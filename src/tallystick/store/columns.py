@@ -41,9 +41,11 @@ class Column:
 
     __slots__ = ("data", "oid")
 
-    def __init__(self, element: int, elements: Sequence[bytes]) -> None:
+    def __init__(self, element: int, elements: Sequence[bytes], *, before_each: bytes = b"") -> None:
+        """Elements with their lengths before them, or all of one length, which is `before_each`."""
         self.oid = _ARRAYS[element]
-        self.data = _HEADER.pack(1, 1, element, len(elements), 1) + b"".join(elements)
+        head = _HEADER.pack(1, 1, element, len(elements), 1)
+        self.data = head + before_each + before_each.join(elements) if elements else head
 
 
 class Value:
@@ -59,7 +61,7 @@ Given = Column | Value
 
 
 def uuids(values: Iterable[UUID | None]) -> Column:
-    return Column(_UUID, [_NULL if each is None else _SIXTEEN + each.int.to_bytes(16) for each in values])
+    return digests([None if each is None else each.int.to_bytes(16) for each in values])
 
 
 def hashes(values: Iterable[bytes | None]) -> Column:
@@ -67,8 +69,11 @@ def hashes(values: Iterable[bytes | None]) -> Column:
     return Column(_BYTEA, [_NULL if each is None else _SIXTEEN + each for each in values])
 
 
-def digests(values: Iterable[bytes | None]) -> Column:
+def digests(values: Sequence[bytes | None]) -> Column:
     """Hashes of 16 bytes that are kept as uuids, which need no length before them."""
+    found = [each for each in values if each is not None]
+    if len(found) == len(values):
+        return Column(_UUID, found, before_each=_SIXTEEN)
     return Column(_UUID, [_NULL if each is None else _SIXTEEN + each for each in values])
 
 
