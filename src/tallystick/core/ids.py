@@ -5,7 +5,7 @@ uuid does. Text becomes a uuid only here, so a subscription's id cannot wander i
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Final
 from uuid import UUID
@@ -106,7 +106,12 @@ def _first_eleven(number: int) -> str:
 def marked(number: int, mark: int) -> int:
     """A time-ordered id, as a number, with four bytes of somebody's choice where it had noise. Noise are fourteen bits
     before them then, and the sixteen after them, where events have their bunch."""
-    return number & ~_MARK | mark << _MARK_AT
+    return all_marked((number,), (mark,))[0]
+
+
+def all_marked(numbers: Iterable[int], marks: Iterable[int]) -> list[int]:
+    """`marked` of each."""
+    return [number & ~_MARK | mark << _MARK_AT for number, mark in zip(numbers, marks, strict=True)]
 
 
 def mark_of(identity: UUID) -> int:

@@ -60,7 +60,7 @@ def plain_batch(book: Book, drafts: Sequence[Draft], *, now: datetime, latest: d
             costs.add(place, owner, plain.tariff, value)
     stored = rows(
         StoredEvent,
-        as_uuids(bunches.place_numbers(_numbers(events), owners, hours)),
+        as_uuids(bunches.place_numbers(_numbers(events, keys), owners, hours)),
         owners,
         features,
         values,
@@ -93,11 +93,15 @@ def _feeds(features: Sequence[str], terms: Sequence[Plain]) -> Feeds:
     return Feeds(*zip(*fed, strict=True))
 
 
-def _numbers(events: Sequence[UsageEvent]) -> list[int]:
+def _numbers(events: Sequence[UsageEvent], keys: Sequence[str | None]) -> list[int]:
     """New ids, as numbers, which say what was sent where an event has a key (`Draft.marked`)."""
+    numbers = new_ids.numbers(len(events))
+    marked = ids.all_marked(numbers, marks(events))
+    if None not in keys:
+        return marked
     return [
-        number if event.key is None else ids.marked(number, mark)
-        for number, mark, event in zip(new_ids.numbers(len(events)), marks(events), events, strict=True)
+        number if key is None else with_mark
+        for number, with_mark, key in zip(numbers, marked, keys, strict=True)
     ]
 
 

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from functools import lru_cache
 from struct import Struct
-from typing import Any, Final, Generic, NamedTuple, TypeVar
+from typing import Any, Final, Generic, NamedTuple, TypeVar, cast
 from uuid import UUID
 
 from psycopg import adapters
@@ -78,7 +78,11 @@ def digests(values: Sequence[bytes | None]) -> Column:
 
 
 def texts(values: Iterable[str | None]) -> Column:
-    return Column(_TEXT, [_NULL if each is None else _sized(each.encode()) for each in values])
+    found = [None if each is None else each.encode() for each in values]
+    sizes = {None if each is None else len(each) for each in found}
+    if len(sizes) == 1 and (size := sizes.pop()) is not None:  # keys of a program are often of one length
+        return Column(_TEXT, cast(list[bytes], found), before_each=size.to_bytes(4))
+    return Column(_TEXT, [_NULL if each is None else _sized(each) for each in found])
 
 
 def _each_once(values: Iterable[T | None], pack: Callable[[T], bytes]) -> Sequence[bytes]:
