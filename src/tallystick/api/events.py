@@ -136,7 +136,7 @@ def encode_all(taken: Sequence[Accepted], *, live: bool) -> msgspec.Raw | None:
     """`show_all` in JSON, written by a template of all that these have in common; None where they differ in more than their id,
     customer and key, or where those are more than plain text.
 
-    The usual batch is like that, and of its answer each event is the larger part of what it costs to answer.
+    The usual batch is like that, and an object of each of its events would be made only to be written down.
     """
     if not taken:
         return None

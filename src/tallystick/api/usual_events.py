@@ -22,7 +22,7 @@ _NUL: Final = b"\\u0000"
 _UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
-class _Event(Struct, rename="camel", forbid_unknown_fields=True, gc=False):
+class _Event(Struct, rename="camel", forbid_unknown_fields=True, gc=False):  # JSON holds no cycles
     feature_code: str
     customer_id: Annotated[str, Meta(min_length=1, max_length=limits.CUSTOMER_REFERENCE_CHARS_MAX)]
     value: Annotated[int, Meta(ge=0, lt=SMALL)] = 1

@@ -17,7 +17,7 @@ from tallystick.core.wallets import Draw
 from tallystick.errors import Problem
 
 
-class Draft(Struct, gc=False):
+class Draft(Struct, gc=False):  # nothing in it leads back to it
     """One decoded event on its way in, with what came around it."""
 
     event: UsageEvent

@@ -97,8 +97,8 @@ class _Making:
 
     @classmethod
     async def begun(cls, conn: Conn, generation: int, *, growth: float) -> "_Making":
-        """`growth` is how many times as large the generation will be. It is a guess, and too little of one where much of what
-        makes the table large is not committed yet."""
+        """`growth` is how many times as large the generation will be. What comes of it is a guess, and too small a one where much
+        of what makes the table large is not committed yet."""
         keys = int(await key_generations.estimate_keys(conn, generation=generation) * growth)
         return cls(generation, keys + keys // _RESERVE)
 

@@ -28,9 +28,9 @@ from tallystick.store.sheets import Costs, Feeds, Sheet
 def plain_batch(book: Book, drafts: Sequence[Draft], *, now: datetime, latest: datetime) -> Sheet | None:
     """The batch as it is to be stored, or None when one of its events must be looked at more closely."""
     adjusted = [each.adjusts for each in drafts]
-    if any(adjusted):
-        return None
-    if book.revoked_keys and not book.revoked_keys.isdisjoint([each.api_key_id for each in drafts]):
+    if any(adjusted) or (
+        book.revoked_keys and not book.revoked_keys.isdisjoint([each.api_key_id for each in drafts])
+    ):
         return None
     events = [each.event for each in drafts]
     features, customers, values, keys, times, properties, others, _, calls = zip(*events, strict=True)

@@ -134,7 +134,7 @@ def flags(values: Iterable[bool | None]) -> Column:
 
 
 class Kind(NamedTuple, Generic[T]):
-    """What a column may say the same of all rows."""
+    """Of columns that may say the same of all rows: the type, and a value with its length before it."""
 
     element: int
     pack: Callable[[T], bytes]
