@@ -11,7 +11,8 @@ from typing import Final
 from uuid import UUID
 
 _ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"
-_THREES: Final = tuple(a + b + c for a in _ALPHABET for b in _ALPHABET for c in _ALPHABET)
+_PAIRS: Final = tuple(a + b for a in _ALPHABET for b in _ALPHABET)
+"""Of ten bits each; a table of all threes was faster by itself, and never in the processor's caches when it was wanted."""
 _VALUES: Final = {character: value for value, character in enumerate(_ALPHABET)}
 _TEXT: Final = re.compile(r"[0-7][0-9a-hjkmnp-tv-z]{25}")
 _MARK_AT: Final = 16
@@ -52,8 +53,9 @@ def show(prefix: str, identity: UUID) -> str:
     number = identity.int
     return (
         f"{prefix}_{_first_eleven(number >> 75)}"
-        f"{_THREES[number >> 60 & 32767]}{_THREES[number >> 45 & 32767]}{_THREES[number >> 30 & 32767]}"
-        f"{_THREES[number >> 15 & 32767]}{_THREES[number & 32767]}"
+        f"{_PAIRS[number >> 65 & 1023]}{_PAIRS[number >> 55 & 1023]}{_PAIRS[number >> 45 & 1023]}"
+        f"{_PAIRS[number >> 35 & 1023]}{_PAIRS[number >> 25 & 1023]}{_PAIRS[number >> 15 & 1023]}"
+        f"{_PAIRS[number >> 5 & 1023]}{_ALPHABET[number & 31]}"
     )
 
 
@@ -98,8 +100,8 @@ _SPREAD: Final = _spread()
 def _first_eleven(number: int) -> str:
     """Of the time, to half a millisecond: ids that are made together share them."""
     return (
-        f"{_THREES[number >> 45][1:]}"
-        f"{_THREES[number >> 30 & 32767]}{_THREES[number >> 15 & 32767]}{_THREES[number & 32767]}"
+        f"{_ALPHABET[number >> 50]}{_PAIRS[number >> 40 & 1023]}{_PAIRS[number >> 30 & 1023]}"
+        f"{_PAIRS[number >> 20 & 1023]}{_PAIRS[number >> 10 & 1023]}{_PAIRS[number & 1023]}"
     )
 
 
@@ -121,7 +123,7 @@ def mark_of(identity: UUID) -> int:
 
 def last_six(number: int) -> str:
     """The last six characters of an id, which are the last thirty bits of its number."""
-    return f"{_THREES[number >> 15 & 32767]}{_THREES[number & 32767]}"
+    return f"{_PAIRS[number >> 20 & 1023]}{_PAIRS[number >> 10 & 1023]}{_PAIRS[number & 1023]}"
 
 
 def read(prefix: str, text: str) -> UUID | None:

@@ -113,10 +113,14 @@ def header_mark(header: str, index: int | None = None) -> int:
 
     They tell a retry of the same request from an event that is sent twice, once its content is known to be the same.
     """
-    place = 0 if index is None else index + 1
-    return ((_header_number(header) + place) & 0xFFFFFFFF) - 0x80000000
+    if index is None:
+        return _header_number(header) - 0x80000000
+    return ((_number_of_many(header) + index + 1) & 0xFFFFFFFF) - 0x80000000
 
 
-@lru_cache(maxsize=1024)
 def _header_number(header: str) -> int:
     return int.from_bytes(sha256(header.encode()).digest()[:4])
+
+
+_number_of_many: Final = lru_cache(maxsize=1024)(_header_number)
+"""Of a header that many events of a request came with."""
