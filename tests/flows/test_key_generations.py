@@ -32,6 +32,7 @@ from tests.shop import API, Json, done, open_shop, own_id, refused, set_clock, t
 
 OPENED = "2026-03-10T09:00:00Z"
 NOW = "2026-03-10T12:00:00Z"
+KEEPERS_LOCK = int.from_bytes(b"keygener", signed=True)
 
 
 @pytest.fixture
@@ -215,8 +216,6 @@ def test_a_filter_that_is_damaged_or_lost_is_built_again(shop: Organization, dat
         "UPDATE key_filters SET bits = decode(repeat('00', octet_length(bits)), 'hex') WHERE generation = %s",
         "DELETE FROM key_filters WHERE generation = %s",
     ):
-        with psycopg.connect(database_url, autocommit=True) as conn:
-            conn.execute(harm, (number - 1,))
 
         async def act(database: Database) -> None:
             filters = Filters()
@@ -229,7 +228,10 @@ def test_a_filter_that_is_damaged_or_lost_is_built_again(shop: Organization, dat
                 await filters.load(conn)
             assert filters.size == whole.size
 
-        beside_the_server(database_url, act)
+        with psycopg.connect(database_url, autocommit=True) as conn:
+            conn.execute("SELECT pg_advisory_lock(%s)", (KEEPERS_LOCK,))  # else the server mends it meanwhile
+            conn.execute(harm, (number - 1,))
+            beside_the_server(database_url, act)
     refused(track(shop, key="k"), 409, "duplicate")
 
 
