@@ -314,6 +314,15 @@ def test_what_was_not_there_yet_when_a_filter_was_begun_is_told_later(
     asyncio.run(act())
 
 
+async def fill(conn: db.Conn, generation: int, keys: int) -> None:
+    """Store so many keys of nobody, in the order in which they come."""
+    await conn.execute(
+        f"""INSERT INTO {key_generations.table(generation)} (generation, customer_id, key_hash, event_id, occurred_at)
+            SELECT {generation:d}, gen_random_uuid(), gen_random_uuid(), gen_random_uuid(), now()
+              FROM generate_series(1, {keys:d})"""
+    )
+
+
 def test_a_filter_that_was_made_while_its_generation_filled_misses_no_key(
     shop: Organization, database_url: str
 ) -> None:
@@ -329,30 +338,23 @@ def test_a_filter_that_was_made_while_its_generation_filled_misses_no_key(
             number = await key_generations.current(conn)
             table = key_generations.table(number)
 
-            async def store(keys: int, by: db.Conn = writer) -> None:
-                await by.execute(
-                    f"""INSERT INTO {table} (generation, customer_id, key_hash, event_id, occurred_at)
-                        SELECT {number:d}, gen_random_uuid(), gen_random_uuid(), gen_random_uuid(), now()
-                          FROM generate_series(1, {keys:d})"""
-                )
-
             try:
-                await store(30_000)
+                await fill(writer, number, 30_000)
                 full = int(await key_generations.size(conn, generation=number) * 1.3)
                 followed = OpenGeneration(conn, bytes_max=full)
                 assert await followed.look() is None
                 async with writer.transaction(force_rollback=True):
-                    await store(3_000)
-                await store(1_000)
+                    await fill(writer, number, 3_000)
+                await fill(writer, number, 1_000)
                 async with slow.transaction():
-                    await store(10, slow)
-                    await store(1_000)
+                    await fill(slow, number, 10)
+                    await fill(writer, number, 1_000)
                     assert await followed.look() is None
                     await writer.execute(f"VACUUM {table}")
-                    await store(1_000)
+                    await fill(writer, number, 1_000)
                     assert await followed.look() is None
                 assert await followed.look() is None
-                await store(9_000)
+                await fill(writer, number, 9_000)
                 assert await followed.look() == number + 1
                 assert not followed.is_followed
                 keys = [each.bytes for (each,) in await db.rows(conn, f"SELECT key_hash FROM {table}")]
@@ -379,21 +381,14 @@ def test_a_filter_that_was_begun_too_small_is_made_anew(shop: Organization, data
             number = await key_generations.current(conn)
             table = key_generations.table(number)
 
-            async def store(keys: int) -> None:
-                await writer.execute(
-                    f"""INSERT INTO {table} (generation, customer_id, key_hash, event_id, occurred_at)
-                        SELECT {number:d}, gen_random_uuid(), gen_random_uuid(), gen_random_uuid(), now()
-                          FROM generate_series(1, {keys:d})"""
-                )
-
             try:
                 async with writer.transaction():
-                    await store(3_000)
+                    await fill(writer, number, 3_000)
                     full = await key_generations.size(conn, generation=number)
                     followed = OpenGeneration(conn, bytes_max=full)
                     assert await followed.look() is None
                     assert followed.is_followed
-                await store(1_000)
+                await fill(writer, number, 1_000)
                 assert await followed.look() == number + 1
                 keys = [each.bytes for (each,) in await db.rows(conn, f"SELECT key_hash FROM {table}")]
                 made = next(each for each in await key_generations.filters(conn) if each.generation == number)
