@@ -204,7 +204,7 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
         help="how large a generation of keys becomes before it is frozen",
     )
     parser.add_argument("--seconds", type=float, default=30.0, help="each window, a checkpoint in its middle")
-    parser.add_argument("--bulk-connections", type=int, default=4, help="connections for bulks")
+    parser.add_argument("--bulk-connections", type=int, default=16, help="connections for bulks")
     parser.add_argument("--batch-connections", type=int, default=64, help="connections for batches")
     parser.add_argument("--customers", type=int, default=CUSTOMERS, help="of whom keys and events are")
     parser.add_argument(

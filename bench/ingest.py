@@ -26,9 +26,8 @@ from bench.load import Load, drive
 from bench.month import say
 from bench.place import metered, own_place
 from bench.report import Ceilings, Options, Report, Restart, as_json, complain, show
-from tallystick.core.limits import EVENTS_PER_BATCH_MAX
+from tallystick.core.limits import EVENTS_PER_BATCH_MAX, ROWS_PER_COMMIT_MAX
 
-ROWS_PER_COMMIT_MAX: Final = 2000
 SETTLING_S: Final = 3.0
 console: Final = Console(stderr=True)
 
@@ -166,7 +165,7 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--connections", type=int, default=64, help="connections for single events")
     parser.add_argument("--batch-connections", type=int, default=64, help="connections for batches")
     parser.add_argument("--events-per-batch", type=int, default=100, choices=range(1, 101), metavar="1…100")
-    parser.add_argument("--bulk-connections", type=int, default=4, help="connections for bulks")
+    parser.add_argument("--bulk-connections", type=int, default=16, help="connections for bulks")
     parser.add_argument(
         "--events-per-bulk", type=int, default=1_000, choices=range(101, 10_001), metavar="101…10000"
     )

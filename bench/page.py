@@ -56,13 +56,13 @@ def picture(document: Document) -> str:
             f"batches of {options.events_per_batch}",
             document.ingest.batches,
             ceilings.handler_batches,
-            ceilings.insert_batch,
+            ceilings.insert_gathered,
         ),
         (
             f"bulks of {options.events_per_bulk:,}",
             document.ingest.bulks,
             ceilings.handler_bulks,
-            ceilings.insert_bulk,
+            ceilings.insert_gathered,
         ),
     ):
         tops = {"a bare handler": handler.events_per_s}
@@ -98,9 +98,10 @@ def _ingest(told: report.Report) -> str:
     rows = []
     for kind, name in (("singles", "single events"), ("batches", "batches"), ("bulks", "bulks")):
         load, shares = getattr(told, kind), told.ratios[kind]
+        insert = "insert" if kind == "singles" else "insertGathered"
         rows.append(
             [name, f"{load.events_per_s:,.0f}", f"{load.p50_ms:.1f}", f"{load.p99_ms:.1f}"]
-            + [f"{shares[each]:.0%}" if each in shares else "" for each in ("handler", "insert", "copy")]
+            + [f"{shares[each]:.0%}" if each in shares else "" for each in ("handler", insert, "copy")]
             + [f"{load.generator_us:.0f}"]
         )
     heads = ["", "events/s", "p50 ms", "p99 ms", "÷ bare handler", "÷ bare INSERT", "÷ COPY", "client µs"]

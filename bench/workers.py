@@ -107,7 +107,7 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=5.0, help="how long each stretch is measured")
     parser.add_argument("--workers", type=int, default=2, help="processes of the server that has several")
     parser.add_argument("--rounds", type=int, default=1, help="one and several take turns so often")
-    parser.add_argument("--connections", type=int, default=8, help="connections for bulks")
+    parser.add_argument("--connections", type=int, default=16, help="connections for bulks")
     parser.add_argument("--customers", type=int, default=CUSTOMERS, help="over whom the events are spread")
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
     return parser.parse_args(words)

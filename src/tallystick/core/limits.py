@@ -97,7 +97,8 @@ GRACE_MAX: Final = timedelta(days=7)
 DUE_AFTER: Final = timedelta(days=14)
 CLOCK_ADVANCE_DAYS_MAX: Final = 3_660
 
-ROWS_PER_COMMIT_MAX: Final = 1600
+ROWS_PER_COMMIT_MAX: Final = 4000
+"""Room for some bulks: a customer's rollup is written once for all of them."""
 ROWS_QUEUED_MAX: Final = 20_000
 """Beyond this the answer is 503 with Retry-After, before memory grows."""
 READY_WITHIN_S: Final = 2
