@@ -14,6 +14,7 @@ from tallystick.core.proof import (
     LEAF_BYTES,
     header_hash,
     header_mark,
+    header_marks,
     key_hash,
     key_hashes,
     leaf,
@@ -168,3 +169,9 @@ def test_a_mark_tells_headers_and_places_in_a_request_apart(a: str, b: str, inde
     assert (header_mark(a, index) == header_mark(b, index)) is (a == b)
     assert len({header_mark(a), header_mark(a, 0), header_mark(a, 1)}) == 3
     assert -(2**31) <= header_mark(a, index) < 2**31
+
+
+@given(st.lists(st.tuples(st.sampled_from(["a", "b", None]), st.none() | st.integers(0, 9_999)), max_size=8))
+def test_the_marks_of_many_headers_are_those_of_each(sent: list[tuple[str | None, int | None]]) -> None:
+    found = header_marks([header for header, _ in sent], [index for _, index in sent])
+    assert found == [None if header is None else header_mark(header, index) for header, index in sent]

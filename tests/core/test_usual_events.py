@@ -30,7 +30,7 @@ def one_by_one(given: bytes) -> list[UsageEvent] | None:
 def taken(given: bytes) -> bool:
     """Whether it is read at once; then it must be read as each of its events is by itself."""
     found = usual_events.read(given)
-    assert found is None or found == one_by_one(given)
+    assert found is None or [*found] == one_by_one(given)
     return found is not None
 
 

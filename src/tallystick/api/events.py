@@ -10,6 +10,7 @@ from tallystick.api.wire import MISSING, Maybe, Out
 from tallystick.core import ids
 from tallystick.core.events import StoredEvent
 from tallystick.core.money import plain, text
+from tallystick.core.rows import Table, alike
 from tallystick.core.times import show_instant
 from tallystick.core.tokens import TokenCharge
 from tallystick.core.wallets import Draw
@@ -140,15 +141,15 @@ def encode_all(taken: Sequence[Accepted], *, live: bool) -> msgspec.Raw | None:
     """
     if not taken:
         return None
-    stored = [each.event for each in taken]
+    found, references, _ = Table.of(Accepted, taken).columns
+    stored = Table.of(StoredEvent, found)
     ids_of, _, features, values, occurred, received, keys, _, properties, adjusts, _, voids, voided, draws = (
-        zip(*stored, strict=True)
+        stored.columns
     )
-    if any(map(any, (properties, adjusts, voids, voided, draws))) or not all(
-        each.count(each[0]) == len(each) for each in (features, values, occurred, received)
-    ):
+    if any(map(any, (properties, adjusts, voids, voided, draws))):
         return None
-    references = [each.reference for each in taken]
+    if not alike(features, values, occurred, received):
+        return None
     if None in keys or not _is_plain("".join((*keys, *references))):
         return None
     sample = _show("<id>", stored[0]._replace(key="<key>"), "<customer>", live)

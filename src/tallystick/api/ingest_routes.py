@@ -1,6 +1,7 @@
 """The hot routes, `POST /usage/events`, `…/batch` and `…/bulk`, as plain ASGI: little Python, one wait for the commit."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import chain
 from typing import Any, Final
 
 import msgspec
@@ -12,7 +13,7 @@ from tallystick.core import ids, limits
 from tallystick.core.events import UsageEvent, decode
 from tallystick.errors import FieldError, InvalidRequest, Problem
 from tallystick.flows.batcher import Batcher
-from tallystick.flows.drafts import Accepted, Draft, Outcome
+from tallystick.flows.drafts import Accepted, Draft, Outcome, accepted, drafted, refused
 from tallystick.store.organizations import Organization
 
 Read = Callable[[object], UsageEvent]
@@ -68,13 +69,12 @@ class IngestRoutes:
             outcomes = await self.store_all(caller, items, headers, read=None)
         else:
             outcomes = await self.store_all(caller, _items(wire.parse(body), most), headers)
-        refused = [(index, each) for index, each in enumerate(outcomes) if isinstance(each, Problem)]
-        sent = _as_sent(body).events if refused else ()
+        wrong = refused(outcomes)
+        sent = _as_sent(body).events if wrong else ()
         organization, version = self._callers.answered(caller)
         bare = versions.is_bare(version)
-        taken = [each for each in outcomes if isinstance(each, Accepted)]
         answer = _BatchAnswer(
-            successful=_shown(taken, bare=bare, live=organization.live),
+            successful=_shown(accepted(outcomes), bare=bare, live=organization.live),
             failed=[
                 _Failed(
                     index=index,
@@ -84,7 +84,7 @@ class IngestRoutes:
                     details=problems.details(each, version=version),
                     data=sent[index] if bare else wire.parse(bytes(sent[index])),
                 )
-                for index, each in refused
+                for index, each in wrong.items()
             ],
             livemode=organization.live,
         )
@@ -92,21 +92,23 @@ class IngestRoutes:
 
     async def store_all(
         self, caller: Caller, items: Sequence[Any], headers: Any, read: Read | None = decode
-    ) -> list[Outcome]:
+    ) -> Sequence[Outcome]:
         """What became of each item, in order, a slice after the other; `read` makes an event of one, if it is none yet."""
-        outcomes: list[Outcome] = []
+        slices: list[Sequence[Outcome]] = []
         for start in range(0, len(items), limits.EVENTS_PER_SLICE):
-            part = enumerate(items[start : start + limits.EVENTS_PER_SLICE], start)
+            part = items[start : start + limits.EVENTS_PER_SLICE]
             try:
                 if read is None:
-                    outcomes += await self._submit(caller, part)
+                    slices.append(await self._submit(caller, part, range(start, start + len(part))))
                 else:
-                    outcomes += (await self.store(caller, dict(part), read)).values()
+                    stored = await self.store(caller, dict(enumerate(part, start)), read)
+                    slices.append([*stored.values()])
             except Problem as problem:
-                if not outcomes:
+                if not slices:
                     raise
-                outcomes += [problem] * (len(items) - len(outcomes))  # what is stored must be answered so
+                slices.append([problem] * (len(items) - start))  # what is stored must be answered so
                 break
+        outcomes = slices[0] if len(slices) == 1 else [*chain.from_iterable(slices)]
         self._all_or_nothing(outcomes, headers)
         return outcomes
 
@@ -127,16 +129,17 @@ class IngestRoutes:
             except Problem as problem:
                 outcomes[index] = problem
         if events:
-            stored = await self._submit(caller, events.items())
+            stored = await self._submit(caller, [*events.values()], [*events])
             outcomes.update(zip(events, stored, strict=True))
         else:
             await self._callers.catch_up(caller)
         return {index: outcomes[index] for index in items}
 
-    async def _submit(self, caller: Caller, events: Iterable[tuple[int, UsageEvent]]) -> list[Outcome]:
-        """Of each event, with its place."""
-        key_id, header = caller.key.id, caller.header
-        drafts = [Draft(event, key_id, header, index) for index, event in events]
+    async def _submit(
+        self, caller: Caller, events: Sequence[UsageEvent], places: Sequence[int]
+    ) -> Sequence[Outcome]:
+        """Of each event, which has its place in the request."""
+        drafts = drafted(events, places, api_key_id=caller.key.id, header=caller.header)
         return await self._batcher.submit(caller.key.organization_id, drafts)
 
     def refuse_revoked(self, outcomes: Iterable[Outcome], headers: Any) -> None:
@@ -148,10 +151,10 @@ class IngestRoutes:
 
     def _all_or_nothing(self, outcomes: Sequence[Outcome], headers: Any) -> None:
         """A database that is away is not the events' fault either."""
-        self.refuse_revoked(outcomes, headers)
-        refused = [each for each in outcomes if isinstance(each, Problem)]
-        if refused and len(refused) == len(outcomes) and all(each.code == "unavailable" for each in refused):
-            raise refused[0]
+        wrong = [*refused(outcomes).values()]
+        self.refuse_revoked(wrong, headers)
+        if wrong and len(wrong) == len(outcomes) and all(each.code == "unavailable" for each in wrong):
+            raise wrong[0]
 
 
 def _items(raw: Any, most: int) -> list[Any]:

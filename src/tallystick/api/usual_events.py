@@ -6,7 +6,6 @@ the two. Whatever is not taken here is left to it, with all that it has to say.
 
 from collections.abc import Sequence
 from decimal import Decimal
-from itertools import repeat
 from typing import Annotated, Any, Final
 
 import msgspec
@@ -15,7 +14,7 @@ from msgspec import Meta, Struct
 from tallystick.api import wire
 from tallystick.core import limits
 from tallystick.core.events import NO_PROPERTIES, SMALL, UsageEvent, is_code, usual
-from tallystick.core.rows import rows
+from tallystick.core.rows import Table
 
 _NUL: Final = b"\\u0000"
 """The one way for text in JSON to hold what the database cannot."""
@@ -50,18 +49,20 @@ def read_one(body: bytes) -> UsageEvent | None:
     return _read(event)
 
 
-def read(body: bytes) -> list[UsageEvent] | None:
-    """The events of a batch, or None where one of them must be read field by field."""
+def read(body: bytes) -> Sequence[UsageEvent] | None:
+    """The events of a batch, by columns if nothing stands in the way, or None where one of them must be read field by field."""
     if _NUL in body:
         return None
     try:
         batch = _decode_batch(body)
     except _UNREADABLE:
         return None
-    if all(each.timestamp is None and not each.properties for each in batch.events):
-        return _least(batch.events)
+    given = batch.events
+    times, properties = [each.timestamp for each in given], [each.properties for each in given]
+    if times.count(None) == len(given) and not any(properties):
+        return _least(given)
     events: list[UsageEvent] = []
-    for each in batch.events:
+    for each in given:
         event = _read(each)
         if event is None:
             return None
@@ -75,21 +76,22 @@ def _read(event: _Event) -> UsageEvent | None:
     )
 
 
-def _least(given: Sequence[_Event]) -> list[UsageEvent] | None:
+def _least(given: Sequence[_Event]) -> Table[UsageEvent] | None:
     """Events that say no more than they must, by columns."""
     features, values = [each.feature_code for each in given], [each.value for each in given]
     if not all(map(is_code, set(features))):
         return None
     codes, quantities = {each: each for each in features}, {each: Decimal(each) for each in set(values)}
-    return rows(
+    none = [None] * len(given)
+    return Table(
         UsageEvent,
         [codes[each] for each in features],  # the same one where they are the same
         [each.customer_id for each in given],
         [quantities[each] for each in values],
         [each.event_id for each in given],
-        repeat(None),
-        repeat(NO_PROPERTIES),
-        repeat(None),
-        repeat("eventId"),
-        repeat(None),
+        none,
+        [NO_PROPERTIES] * len(given),
+        none,
+        ["eventId"] * len(given),
+        none,
     )

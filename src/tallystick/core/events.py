@@ -4,7 +4,7 @@
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 from functools import lru_cache
@@ -15,6 +15,7 @@ from zlib import crc32
 
 from tallystick.core import limits
 from tallystick.core.money import ZERO, fits, text
+from tallystick.core.rows import Table, each_of
 from tallystick.core.times import parse_instant
 from tallystick.core.tokens import COUNT_FIELDS, TokenCounts, read_counts
 from tallystick.core.wallets import Draw
@@ -87,19 +88,19 @@ class UsageEvent(NamedTuple):
     @property
     def mark(self) -> int:
         """Four bytes by which an event's id knows what was sent, its key with it (`core.ids.marked`)."""
-        return marks((self,))[0]
+        after = _after_key(self.feature, self.value, self.occurred_at, self.properties)
+        return crc32(after, crc32(str(self.key).encode()))
 
 
-def marks(events: Iterable[UsageEvent]) -> list[int]:
-    """The `mark` of each. What neighbours say alike is put in words once; their keys, which differ, come first."""
-    found: list[int] = []
-    said: tuple[object, ...] | None = None
-    for feature, _, value, key, at, properties, _, _, _ in events:
-        if said != (feature, value, at, properties):
-            said = feature, value, at, properties
-            after = f"\0{_as_text(feature, value, at, properties)}".encode()
-        found.append(crc32(after, crc32(str(key).encode())))
-    return found
+def marks(events: Sequence[UsageEvent]) -> list[int]:
+    """The `mark` of each; at least one. Keys, which differ, come first: what follows is often the same."""
+    features, _, values, keys, times, properties, *_ = Table.of(UsageEvent, events).columns
+    said = each_of(_after_key, features, values, times, properties)
+    return [crc32(after, crc32(str(key).encode())) for key, after in zip(keys, said, strict=True)]
+
+
+def _after_key(feature: str, value: Decimal, at: datetime | None, properties: Mapping[str, str]) -> bytes:
+    return f"\0{_as_text(feature, value, at, properties)}".encode()
 
 
 def _as_text(feature: str, value: Decimal, at: datetime | None, properties: Mapping[str, str]) -> str:

@@ -5,7 +5,7 @@ digest before it, so no row can be added, changed or removed later without the c
 covers the leaves of the very events it bills, in the order they happened.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 from functools import lru_cache
@@ -15,6 +15,7 @@ from uuid import UUID
 
 from tallystick.core.events import StoredEvent, properties_as_text
 from tallystick.core.money import text
+from tallystick.core.rows import Table, each_of
 
 LEAF_BYTES: Final = 16
 GENESIS: Final = sha256(b"tallystick").digest()
@@ -22,48 +23,59 @@ GENESIS: Final = sha256(b"tallystick").digest()
 
 def leaf(event: StoredEvent) -> bytes:
     """Text in the database never holds a NUL, so NUL parts the fields without ambiguity."""
-    return leaves((event,))[0]
+    facts = _fields(event.feature, event.value, event.occurred_at, event.received_at)
+    rest = _after(event.timed, event.adjusts, event.reason, event.properties)
+    said = (
+        f"{_before(event.voids)}{event.id.hex}\0{event.customer_id.hex}\0{facts}\0{event.key or ''}\0{rest}"
+    )
+    return sha256(said.encode()).digest()[:LEAF_BYTES]
 
 
-def leaves(events: Iterable[StoredEvent]) -> list[bytes]:
-    """The `leaf` of each."""
-    found: list[bytes] = []
-    facts: tuple[str, Decimal, datetime, datetime] | None = None
-    for (
-        identity,
-        customer,
-        feature,
-        value,
+def leaves(events: Sequence[StoredEvent]) -> list[bytes]:
+    """The `leaf` of each, for less; at least one."""
+    (
+        identities,
+        customers,
+        features,
+        values,
         occurred,
         received,
-        key,
+        keys,
         timed,
         properties,
         adjusts,
-        reason,
+        reasons,
         voids,
-        _,
-        _,
-    ) in events:
-        if facts != (feature, value, occurred, received):
-            facts = feature, value, occurred, received
-            fields = _fields(*facts)
-        content = (
-            f"{identity.int.to_bytes(16).hex()}\0{customer.int.to_bytes(16).hex()}\0{fields}"
-            f"\0{key or ''}\0{'t' if timed else ''}\0{adjusts.hex if adjusts else ''}\0{reason or ''}"
+        *_,
+    ) = Table.of(StoredEvent, events).columns
+    before = each_of(_before, voids)
+    between = each_of(_fields, features, values, occurred, received)
+    after = each_of(_after, timed, adjusts, reasons, properties)
+    return [
+        sha256(f"{void}{identity}\0{customer}\0{fields}\0{key or ''}\0{rest}".encode()).digest()[:LEAF_BYTES]
+        for void, identity, customer, fields, key, rest in zip(
+            before, _hexes(identities), _hexes(customers), between, keys, after, strict=True
         )
-        if properties:
-            content += properties_as_text(properties)
-        if voids:
-            content = f"void of {voids.hex}\0{content}"
-        found.append(sha256(content.encode()).digest()[:LEAF_BYTES])
-    return found
+    ]
+
+
+def _hexes(uuids: Sequence[UUID]) -> list[str]:
+    return b"".join([each.int.to_bytes(16) for each in uuids]).hex("-", 16).split("-")
+
+
+def _before(voids: UUID | None) -> str:
+    return f"void of {voids.hex}\0" if voids else ""
 
 
 @lru_cache(maxsize=1024)
 def _fields(feature: str, value: Decimal, occurred: datetime, received: datetime) -> str:
     """What many events of a batch have in common; times are always UTC here."""
     return f"{feature}\0{text(value)}\0{occurred.isoformat()}\0{received.isoformat()}"
+
+
+def _after(timed: bool, adjusts: UUID | None, reason: str | None, properties: Mapping[str, str]) -> str:
+    said = f"{'t' if timed else ''}\0{adjusts.hex if adjusts else ''}\0{reason or ''}"
+    return said + properties_as_text(properties) if properties else said
 
 
 def link(previous: bytes, position: int, leaves: bytes) -> bytes:
@@ -120,6 +132,17 @@ def header_mark(header: str, index: int | None = None) -> int:
 
 def _header_number(header: str) -> int:
     return int.from_bytes(sha256(header.encode()).digest()[:4])
+
+
+def header_marks(headers: Sequence[str | None], indexes: Sequence[int | None]) -> list[int | None]:
+    """The `header_mark` of each, where there is a header."""
+    numbers = {each: _header_number(each) for each in set(headers) if each is not None}
+    return [
+        None
+        if header is None
+        else (numbers[header] + (0 if index is None else index + 1) & 0xFFFFFFFF) - 0x80000000
+        for header, index in zip(headers, indexes, strict=True)
+    ]
 
 
 _number_of_many: Final = lru_cache(maxsize=1024)(_header_number)

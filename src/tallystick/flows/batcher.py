@@ -22,6 +22,7 @@ from uuid import UUID
 import psycopg
 
 from tallystick.core.limits import ROWS_PER_COMMIT_MAX, ROWS_QUEUED_MAX
+from tallystick.core.rows import Table
 from tallystick.errors import Problem
 from tallystick.flows.books import Books
 from tallystick.flows.drafts import Draft, Outcome
@@ -47,12 +48,15 @@ turns, in twice as many commits."""
 ANSWERS_AT_ONCE: Final = 2
 """After so many it is somebody else's turn: a check that has come in, or what it has read, need not wait for all."""
 
+FEW: Final = 10
+"""Who sent fewer on average than so many has their outcomes as a list: cutting that by columns would cost them more."""
+
 
 @dataclass(slots=True)
 class _Submission:
     organization_id: UUID
     drafts: Sequence[Draft]
-    answer: "asyncio.Future[list[Outcome]]"
+    answer: "asyncio.Future[Sequence[Outcome]]"
 
 
 class Batcher:
@@ -96,11 +100,11 @@ class Batcher:
         for lane in self._lanes:
             await lane.close()
 
-    async def submit(self, organization_id: UUID, drafts: Sequence[Draft]) -> list[Outcome]:
+    async def submit(self, organization_id: UUID, drafts: Sequence[Draft]) -> Sequence[Outcome]:
         """Outcomes in the order of the drafts, once they are on disk. Raises Problem when there is no room."""
         if self._closing or self._rows + len(drafts) > ROWS_QUEUED_MAX:
             raise Problem("unavailable", "Too much is waiting to be stored; try again.", retry_after_s=1)
-        answer: asyncio.Future[list[Outcome]] = self._loop.create_future()
+        answer: asyncio.Future[Sequence[Outcome]] = self._loop.create_future()
         self._waiting.append(_Submission(organization_id, drafts, answer))
         self._rows += len(drafts)
         self._unclaimed += len(drafts)
@@ -120,7 +124,7 @@ class Batcher:
                 continue
             began = clock()
             taken = self._take()
-            drafts = [draft for submission in taken for draft in submission.drafts]
+            drafts = Table.joined(Draft, [each.drafts for each in taken])
             self._unclaimed -= len(drafts)
             outcomes = await self._commit(lane, taken[0].organization_id, drafts)
             stored = clock()
@@ -132,8 +136,10 @@ class Batcher:
                 wait_s = max(began + COMMIT_GAP_S - clock(), (stored - began) * COMMIT_REST)
                 await self._gather(lane, wait_s, rows=min(crowd, MUCH))
 
-    async def _answer(self, taken: Sequence[_Submission], outcomes: list[Outcome]) -> None:
+    async def _answer(self, taken: Sequence[_Submission], outcomes: Sequence[Outcome]) -> None:
         """Each its share, a few at a time."""
+        if len(taken) > len(outcomes) // FEW:
+            outcomes = [*outcomes]
         place = 0
         for nth, submission in enumerate(taken):
             if nth and nth % ANSWERS_AT_ONCE == 0:
@@ -174,7 +180,9 @@ class Batcher:
         self._waiting = others
         return taken
 
-    async def _commit(self, lane: "Lane", organization_id: UUID, drafts: Sequence[Draft]) -> list[Outcome]:
+    async def _commit(
+        self, lane: "Lane", organization_id: UUID, drafts: Sequence[Draft]
+    ) -> Sequence[Outcome]:
         try:
             conn = await lane.connection()
             return await ingest(conn, self._books, organization_id, drafts, wall=self._clock())

@@ -1,29 +1,28 @@
 """Drafts: events on their way in, as they were sent, as they were judged, as they were answered."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, overload
 from uuid import UUID
-
-from msgspec import Struct
 
 from tallystick.core import ids
 from tallystick.core.admission import Admitted
 from tallystick.core.events import StoredEvent, UsageEvent
 from tallystick.core.meters import Meter
 from tallystick.core.proof import header_hash, header_mark, key_hash
+from tallystick.core.rows import Table
 from tallystick.core.subscriptions import Standing
 from tallystick.core.wallets import Draw
 from tallystick.errors import Problem
 
 
-class Draft(Struct, gc=False):  # nothing in it leads back to it
+class Draft(NamedTuple):
     """One decoded event on its way in, with what came around it."""
 
     event: UsageEvent
     api_key_id: UUID | None = None
     header: str | None = None  # the Idempotency-Key
-    index: int | None = None  # its place in a batch
+    nth: int | None = None  # its place in a batch, from 0
     adjusts: Meter | None = None  # set: a signed correction of that meter's total
     reason: str | None = None
     key_attempt: int = 0
@@ -32,20 +31,29 @@ class Draft(Struct, gc=False):  # nothing in it leads back to it
         """Where its key lives; an event without a key of its own is known by its header (ruling 12)."""
         if self.event.key is not None:
             return key_hash(customer_id, self.event.key, self.key_attempt)
-        return None if self.header is None else header_hash(customer_id, self.header, self.index)
+        return None if self.header is None else header_hash(customer_id, self.header, self.nth)
 
     def marked(self, number: int) -> int:
         """The id of an event with a key says what was sent, so that a repeat is told by its key's row alone."""
         return number if self.event.key is None else ids.marked(number, self.event.mark)
 
-    def is_marked_in(self, event_id: UUID) -> bool:
-        """Whether that event came with the key and the content of this one; if not, it may still have come so before
-        ids were marked."""
-        return self.event.key is not None and ids.mark_of(event_id) == self.event.mark
+    @property
+    def elsewhere(self) -> "Draft":
+        """Where its key lives if another key has that place."""
+        return self._replace(key_attempt=self.key_attempt + 1)
 
     @property
     def header_mark(self) -> int | None:
-        return None if self.header is None else header_mark(self.header, self.index)
+        return None if self.header is None else header_mark(self.header, self.nth)
+
+
+def drafted(
+    events: Sequence[UsageEvent], places: Sequence[int], *, api_key_id: UUID | None, header: str | None
+) -> Table[Draft]:
+    """Events that came with one request, and the places that they had in it."""
+    count = len(events)
+    none = [None] * count
+    return Table(Draft, events, [api_key_id] * count, [header] * count, places, none, none, [0] * count)
 
 
 class Accepted(NamedTuple):
@@ -57,6 +65,64 @@ class Accepted(NamedTuple):
 
 
 Outcome = Accepted | Problem
+
+
+class Outcomes(Sequence[Outcome]):
+    """Of a batch of which most was accepted: that by columns, and what is told of the others by their places."""
+
+    __slots__ = ("_accepted", "_others")
+
+    def __init__(self, accepted: Table[Accepted], others: Mapping[int, Outcome]) -> None:
+        """`accepted` has rows for the others as well, which mean nothing."""
+        self._accepted, self._others = accepted, others
+
+    def __len__(self) -> int:
+        return len(self._accepted)
+
+    @overload
+    def __getitem__(self, place: int) -> Outcome: ...
+    @overload
+    def __getitem__(self, place: slice) -> "Outcomes": ...
+    def __getitem__(self, place: "int | slice") -> "Outcome | Outcomes":
+        if isinstance(place, slice):
+            start, stop, _ = place.indices(len(self))
+            others = {at - start: each for at, each in self._others.items() if start <= at < stop}
+            return Outcomes(self._accepted[start:stop], others)
+        place = range(len(self))[place]
+        return self._others.get(place) or self._accepted[place]
+
+    def __iter__(self) -> Iterator[Outcome]:
+        every: list[Outcome] = [*self._accepted]
+        for place, each in self._others.items():
+            every[place] = each
+        return iter(every)
+
+    @property
+    def accepted(self) -> Sequence[Accepted]:
+        if any(isinstance(each, Accepted) for each in self._others.values()):
+            return [each for each in self if isinstance(each, Accepted)]
+        wanted = [True] * len(self)
+        for place in self._others:
+            wanted[place] = False
+        return self._accepted.where(wanted)
+
+    @property
+    def refused(self) -> dict[int, Problem]:
+        return {place: each for place, each in sorted(self._others.items()) if isinstance(each, Problem)}
+
+
+def accepted(outcomes: Sequence[Outcome]) -> Sequence[Accepted]:
+    """In order."""
+    if isinstance(outcomes, Outcomes):
+        return outcomes.accepted
+    return [each for each in outcomes if isinstance(each, Accepted)]
+
+
+def refused(outcomes: Sequence[Outcome]) -> dict[int, Problem]:
+    """By their places, in order."""
+    if isinstance(outcomes, Outcomes):
+        return outcomes.refused
+    return {place: each for place, each in enumerate(outcomes) if isinstance(each, Problem)}
 
 
 def is_repeat(problem: Problem) -> bool:
@@ -73,8 +139,13 @@ class Work:
     standing: Standing
     admitted: Admitted
     place: bytes | None
-    id: UUID
+    id: UUID  # marked (`Draft.marked`)
     draw: Draw | None = None  # what it took of a wallet
+
+    def is_marked_in(self, event_id: UUID) -> bool:
+        """Whether that event came with the key and the content of this one, which its own id says too; if not, it may still
+        have come so before ids were marked."""
+        return self.draft.event.key is not None and ids.mark_of(event_id) == ids.mark_of(self.id)
 
     @property
     def is_plain(self) -> bool:

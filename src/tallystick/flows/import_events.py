@@ -141,7 +141,7 @@ class Import:
         occurrence = self._seen[short] = self._seen.get(short, 0) + 1
         return event._replace(key=KEY_PREFIX + sha256(content + occurrence.to_bytes(8)).hexdigest())
 
-    async def _ingest(self, drafts: list[Draft], wall: datetime) -> list[Outcome]:
+    async def _ingest(self, drafts: list[Draft], wall: datetime) -> Sequence[Outcome]:
         """In one transaction; what the database cannot take is halved out, so that it is refused alone."""
         if not drafts:
             return []
@@ -154,7 +154,7 @@ class Import:
                 return [InvalidRequest(FieldError("", f"cannot be stored: {str(error).strip()}"))]
             half = len(drafts) // 2
             first = await self._ingest(drafts[:half], wall)
-            return first + await self._ingest(drafts[half:], wall)
+            return [*first, *await self._ingest(drafts[half:], wall)]
 
     async def _welcome(self, found: Iterable[UsageEvent], newcomers: Newcomers, wall: datetime) -> None:
         """Make the customers that are missing, and subscribe those who never were."""

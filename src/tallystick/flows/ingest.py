@@ -10,10 +10,9 @@ event leaves nothing, and its key stays free.
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
-from itertools import repeat as always
 from typing import NamedTuple
 from uuid import UUID
 
@@ -23,17 +22,17 @@ from psycopg.pq import TransactionStatus
 from tallystick.core.admission import Admitted, admit, admit_adjustment
 from tallystick.core.events import StoredEvent
 from tallystick.core.money import ZERO
-from tallystick.core.rows import rows
+from tallystick.core.rows import Table
 from tallystick.core.subscriptions import Standing
 from tallystick.core.times import hour_of
 from tallystick.core.wallets import Draw
 from tallystick.errors import Problem, must
 from tallystick.flows.books import Book, Books
-from tallystick.flows.drafts import Accepted, Draft, Outcome, Work
+from tallystick.flows.drafts import Accepted, Draft, Outcome, Outcomes, Work
 from tallystick.flows.draw_on_limits import Limits
 from tallystick.flows.draw_on_wallets import Wallets
 from tallystick.flows.key_filters import held_before
-from tallystick.flows.plain_batch import plain_batch
+from tallystick.flows.plain_batch import Judged, plain_batch
 from tallystick.flows.repeats import holders_of, repeat
 from tallystick.flows.subscribe import grace_of
 from tallystick.store import ai_costs, db, event_keys, late, storing, usage
@@ -48,26 +47,29 @@ log = logging.getLogger("tallystick.ingest")
 _ATTEMPTS_MAX = 50
 
 
+_Told = dict[int, Outcome | Draft | None]
+"""What is known of drafts, by their places: nothing yet (None), or that they are to be tried again as another draft."""
+
+
 class _LostRace(Exception):
     """Somebody took a key that was free a moment ago, while a limit was held for it: undo and judge anew."""
 
 
 async def ingest(
     conn: Conn, books: Books, organization_id: UUID, drafts: Sequence[Draft], *, wall: datetime
-) -> list[Outcome]:
+) -> Sequence[Outcome]:
     """Take a batch of one organization; answers in the order of the drafts, all of them on disk.
 
     On a connection that is in a transaction already, this becomes part of it.
     """
     in_transaction = conn.info.transaction_status is not TransactionStatus.IDLE
     book = await books.known(conn, organization_id)
-    outcomes: list[Outcome | None] = [None] * len(drafts)
+    outcomes: dict[int, Outcome] = {}
+    pending: Sequence[int] = range(len(drafts))
+    waiting = drafts  # those of `pending`
     for _ in range(_ATTEMPTS_MAX):
-        pending = [position for position, outcome in enumerate(outcomes) if outcome is None]
-        if not pending:
-            return [outcome for outcome in outcomes if outcome is not None]
         try:
-            found = await _attempt(conn, books, book, [drafts[position] for position in pending], wall)
+            found = await _attempt(conn, books, book, Table.of(Draft, waiting), wall)
         except StaleVersion:
             book = await books.refreshed(conn, organization_id)
             continue
@@ -78,34 +80,43 @@ async def ingest(
                 raise
             continue  # all of it was undone to let somebody else pass
         except Exception:
-            if len(pending) == len(drafts):
+            if not outcomes:
                 raise
             break  # some are answered, and may be on disk: only the rest is in doubt
-        for position, outcome in zip(pending, found, strict=True):
-            outcomes[position] = outcome
+        if isinstance(found, Outcomes) and not outcomes:
+            return found
+        again: dict[int, Draft] = {}
+        for position, draft, told in zip(pending, waiting, found, strict=True):
+            if told is None or isinstance(told, Draft):
+                again[position] = told or draft
+            else:
+                outcomes[position] = told
+        if not again:
+            return [outcomes[position] for position in range(len(drafts))]
+        pending, waiting = [*again], [*again.values()]
     unknown = Problem("unavailable", "Not every event could be judged; try again.", retry_after_s=1)
-    return [unknown if outcome is None else outcome for outcome in outcomes]
+    return [outcomes.get(position, unknown) for position in range(len(drafts))]
 
 
 async def _attempt(
-    conn: Conn, books: Books, book: Book, drafts: Sequence[Draft], wall: datetime
-) -> list[Outcome | None]:
-    """Judge and store once. None for an event whose key must be looked for elsewhere: try that one again.
+    conn: Conn, books: Books, book: Book, drafts: Table[Draft], wall: datetime
+) -> "Outcomes | Sequence[Outcome | Draft | None]":
+    """Judge and store once. Of an event whose key must be looked for again, None; or elsewhere, the draft that does so.
 
     Raises StaleVersion when the book is out of date; nothing is stored then.
     """
     now = book.now(wall)
     latest = max(now, wall)
     in_transaction = conn.info.transaction_status is not TransactionStatus.IDLE
-    sheet = None if in_transaction else plain_batch(book, drafts, now=now, latest=latest)
-    if sheet is None:
+    judged = None if in_transaction else plain_batch(book, drafts, now=now, latest=latest)
+    if judged is None:
         named = {each for draft in drafts for each in draft.event.customers}
         if await books.learn(conn, book, named) and not in_transaction:
-            sheet = plain_batch(book, drafts, now=now, latest=latest)
-    if sheet is not None:
+            judged = plain_batch(book, drafts, now=now, latest=latest)
+    if judged is not None:
         with suppress(NoPlenty):
-            return await _take_plain(conn, book, drafts, sheet, now)
-    outcomes: list[Outcome | None] = [None] * len(drafts)
+            return await _take_plain(conn, book, drafts, judged, now)
+    outcomes: _Told = dict.fromkeys(range(len(drafts)))
 
     work: dict[int, Work] = {}
     for position, (draft, number) in enumerate(zip(drafts, new_ids.numbers(len(drafts)), strict=True)):
@@ -137,29 +148,25 @@ async def _attempt(
             await _take(conn, book, work, outcomes, now, older, plain=plain)
     if in_transaction:
         await _tell_repeats(conn, book, work, outcomes, older)
-        return outcomes
-    return await _with_repeats_told(conn, book, work, outcomes, older)
+    else:
+        stored = any(isinstance(each, Accepted) for each in outcomes.values())
+        await _after_the_commit(_tell_repeats(conn, book, work, outcomes, older), outcomes, stored=stored)
+    return [*outcomes.values()]
 
 
 async def _take_plain(
-    conn: Conn, book: Book, drafts: Sequence[Draft], sheet: Sheet, now: datetime
-) -> list[Outcome | None]:
+    conn: Conn, book: Book, drafts: Table[Draft], judged: Judged, now: datetime
+) -> "Outcomes | Sequence[Outcome | Draft | None]":
     """One statement is all there is, and a transaction by itself."""
-    standings = [
-        book.standings[draft.event.customer] for draft in drafts
-    ]  # while we wait, the book may forget them
+    sheet, standings = judged
+    events, owners = Table.of(StoredEvent, sheet.events), [each.customer_id for each in standings]
+    identities: Sequence[UUID] = events.columns[0]
     older: Mapping[bytes, Held] = {}
     if (sieve := book.sieve) is not None:
-        customers = [each.customer_id for each in sheet.events]
-        older = await held_before(conn, sieve, customers, sheet.key_hashes)
+        older = await held_before(conn, sieve, owners, sheet.key_hashes)
         if older:
-            sheet = sheet._replace(
-                older=[
-                    event.id
-                    for event, key_hash in zip(sheet.events, sheet.key_hashes, strict=True)
-                    if key_hash in older
-                ]
-            )
+            keyed = zip(identities, sheet.key_hashes, strict=True)
+            sheet = sheet._replace(older=[each for each, key_hash in keyed if key_hash in older])
     await asyncio.sleep(0)  # judging took a while; so will packing, and in between somebody may ask
     done = await storing.insert(
         conn,
@@ -169,62 +176,64 @@ async def _take_plain(
         generation=book.generation,
         received_at=now,
     )
-    references = [each.reference for each in standings]
-    outcomes: list[Outcome | None] = [*rows(Accepted, sheet.events, references, always(False))]
     if done.levels:
-        for position, draw in _draws(sheet, done).items():
-            paid = sheet.events[position]._replace(draw=draw)
-            outcomes[position] = Accepted(paid, references[position])
+        events = events.but(draw=_draws(sheet, done, identities))
+    accepted = Table(Accepted, events, [each.reference for each in standings], [False] * len(drafts))
     if not done.repeats:
-        return outcomes
+        return Outcomes(accepted, {})
     work: dict[int, Work] = {}
-    told = dict(older)
-    for position, event in enumerate(sheet.events):
-        if event.id.int in done.repeats:
-            outcomes[position] = None
-            key_hash, holder = sheet.key_hashes[position], done.repeats[event.id.int]
+    known = dict(older)
+    for position, identity in enumerate(identities):
+        if identity.int in done.repeats:
+            key_hash, holder = sheet.key_hashes[position], done.repeats[identity.int]
             work[position] = Work(
-                drafts[position], standings[position], Admitted(now, (), ()), key_hash, event.id
+                drafts[position], standings[position], Admitted(now, (), ()), key_hash, identity
             )
             if key_hash is not None and holder is not None:
-                told[key_hash] = holder
-    return await _with_repeats_told(conn, book, work, outcomes, told)
+                known[key_hash] = holder
+    told: _Told = dict.fromkeys(work)
+    telling = _tell_repeats(conn, book, work, told, known)
+    await _after_the_commit(telling, told, stored=len(work) < len(drafts))
+    others = {position: each for position, each in told.items() if isinstance(each, Accepted | Problem)}
+    if len(others) == len(told):
+        return Outcomes(accepted, others)
+    return [told.get(position, each) for position, each in enumerate(accepted)]
 
 
-def _draws(sheet: Sheet, done: Inserted) -> dict[int, Draw]:
+def _draws(sheet: Sheet, done: Inserted, identities: Sequence[UUID]) -> list[Draw | None]:
     """What each stored event took of its wallet, as the statement wrote it."""
-    draws: dict[int, Draw] = {}
+    draws: list[Draw | None] = [None] * len(identities)
     levels, costs = list(done.levels), sheet.costs
     models = [each.model for each in costs.tariffs]
     for place, amount, payer in zip(costs.places, costs.amounts, costs.payers, strict=True):
-        if not done.repeats or sheet.events[place].id.int not in done.repeats:
+        if not done.repeats or identities[place].int not in done.repeats:
             levels[payer] = level = levels[payer] - amount
             draws[place] = Draw(models[payer], amount, level, blocked=False)
     return draws
 
 
-async def _with_repeats_told(
-    conn: Conn, book: Book, work: dict[int, Work], outcomes: list[Outcome | None], older: Mapping[bytes, Held]
-) -> list[Outcome | None]:
-    """After the commit: what was stored is on disk and must be answered so, whatever else can be told."""
+async def _after_the_commit(telling: Awaitable[None], told: _Told, *, stored: bool) -> None:
+    """What was `stored` is on disk and must be answered so, whatever else can be told."""
     try:
-        await _tell_repeats(conn, book, work, outcomes, older)
+        await telling
     except Exception as error:
-        if not any(isinstance(outcome, Accepted) for outcome in outcomes):
+        if not stored:
             raise
         log.warning("ingest: repeats could not be looked up", exc_info=error)
-        untold = Problem(
-            "unavailable", "The database is not available; try again with the same keys.", retry_after_s=1
-        )
-        return [untold if outcome is None else outcome for outcome in outcomes]
-    return outcomes
+        for position, each in told.items():
+            if each is None:
+                told[position] = Problem(
+                    "unavailable",
+                    "The database is not available; try again with the same keys.",
+                    retry_after_s=1,
+                )
 
 
 async def _take(
     conn: Conn,
     book: Book,
     work: dict[int, Work],
-    outcomes: list[Outcome | None],
+    outcomes: _Told,
     now: datetime,
     older: Mapping[bytes, Held],
     *,
@@ -400,7 +409,7 @@ async def _draw(
     conn: Conn,
     book: Book,
     work: dict[int, Work],
-    outcomes: list[Outcome | None],
+    outcomes: _Told,
     now: datetime,
     older: Mapping[bytes, Held],
 ) -> "_Drawing":
@@ -445,7 +454,7 @@ _NOTHING_DRAWN = _Drawing(set(), None)
 
 
 async def _tell_repeats(
-    conn: Conn, book: Book, work: dict[int, Work], outcomes: list[Outcome | None], older: Mapping[bytes, Held]
+    conn: Conn, book: Book, work: dict[int, Work], outcomes: _Told, older: Mapping[bytes, Held]
 ) -> None:
     """What was not stored may hold a key that is taken: tell a replay, a duplicate and a conflict apart.
 
@@ -457,7 +466,7 @@ async def _tell_repeats(
         if each.place is not None and not isinstance(outcomes[position], Accepted)
     }
     must(
-        all(outcome or place in suspects for place, outcome in enumerate(outcomes)),
+        all(outcome or place in suspects for place, outcome in outcomes.items()),
         "only keyed events repeat",
     )
     if not suspects:
@@ -471,7 +480,6 @@ async def _tell_repeats(
         if outcomes[position] is not None and holder.key.event_id in mine and holder.key.event_id > each.id:
             continue  # refused, and its key was free: what holds it now came after it, in this very batch
         if holder.has_another_key_than(each.draft):
-            each.draft.key_attempt += 1  # this one moves on
-            outcomes[position] = None
+            outcomes[position] = each.draft.elsewhere
             continue
         outcomes[position] = repeat(each, holder)

@@ -7,16 +7,16 @@ wallet has plenty, the statement finds that stores the batch; where one has not,
 
 from collections.abc import Sequence
 from datetime import datetime
-from itertools import repeat
+from typing import NamedTuple
 from uuid import UUID
 
 from tallystick.core import ids
 from tallystick.core.admission import plainly
 from tallystick.core.events import StoredEvent, UsageEvent, marks
 from tallystick.core.limits import FUTURE_MAX
-from tallystick.core.proof import key_hashes
-from tallystick.core.rows import rows
-from tallystick.core.subscriptions import Plain
+from tallystick.core.proof import header_hash, header_marks, key_hash, key_hashes
+from tallystick.core.rows import Table
+from tallystick.core.subscriptions import Plain, Standing
 from tallystick.core.times import hour_of
 from tallystick.flows.books import Book
 from tallystick.flows.drafts import Draft
@@ -25,15 +25,22 @@ from tallystick.store.places import bunches
 from tallystick.store.sheets import Costs, Feeds, Sheet
 
 
-def plain_batch(book: Book, drafts: Sequence[Draft], *, now: datetime, latest: datetime) -> Sheet | None:
-    """The batch as it is to be stored, or None when one of its events must be looked at more closely."""
-    adjusted = [each.adjusts for each in drafts]
-    if any(adjusted) or (
-        book.revoked_keys and not book.revoked_keys.isdisjoint([each.api_key_id for each in drafts])
-    ):
+class Judged(NamedTuple):
+    """A batch as it is to be stored, and whose its events are."""
+
+    sheet: Sheet
+    standings: Sequence[Standing]
+
+
+def plain_batch(book: Book, drafts: Table[Draft], *, now: datetime, latest: datetime) -> Judged | None:
+    """None when one of its events must be looked at more closely."""
+    sent, api_keys, headers, nths, adjusted, _, attempts = drafts.columns
+    if any(adjusted) or any(attempts):
         return None
-    events = [each.event for each in drafts]
-    features, customers, values, keys, times, properties, others, _, calls = zip(*events, strict=True)
+    if book.revoked_keys and not book.revoked_keys.isdisjoint(api_keys):
+        return None
+    events = Table.of(UsageEvent, sent)
+    features, customers, values, keys, times, properties, others, _, calls = events.columns
     if any(others) or any(calls):
         return None
     try:
@@ -58,21 +65,23 @@ def plain_batch(book: Book, drafts: Sequence[Draft], *, now: datetime, latest: d
     for place, (plain, owner, value) in enumerate(zip(terms, owners, values, strict=True)):
         if plain.tariff is not None:
             costs.add(place, owner, plain.tariff, value)
-    stored = rows(
+    none = [None] * len(drafts)
+    stored = Table(
         StoredEvent,
         as_uuids(bunches.place_numbers(_numbers(events, keys), owners, hours)),
         owners,
         features,
         values,
         happened,
-        repeat(now),
+        [now] * len(drafts),
         keys,
         [each is not None for each in times],
         properties,
-        *[repeat(None)] * 5,  # neither a correction nor a void, and paid for later
+        *[none] * 5,  # neither a correction nor a void, and paid for later
     )
-    headers = [each.header_mark for each in drafts]
-    return Sheet(stored, _places(drafts, owners), headers, _feeds(features, terms), costs)
+    places = _places(owners, keys, headers, nths)
+    sheet = Sheet(stored, places, header_marks(headers, nths), _feeds(features, terms), costs)
+    return Judged(sheet, standings)
 
 
 def _in_time(times: Sequence[datetime | None], terms: Sequence[Plain], furthest: datetime) -> bool:
@@ -93,7 +102,7 @@ def _feeds(features: Sequence[str], terms: Sequence[Plain]) -> Feeds:
     return Feeds(*zip(*fed, strict=True))
 
 
-def _numbers(events: Sequence[UsageEvent], keys: Sequence[str | None]) -> list[int]:
+def _numbers(events: Table[UsageEvent], keys: Sequence[str | None]) -> list[int]:
     """New ids, as numbers, which say what was sent where an event has a key (`Draft.marked`)."""
     numbers = new_ids.numbers(len(events))
     marked = ids.all_marked(numbers, marks(events))
@@ -105,9 +114,21 @@ def _numbers(events: Sequence[UsageEvent], keys: Sequence[str | None]) -> list[i
     ]
 
 
-def _places(drafts: Sequence[Draft], owners: Sequence[UUID]) -> list[bytes | None]:
-    """Where their keys live."""
-    keys = [each.event.key for each in drafts if each.event.key is not None and not each.key_attempt]
-    if len(keys) == len(drafts):
-        return [*key_hashes(owners, keys)]
-    return [each.place(owner) for each, owner in zip(drafts, owners, strict=True)]
+def _places(
+    owners: Sequence[UUID],
+    keys: Sequence[str | None],
+    headers: Sequence[str | None],
+    nths: Sequence[int | None],
+) -> list[bytes | None]:
+    """Where their keys live (`Draft.place`)."""
+    keyed = [each for each in keys if each is not None]
+    if len(keyed) == len(keys):
+        return [*key_hashes(owners, keyed)]
+    return [
+        key_hash(owner, key)
+        if key is not None
+        else None
+        if header is None
+        else header_hash(owner, header, nth)
+        for owner, key, header, nth in zip(owners, keys, headers, nths, strict=True)
+    ]

@@ -81,7 +81,7 @@ class Rehearsal:
         book.standings.update(self._supposed)
         outcomes: list[Outcome | None] = [None] * len(drafts)
         work: dict[int, Work] = {}
-        for position, (draft, identity) in enumerate(zip(drafts, new_ids(len(drafts)), strict=True)):
+        for position, (draft, number) in enumerate(zip(drafts, new_ids.numbers(len(drafts)), strict=True)):
             try:
                 standing = standing_of(book, draft)
             except Problem as problem:
@@ -92,6 +92,7 @@ class Rehearsal:
                 admitted = judge(book, draft, standing, now, max(now, wall))
             except Problem as problem:
                 outcomes[position] = problem
+            identity = UUID(int=draft.marked(number))
             work[position] = Work(draft, standing, admitted, draft.place(standing.customer_id), identity)
         await self._draw(conn, book, [each for at, each in work.items() if outcomes[at] is None], now)
         holders = await _holders(conn, book, list(work.values()))
@@ -182,7 +183,7 @@ async def _holders(conn: Conn, book: Book, work: Sequence[Work]) -> dict[bytes, 
         for each in asked:
             holder = found.get(each.place or b"")
             if holder is not None and holder.has_another_key_than(each.draft):
-                each.draft.key_attempt += 1
+                each.draft = each.draft.elsewhere
                 each.place = each.draft.place(each.standing.customer_id)
                 again.append(each)
         asked = again

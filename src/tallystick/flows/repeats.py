@@ -1,6 +1,6 @@
 """Repeats: what is told of events whose key is taken.
 
-The row of a key is enough for most of them: its event's id says what was sent (`Draft.is_marked_in`). The event itself is
+The row of a key is enough for most of them: its event's id says what was sent (`Work.is_marked_in`). The event itself is
 read where that was something else, or where it came with this very header and its answer is given again: it lies among
 its bunch, each on a page of its own, and old ones on disk.
 """
@@ -46,7 +46,7 @@ async def holders_of(
     unclear = {
         key.event_id: (each.standing.customer_id, key.occurred_at)
         for each, _, key in known
-        if _is_retried(each.draft, key) or not each.draft.is_marked_in(key.event_id)
+        if _is_retried(each.draft, key) or not each.is_marked_in(key.event_id)
     }
     read = await events.at(conn, unclear) if unclear else {}
     return {place: Holder(key, read.get(key.event_id)) for _, place, key in known}
@@ -55,7 +55,7 @@ async def holders_of(
 def repeat(each: Work, holder: Holder) -> Outcome:
     """What is told of a draft whose key or header is that of a stored event."""
     draft, key, stored = each.draft, holder.key, holder.event
-    identical: bool | None = draft.is_marked_in(key.event_id) or None
+    identical: bool | None = each.is_marked_in(key.event_id) or None
     if stored is not None:
         identical = draft.event.as_sent() == stored.as_sent()
         if identical and _is_retried(draft, key):

@@ -19,6 +19,7 @@ from psycopg.adapt import Buffer, Dumper
 from psycopg.pq import Format
 
 from tallystick.core.money import text
+from tallystick.core.rows import alike
 
 T = TypeVar("T")
 
@@ -88,7 +89,7 @@ def texts(values: Iterable[str | None]) -> Column:
 def _each_once(values: Iterable[T | None], pack: Callable[[T], bytes]) -> Sequence[bytes]:
     """Most columns hold few different values, often but one, which are packed once and then looked up."""
     values = tuple(values)
-    if values and values.count(values[0]) == len(values):
+    if values and alike(values):
         return (_NULL if values[0] is None else pack(values[0]),) * len(values)
     packed = {each: _NULL if each is None else pack(each) for each in set(values)}
     return [packed[each] for each in values]
@@ -147,7 +148,7 @@ INSTANT: Final[Kind[datetime]] = Kind(_TIMESTAMPTZ, _instant)
 
 def same(name: str, kind: Kind[T], values: Sequence[T]) -> dict[str, Given]:
     """The parameter `name` with a value for each row; or, where all are the same, `name`_all with that one. The other is NULL."""
-    if values.count(values[0]) == len(values):
+    if alike(values):
         each: Given = Value(_ARRAYS[kind.element], None)
         every = Value(kind.element, kind.pack(values[0])[_LENGTH_BYTES:])
     else:

@@ -15,7 +15,9 @@ from uuid import UUID
 import psycopg
 from psycopg import AsyncRawCursor
 
+from tallystick.core.events import StoredEvent
 from tallystick.core.proof import leaves
+from tallystick.core.rows import Table
 from tallystick.core.wallets import LOW_SHARE, Draw, Model
 from tallystick.store import citus, citus_ingest, columns
 from tallystick.store.columns import Column
@@ -71,6 +73,7 @@ async def in_one_statement(
     one the batch was judged by; else the notch has no position, which its column refuses, and all is undone.
     The digest is `core.proof.link`, computed where the row is locked; a test proves they agree.
     """
+    events = Table.of(StoredEvent, sheet.events)
     (
         identities,
         customers,
@@ -86,7 +89,7 @@ async def in_one_statement(
         voids,
         _,
         draws,
-    ) = zip(*sheet.events, strict=True)
+    ) = events.columns
     shares, payers = sheet.shares, _in_order(sheet.costs)
     given: dict[str, object] = {
         "ids": columns.uuids(identities),
@@ -101,7 +104,7 @@ async def in_one_statement(
         "keys": columns.texts(keys) if any(keys) else None,
         "timed": columns.flags(each or None for each in timed) if any(timed) else None,
         "properties": columns.objects(properties) if any(properties) else None,
-        "leaves": columns.digests(leaves(sheet.events)),
+        "leaves": columns.digests(leaves(events)),
         **(
             _rare(adjusts, reasons, voids, draws)
             if any(adjusts) or any(voids) or any(draws)
