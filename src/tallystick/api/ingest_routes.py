@@ -38,7 +38,7 @@ class IngestRoutes:
             except Problem:
                 await self._callers.catch_up(caller)
                 raise
-        draft = Draft(event, api_key_id=caller.key.id, header=caller.header)
+        draft = Draft(event, caller.key.id, caller.header)
         (outcome,) = await self._batcher.submit(caller.key.organization_id, [draft])
         if isinstance(outcome, Problem):
             if outcome.code == "unauthorized":
