@@ -16,7 +16,7 @@ from psycopg.adapt import PyFormat, Transformer
 
 from tallystick.store import columns
 
-ROWS = 1_600
+ROWS = 1_600  # of a chunk of an import
 ROUNDS = 50
 
 

@@ -121,7 +121,8 @@ def _ceilings(given: argparse.Namespace, conninfo: str | None, *, workers: int) 
         return Ceilings(singles, batches, bulks, None, None, None, None, None)
     say("ceiling: the database without a handler")
     insert = partial(ceilings.insert, conninfo, seconds=given.seconds)
-    gathered = min(given.events_per_batch * given.batch_connections, ROWS_PER_COMMIT_MAX)
+    batched = given.events_per_batch * given.batch_connections
+    gathered = min(max(batched, given.events_per_bulk * given.bulk_connections), ROWS_PER_COMMIT_MAX)
     return Ceilings(
         singles,
         batches,

@@ -15,7 +15,7 @@ class Ceilings(msgspec.Struct, frozen=True, rename="camel"):
     insert_singles: Written | None  # as many rows a commit as there are connections
     insert_batch: Written | None  # one batch a commit
     insert_bulk: Written | None  # one bulk a commit
-    insert_gathered: Written | None  # as many batches a commit as there are connections, and the server takes
+    insert_gathered: Written | None  # as much a commit as comes at once, and the server takes
     copy: Written | None
 
 

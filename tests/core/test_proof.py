@@ -101,7 +101,7 @@ def test_neighbouring_fields_cannot_lend_each_other_letters(a: str, b: str, c: s
 
 @given(st.lists(st.sampled_from([(name, each) for name, values in CHANGES.items() for each in values])))
 def test_the_leaves_of_many_are_those_of_each(changes: list[tuple[str, Any]]) -> None:
-    """What neighbours have in common is written once, and only then."""
+    """What all have in common is written once, and only then."""
     events = [EVENT, *(EVENT._replace(**{name: value}) for name, value in changes), EVENT]
     assert leaves(events) == [leaf(each) for each in events]
 

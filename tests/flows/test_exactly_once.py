@@ -340,6 +340,19 @@ def test_a_batch_without_event_keys_is_known_by_its_header_and_the_place_in_it(s
     assert used(shop) == 9
 
 
+@pytest.mark.parametrize("key", ["k", None])
+def test_a_batch_that_was_judged_in_short_is_known_when_it_is_judged_at_length(
+    shop: Organization, key: str | None
+) -> None:
+    """A stranger in a batch has all of it looked at one by one."""
+    sent = [event(None if key is None else f"{key}{number}", value=number) for number in range(5)]
+    first = track_batch(shop, sent, header="h")
+    again = track_batch(shop, [*sent, event("new") | {"customerId": "stranger"}], header="h")
+    assert again["successful"] == first["successful"] and failures(again) == {5: "customer_not_found"}
+    assert track_batch(shop, sent, header="h") == first
+    assert used(shop) == sum(range(5))
+
+
 def test_what_is_wrong_in_a_batch_fails_alone(shop: Organization) -> None:
     add_customer(shop, "carl")
     done(track(shop, key="old"))
@@ -578,5 +591,12 @@ def test_two_keys_with_one_hash_are_two_events(shop: Organization, database_url:
     assert second["id"] != first["id"]
     error = refused(track(shop, key="other", value=4), 409, "duplicate")
     assert error["details"]["id"] == second["id"]
-    assert used(shop) == 7
+    move("third")
+    answer = track_batch(
+        shop, [event("new"), event("third", value=5), event("third", value=5), event("last")]
+    )
+    new, third, last = answer["successful"]
+    assert [new["eventId"], third["eventId"], last["eventId"]] == ["new", "third", "last"]
+    assert [each["details"]["id"] for each in answer["failed"]] == [third["id"]]
+    assert used(shop) == 14
     move("one")  # where its key belongs, for the audit

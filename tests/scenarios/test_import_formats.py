@@ -15,7 +15,7 @@ from pyarrow import parquet
 
 from tallystick.cli.sources import formats
 from tallystick.cli.sources.source import NotReadable, chunks
-from tallystick.core.limits import BODY_BYTES_MAX, ROWS_PER_COMMIT_MAX
+from tallystick.core.limits import BODY_BYTES_MAX, ROWS_PER_CHUNK_MAX
 from tallystick.core.mapping import ColumnMapping
 from tests import shop
 from tests.conftest import PROGRAM, Organization
@@ -181,17 +181,17 @@ def test_a_damaged_parquet_keeps_what_was_whole(
     organization: Organization, database_url: str, tmp_path: Path
 ) -> None:
     file = tmp_path / "events.parquet"
-    count = 3 * ROWS_PER_COMMIT_MAX
+    count = 3 * ROWS_PER_CHUNK_MAX
     table = pyarrow.table({"customerId": ["ada"] * count, "eventId": [f"key {n:06}" for n in range(count)]})
     parquet.write_table(
-        table, file, row_group_size=ROWS_PER_COMMIT_MAX, compression="gzip", use_dictionary=False
+        table, file, row_group_size=ROWS_PER_CHUNK_MAX, compression="gzip", use_dictionary=False
     )
     whole = file.read_bytes()
     starts = parquet.ParquetFile(file).metadata.row_group(2).column(1).data_page_offset
     file.write_bytes(whole[: starts + 40] + b"\0" * 200 + whole[starts + 240 :])
     found = summary(run(file, organization, database_url, "--json", *SET), code=1)
     assert found["damage"].startswith("The file is damaged after row ")
-    assert found["stored"] == 2 * ROWS_PER_COMMIT_MAX
+    assert found["stored"] == 2 * ROWS_PER_CHUNK_MAX
     file.write_bytes(whole)
     again = summary(run(file, organization, database_url, "--json", *SET))
     assert again["alreadyThere"] == found["stored"]
@@ -295,7 +295,7 @@ def test_an_import_that_was_killed_is_made_whole_by_the_next(
     organization: Organization, database_url: str, tmp_path: Path, kind: formats.Format
 ) -> None:
     """Its rows have no keys, so which occurrence of a content a row is must come out the same."""
-    file, count = tmp_path / f"events.{kind}", 20 * ROWS_PER_COMMIT_MAX
+    file, count = tmp_path / f"events.{kind}", 20 * ROWS_PER_CHUNK_MAX
     values = [number % 5 for number in range(count)]
     match kind:
         case formats.Format.CSV:
@@ -321,7 +321,7 @@ def test_an_import_that_was_killed_is_made_whole_by_the_next(
 @pytest.mark.parametrize("kind", formats.Format)
 def test_memory_holds_a_chunk_however_long_the_file_is(tmp_path: Path, kind: formats.Format) -> None:
     """Of ten chunks no more is read than the one that is in hand, and a buffer of the file beyond it."""
-    file, count = tmp_path / "events", 10 * ROWS_PER_COMMIT_MAX
+    file, count = tmp_path / "events", 10 * ROWS_PER_CHUNK_MAX
     match kind:
         case formats.Format.CSV:
             file.write_text("customerId,featureCode\n" + "ada,calls\n" * count)
@@ -334,7 +334,7 @@ def test_memory_holds_a_chunk_however_long_the_file_is(tmp_path: Path, kind: for
         read = 0
         for chunk in chunks(source):
             read += len(chunk)
-            assert len(chunk) <= ROWS_PER_COMMIT_MAX
+            assert len(chunk) <= ROWS_PER_CHUNK_MAX
             if kind is formats.Format.PARQUET:
                 assert source.position <= read
             else:  # beyond what was given, a buffer of the file was read, and no more

@@ -129,6 +129,7 @@ def show(event: StoredEvent, reference: str, *, live: bool) -> UsageEventOut:
 
 def show_all(taken: Sequence[Accepted], *, live: bool) -> list[UsageEventOut]:
     """`show` of each."""
+    taken = [*taken]
     names = ids.show_all(ids.EVENT, [each.event.id for each in taken])
     return [_show(name, each.event, each.reference, live) for name, each in zip(names, taken, strict=True)]
 

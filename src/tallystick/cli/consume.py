@@ -14,7 +14,7 @@ from tallystick.app import wall
 from tallystick.cli import logs, terminal
 from tallystick.cli.consuming import refused as keeping
 from tallystick.cli.terminal import DatabaseUrl, DataDir, WhichOrganization
-from tallystick.core.limits import MESSAGES_PER_FETCH, ROWS_PER_COMMIT_MAX
+from tallystick.core.limits import MESSAGES_PER_FETCH, ROWS_PER_CHUNK_MAX
 from tallystick.flows.batcher import Batcher
 from tallystick.flows.books import Books
 from tallystick.store.db import Database
@@ -60,7 +60,7 @@ def consume_nats(
     organization: WhichOrganization = None,
     batch: Annotated[
         int,
-        typer.Option("--batch", min=2, max=ROWS_PER_COMMIT_MAX, help="Messages in hand at once, one commit."),
+        typer.Option("--batch", min=2, max=ROWS_PER_CHUNK_MAX, help="Messages in hand at once, one commit."),
     ] = MESSAGES_PER_FETCH,
     tries: Annotated[
         int,

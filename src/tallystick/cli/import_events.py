@@ -15,7 +15,7 @@ from tallystick.cli.sources import formats
 from tallystick.cli.sources.formats import Format
 from tallystick.cli.sources.source import NotReadable, Row, Source, chunks
 from tallystick.cli.terminal import DatabaseUrl, DataDir, Json, WhichOrganization
-from tallystick.core.limits import ROWS_PER_COMMIT_MAX
+from tallystick.core.limits import ROWS_PER_CHUNK_MAX
 from tallystick.core.mapping import BadMapping, Cells, ColumnMapping
 from tallystick.core.times import is_zone
 from tallystick.errors import Problem
@@ -225,7 +225,7 @@ def _found(source: Source, mapping: ColumnMapping) -> Iterator[list[Row]]:
             try:
                 mapping.find(name for each in said for name in each)
             except BadMapping as why:
-                more = f" in the first {len(chunk):,} lines" if len(chunk) == ROWS_PER_COMMIT_MAX else ""
+                more = f" in the first {len(chunk):,} lines" if len(chunk) == ROWS_PER_CHUNK_MAX else ""
                 raise typer.BadParameter(f"{why}{more}") from None
         first = False
         yield chunk

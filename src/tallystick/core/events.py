@@ -105,8 +105,13 @@ def _after_key(feature: str, value: Decimal, at: datetime | None, properties: Ma
 
 def _as_text(feature: str, value: Decimal, at: datetime | None, properties: Mapping[str, str]) -> str:
     """No field holds a NUL, so NUL parts them."""
-    fields = f"{feature}\0{text(value)}\0{at.isoformat() if at else ''}"
-    return f"{fields}{properties_as_text(properties)}" if properties else fields
+    return f"{_fields(feature, value, at)}{properties_as_text(properties)}"
+
+
+@lru_cache(maxsize=1024)
+def _fields(feature: str, value: Decimal, at: datetime | None) -> str:
+    """What many events have in common."""
+    return f"{feature}\0{text(value)}\0{at.isoformat() if at else ''}"
 
 
 def properties_as_text(properties: Mapping[str, str]) -> str:

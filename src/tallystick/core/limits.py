@@ -99,6 +99,10 @@ CLOCK_ADVANCE_DAYS_MAX: Final = 3_660
 
 ROWS_PER_COMMIT_MAX: Final = 4000
 """Room for some bulks: a customer's rollup is written once for all of them."""
+ROWS_AT_LENGTH_MAX: Final = 1000
+"""Of those that must be judged at length: nobody else has their turn meanwhile."""
+ROWS_PER_CHUNK_MAX: Final = 1600
+"""Of a file or a queue, one transaction: it holds what others wait for."""
 ROWS_QUEUED_MAX: Final = 20_000
 """Beyond this the answer is 503 with Retry-After, before memory grows."""
 READY_WITHIN_S: Final = 2

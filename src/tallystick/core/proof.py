@@ -140,7 +140,7 @@ def header_marks(headers: Sequence[str | None], indexes: Sequence[int | None]) -
     return [
         None
         if header is None
-        else (numbers[header] + (0 if index is None else index + 1) & 0xFFFFFFFF) - 0x80000000
+        else ((numbers[header] + (0 if index is None else index + 1)) & 0xFFFFFFFF) - 0x80000000
         for header, index in zip(headers, indexes, strict=True)
     ]
 

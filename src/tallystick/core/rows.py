@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, compress, repeat
 from typing import Any, Generic, TypeVar, overload
 
+from tallystick.errors import must
+
 T = TypeVar("T")
 Row = TypeVar("Row", bound=tuple[Any, ...])
 Column = Sequence[Any]
@@ -63,6 +65,7 @@ class Table(Sequence[Row], Generic[Row]):
     def but(self, **columns: Column) -> "Table[Row]":
         """With other columns in the place of those of these fields."""
         names: Sequence[str] = getattr(self.kind, "_fields")  # noqa: B009
+        must(columns.keys() <= set(names), "a column stands for a field")
         return Table(
             self.kind, *[columns.get(name, each) for name, each in zip(names, self.columns, strict=True)]
         )

@@ -102,6 +102,8 @@ class Batcher:
 
     async def submit(self, organization_id: UUID, drafts: Sequence[Draft]) -> Sequence[Outcome]:
         """Outcomes in the order of the drafts, once they are on disk. Raises Problem when there is no room."""
+        if not drafts:
+            return []
         if self._closing or self._rows + len(drafts) > ROWS_QUEUED_MAX:
             raise Problem("unavailable", "Too much is waiting to be stored; try again.", retry_after_s=1)
         answer: asyncio.Future[Sequence[Outcome]] = self._loop.create_future()

@@ -1,5 +1,6 @@
 """Drafts: events on their way in, as they were sent, as they were judged, as they were answered."""
 
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, overload
@@ -13,7 +14,7 @@ from tallystick.core.proof import header_hash, header_mark, key_hash
 from tallystick.core.rows import Table
 from tallystick.core.subscriptions import Standing
 from tallystick.core.wallets import Draw
-from tallystick.errors import Problem
+from tallystick.errors import Problem, must
 
 
 class Draft(NamedTuple):
@@ -39,7 +40,7 @@ class Draft(NamedTuple):
 
     @property
     def elsewhere(self) -> "Draft":
-        """Where its key lives if another key has that place."""
+        """This draft, its key at the next place: another key has the one it had."""
         return self._replace(key_attempt=self.key_attempt + 1)
 
     @property
@@ -70,11 +71,11 @@ Outcome = Accepted | Problem
 class Outcomes(Sequence[Outcome]):
     """Of a batch of which most was accepted: that by columns, and what is told of the others by their places."""
 
-    __slots__ = ("_accepted", "_others")
+    __slots__ = ("_accepted", "_others", "_places")
 
     def __init__(self, accepted: Table[Accepted], others: Mapping[int, Outcome]) -> None:
         """`accepted` has rows for the others as well, which mean nothing."""
-        self._accepted, self._others = accepted, others
+        self._accepted, self._others, self._places = accepted, others, sorted(others)
 
     def __len__(self) -> int:
         return len(self._accepted)
@@ -85,9 +86,10 @@ class Outcomes(Sequence[Outcome]):
     def __getitem__(self, place: slice) -> "Outcomes": ...
     def __getitem__(self, place: "int | slice") -> "Outcome | Outcomes":
         if isinstance(place, slice):
-            start, stop, _ = place.indices(len(self))
-            others = {at - start: each for at, each in self._others.items() if start <= at < stop}
-            return Outcomes(self._accepted[start:stop], others)
+            start, stop, step = place.indices(len(self))
+            must(step == 1, "outcomes are cut into shares")
+            some = self._places[bisect_left(self._places, start) : bisect_left(self._places, stop)]
+            return Outcomes(self._accepted[start:stop], {at - start: self._others[at] for at in some})
         place = range(len(self))[place]
         return self._others.get(place) or self._accepted[place]
 
@@ -99,6 +101,8 @@ class Outcomes(Sequence[Outcome]):
 
     @property
     def accepted(self) -> Sequence[Accepted]:
+        if not self._others:
+            return self._accepted
         if any(isinstance(each, Accepted) for each in self._others.values()):
             return [each for each in self if isinstance(each, Accepted)]
         wanted = [True] * len(self)
@@ -108,7 +112,7 @@ class Outcomes(Sequence[Outcome]):
 
     @property
     def refused(self) -> dict[int, Problem]:
-        return {place: each for place, each in sorted(self._others.items()) if isinstance(each, Problem)}
+        return {place: each for place in self._places if isinstance(each := self._others[place], Problem)}
 
 
 def accepted(outcomes: Sequence[Outcome]) -> Sequence[Accepted]:

@@ -21,6 +21,7 @@ from psycopg.pq import TransactionStatus
 
 from tallystick.core.admission import Admitted, admit, admit_adjustment
 from tallystick.core.events import StoredEvent
+from tallystick.core.limits import ROWS_AT_LENGTH_MAX
 from tallystick.core.money import ZERO
 from tallystick.core.rows import Table
 from tallystick.core.subscriptions import Standing
@@ -48,7 +49,7 @@ _ATTEMPTS_MAX = 50
 
 
 _Told = dict[int, Outcome | Draft | None]
-"""What is known of drafts, by their places: nothing yet (None), or that they are to be tried again as another draft."""
+"""What is known of drafts, by their positions: an outcome, or nothing yet (None), or that another draft is to be tried."""
 
 
 class _LostRace(Exception):
@@ -62,6 +63,8 @@ async def ingest(
 
     On a connection that is in a transaction already, this becomes part of it.
     """
+    if not drafts:
+        return []
     in_transaction = conn.info.transaction_status is not TransactionStatus.IDLE
     book = await books.known(conn, organization_id)
     outcomes: dict[int, Outcome] = {}
@@ -100,8 +103,9 @@ async def ingest(
 
 async def _attempt(
     conn: Conn, books: Books, book: Book, drafts: Table[Draft], wall: datetime
-) -> "Outcomes | Sequence[Outcome | Draft | None]":
-    """Judge and store once. Of an event whose key must be looked for again, None; or elsewhere, the draft that does so.
+) -> Outcomes | Sequence[Outcome | Draft | None]:
+    """Judge and store once. Of an event whose key must be looked for again, or whose turn has not come, None; of one whose key
+    lives elsewhere, the draft that looks there.
 
     Raises StaleVersion when the book is out of date; nothing is stored then.
     """
@@ -116,10 +120,12 @@ async def _attempt(
     if judged is not None:
         with suppress(NoPlenty):
             return await _take_plain(conn, book, drafts, judged, now)
-    outcomes: _Told = dict.fromkeys(range(len(drafts)))
+    rest = 0 if in_transaction else max(len(drafts) - ROWS_AT_LENGTH_MAX, 0)
+    outcomes: _Told = dict.fromkeys(range(len(drafts) - rest))
 
     work: dict[int, Work] = {}
-    for position, (draft, number) in enumerate(zip(drafts, new_ids.numbers(len(drafts)), strict=True)):
+    numbers = new_ids.numbers(len(outcomes))
+    for position, draft, number in zip(outcomes, drafts[: len(outcomes)], numbers, strict=True):
         try:
             standing = standing_of(book, draft)
         except Problem as problem:
@@ -151,12 +157,12 @@ async def _attempt(
     else:
         stored = any(isinstance(each, Accepted) for each in outcomes.values())
         await _after_the_commit(_tell_repeats(conn, book, work, outcomes, older), outcomes, stored=stored)
-    return [*outcomes.values()]
+    return [*outcomes.values(), *[None] * rest]
 
 
 async def _take_plain(
     conn: Conn, book: Book, drafts: Table[Draft], judged: Judged, now: datetime
-) -> "Outcomes | Sequence[Outcome | Draft | None]":
+) -> Outcomes | Sequence[Outcome | Draft | None]:
     """One statement is all there is, and a transaction by itself."""
     sheet, standings = judged
     events, owners = Table.of(StoredEvent, sheet.events), [each.customer_id for each in standings]
@@ -466,7 +472,7 @@ async def _tell_repeats(
         if each.place is not None and not isinstance(outcomes[position], Accepted)
     }
     must(
-        all(outcome or place in suspects for place, outcome in outcomes.items()),
+        all(outcome or position in suspects for position, outcome in outcomes.items()),
         "only keyed events repeat",
     )
     if not suspects:

@@ -14,7 +14,7 @@ from tallystick.core import ids
 from tallystick.core.admission import plainly
 from tallystick.core.events import StoredEvent, UsageEvent, marks
 from tallystick.core.limits import FUTURE_MAX
-from tallystick.core.proof import header_hash, header_marks, key_hash, key_hashes
+from tallystick.core.proof import header_marks, key_hashes
 from tallystick.core.rows import Table
 from tallystick.core.subscriptions import Plain, Standing
 from tallystick.core.times import hour_of
@@ -79,7 +79,7 @@ def plain_batch(book: Book, drafts: Table[Draft], *, now: datetime, latest: date
         properties,
         *[none] * 5,  # neither a correction nor a void, and paid for later
     )
-    places = _places(owners, keys, headers, nths)
+    places = _places(drafts, owners, keys)
     sheet = Sheet(stored, places, header_marks(headers, nths), _feeds(features, terms), costs)
     return Judged(sheet, standings)
 
@@ -114,21 +114,9 @@ def _numbers(events: Table[UsageEvent], keys: Sequence[str | None]) -> list[int]
     ]
 
 
-def _places(
-    owners: Sequence[UUID],
-    keys: Sequence[str | None],
-    headers: Sequence[str | None],
-    nths: Sequence[int | None],
-) -> list[bytes | None]:
-    """Where their keys live (`Draft.place`)."""
+def _places(drafts: Table[Draft], owners: Sequence[UUID], keys: Sequence[str | None]) -> list[bytes | None]:
+    """Where their keys live."""
     keyed = [each for each in keys if each is not None]
     if len(keyed) == len(keys):
         return [*key_hashes(owners, keyed)]
-    return [
-        key_hash(owner, key)
-        if key is not None
-        else None
-        if header is None
-        else header_hash(owner, header, nth)
-        for owner, key, header, nth in zip(owners, keys, headers, nths, strict=True)
-    ]
+    return [each.place(owner) for each, owner in zip(drafts, owners, strict=True)]

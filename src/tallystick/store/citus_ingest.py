@@ -42,6 +42,7 @@ async def insert(
         conn.info.transaction_status is not TransactionStatus.IDLE
         or conn.pgconn.pipeline_status != PipelineStatus.OFF
     )
+    sheet = sheet._replace(events=[*sheet.events])  # each is looked at by itself
     async with nullcontext() if begun else conn.transaction():
         if number is None:
             number = int((await the(await conn.execute("SELECT nextval('ingest_batch_numbers')")))[0])

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from tallystick.cli.sources.source import NotReadable, Row
-from tallystick.core.limits import ROWS_PER_COMMIT_MAX
+from tallystick.core.limits import ROWS_PER_CHUNK_MAX
 from tallystick.core.mapping import Cells, ColumnMapping
 from tallystick.core.times import instant_of
 from tallystick.errors import FieldError, InvalidRequest, Problem
@@ -60,7 +60,7 @@ class Parquet:
         plain = not any("." in name for name in names)  # pyarrow takes a dot for the way into a struct
         try:
             for batch in self._file.iter_batches(
-                ROWS_PER_COMMIT_MAX, columns=names if plain else None, use_threads=False
+                ROWS_PER_CHUNK_MAX, columns=names if plain else None, use_threads=False
             ):
                 columns = [self._values(batch.column(name)) for name in names]
                 for place in range(batch.num_rows):

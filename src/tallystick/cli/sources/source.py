@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
-from tallystick.core.limits import BODY_BYTES_MAX, ROWS_PER_COMMIT_MAX
+from tallystick.core.limits import BODY_BYTES_MAX, ROWS_PER_CHUNK_MAX
 from tallystick.core.mapping import Cells
 from tallystick.errors import Problem
 
@@ -55,7 +55,7 @@ def chunks(source: Source) -> Iterator[list[Row]]:
     for row in source.rows():
         chunk.append(row)
         held += row.size
-        if len(chunk) == ROWS_PER_COMMIT_MAX or held > _CHUNK_BYTES_MAX:
+        if len(chunk) == ROWS_PER_CHUNK_MAX or held > _CHUNK_BYTES_MAX:
             yield chunk
             chunk, held = [], 0
     if chunk:
