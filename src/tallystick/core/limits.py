@@ -100,7 +100,7 @@ CLOCK_ADVANCE_DAYS_MAX: Final = 3_660
 ROWS_PER_COMMIT_MAX: Final = 4000
 """Room for some bulks: a customer's rollup is written once for all of them."""
 ROWS_AT_LENGTH_MAX: Final = 1000
-"""Of those that must be judged at length: nobody else has their turn meanwhile."""
+"""Of those that must be judged at length: nobody else has their turn meanwhile, so more are halved."""
 ROWS_PER_CHUNK_MAX: Final = 1600
 """Of a file or a queue, one transaction: it holds what others wait for."""
 ROWS_QUEUED_MAX: Final = 20_000

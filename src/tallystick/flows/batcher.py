@@ -6,8 +6,8 @@ more, and checks find a core that is free. Who asks alone waits for nobody.
 A process that is alone has two lanes, each with a connection of its own. The first takes whatever waits; the second
 helps only when much waits, so that this process decides about one batch while PostgreSQL stores another, and a trickle
 of single events still shares its commits. Several processes have one lane each. A caller that hangs up does not disturb
-the others; a batch that fails for what is in it is halved until the guilty event stands alone; a lost database is
-waited for, and until it is back the answer is "not now", never silence.
+the others; a batch that fails for what is in it is halved until the guilty event stands alone, as is one that is too long
+to be judged at length in one go; a lost database is waited for, and until it is back the answer is "not now", never silence.
 """
 
 import asyncio
@@ -21,12 +21,12 @@ from uuid import UUID
 
 import psycopg
 
-from tallystick.core.limits import ROWS_PER_COMMIT_MAX, ROWS_QUEUED_MAX
+from tallystick.core.limits import ROWS_AT_LENGTH_MAX, ROWS_PER_COMMIT_MAX, ROWS_QUEUED_MAX
 from tallystick.core.rows import Table
 from tallystick.errors import Problem
 from tallystick.flows.books import Books
 from tallystick.flows.drafts import Draft, Outcome
-from tallystick.flows.ingest import ingest
+from tallystick.flows.ingest import TooMany, ingest
 from tallystick.flows.lane import Lane
 
 log = logging.getLogger("tallystick.ingest")
@@ -187,7 +187,14 @@ class Batcher:
     ) -> Sequence[Outcome]:
         try:
             conn = await lane.connection()
-            return await ingest(conn, self._books, organization_id, drafts, wall=self._clock())
+            return await ingest(
+                conn,
+                self._books,
+                organization_id,
+                drafts,
+                wall=self._clock(),
+                at_length_max=ROWS_AT_LENGTH_MAX,
+            )
         except (psycopg.OperationalError, psycopg.errors.ReadOnlySqlTransaction) as error:
             log.warning("ingest: the database did not answer: %s", str(error).strip())
             await lane.close()
@@ -197,12 +204,19 @@ class Batcher:
             return [refusal] * len(drafts)
         except Problem as problem:
             return [problem] * len(drafts)
+        except TooMany:
+            return await self._commit_halves(lane, organization_id, drafts)
         except Exception as error:  # whatever it is, it must not end the lane
             if len(drafts) == 1:
                 log.exception("ingest: one event cannot be stored", exc_info=error)
                 return [Problem("internal_error")]
-            half = len(drafts) // 2
-            return [
-                *await self._commit(lane, organization_id, drafts[:half]),
-                *await self._commit(lane, organization_id, drafts[half:]),
-            ]
+            return await self._commit_halves(lane, organization_id, drafts)
+
+    async def _commit_halves(
+        self, lane: "Lane", organization_id: UUID, drafts: Sequence[Draft]
+    ) -> Sequence[Outcome]:
+        half = len(drafts) // 2
+        return [
+            *await self._commit(lane, organization_id, drafts[:half]),
+            *await self._commit(lane, organization_id, drafts[half:]),
+        ]

@@ -21,7 +21,6 @@ from psycopg.pq import TransactionStatus
 
 from tallystick.core.admission import Admitted, admit, admit_adjustment
 from tallystick.core.events import StoredEvent
-from tallystick.core.limits import ROWS_AT_LENGTH_MAX
 from tallystick.core.money import ZERO
 from tallystick.core.rows import Table
 from tallystick.core.subscriptions import Standing
@@ -52,16 +51,27 @@ _Told = dict[int, Outcome | Draft | None]
 """What is known of drafts, by their positions: an outcome, or nothing yet (None), or that another draft is to be tried."""
 
 
+class TooMany(Exception):
+    """What was sent has to be judged at length and is more than may be so in one go. Nothing has happened."""
+
+
 class _LostRace(Exception):
     """Somebody took a key that was free a moment ago, while a limit was held for it: undo and judge anew."""
 
 
 async def ingest(
-    conn: Conn, books: Books, organization_id: UUID, drafts: Sequence[Draft], *, wall: datetime
+    conn: Conn,
+    books: Books,
+    organization_id: UUID,
+    drafts: Sequence[Draft],
+    *,
+    wall: datetime,
+    at_length_max: int | None = None,
 ) -> Sequence[Outcome]:
     """Take a batch of one organization; answers in the order of the drafts, all of them on disk.
 
-    On a connection that is in a transaction already, this becomes part of it.
+    On a connection that is in a transaction already, this becomes part of it. Raises TooMany where more than
+    `at_length_max` would have to be judged at length.
     """
     if not drafts:
         return []
@@ -72,7 +82,9 @@ async def ingest(
     waiting = drafts  # those of `pending`
     for _ in range(_ATTEMPTS_MAX):
         try:
-            found = await _attempt(conn, books, book, Table.of(Draft, waiting), wall)
+            found = await _attempt(
+                conn, books, book, Table.of(Draft, waiting), wall, None if outcomes else at_length_max
+            )
         except StaleVersion:
             book = await books.refreshed(conn, organization_id)
             continue
@@ -102,12 +114,17 @@ async def ingest(
 
 
 async def _attempt(
-    conn: Conn, books: Books, book: Book, drafts: Table[Draft], wall: datetime
+    conn: Conn,
+    books: Books,
+    book: Book,
+    drafts: Table[Draft],
+    wall: datetime,
+    at_length_max: int | None,
 ) -> Outcomes | Sequence[Outcome | Draft | None]:
-    """Judge and store once. Of an event whose key must be looked for again, or whose turn has not come, None; of one whose key
-    lives elsewhere, the draft that looks there.
+    """Judge and store once. Of an event whose key must be looked for again, None; of one whose key lives elsewhere, the
+    draft that looks there.
 
-    Raises StaleVersion when the book is out of date; nothing is stored then.
+    Raises StaleVersion when the book is out of date, and TooMany; nothing is stored then.
     """
     now = book.now(wall)
     latest = max(now, wall)
@@ -120,12 +137,12 @@ async def _attempt(
     if judged is not None:
         with suppress(NoPlenty):
             return await _take_plain(conn, book, drafts, judged, now)
-    rest = 0 if in_transaction else max(len(drafts) - ROWS_AT_LENGTH_MAX, 0)
-    outcomes: _Told = dict.fromkeys(range(len(drafts) - rest))
+    if at_length_max is not None and len(drafts) > at_length_max:
+        raise TooMany
 
+    outcomes: _Told = dict.fromkeys(range(len(drafts)))
     work: dict[int, Work] = {}
-    numbers = new_ids.numbers(len(outcomes))
-    for position, draft, number in zip(outcomes, drafts[: len(outcomes)], numbers, strict=True):
+    for position, (draft, number) in enumerate(zip(drafts, new_ids.numbers(len(drafts)), strict=True)):
         try:
             standing = standing_of(book, draft)
         except Problem as problem:
@@ -157,7 +174,7 @@ async def _attempt(
     else:
         stored = any(isinstance(each, Accepted) for each in outcomes.values())
         await _after_the_commit(_tell_repeats(conn, book, work, outcomes, older), outcomes, stored=stored)
-    return [*outcomes.values(), *[None] * rest]
+    return list(outcomes.values())
 
 
 async def _take_plain(
