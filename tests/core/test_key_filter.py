@@ -45,7 +45,7 @@ def sieve_of(filters: list[KeyFilter], unknown: list[int]) -> Sieve:
                 )
         assert shelf is not None
         shelves.append(shelf)
-    return Sieve(shelves, unknown)
+    return Sieve(99, shelves, unknown)
 
 
 def told(sieve: Sieve, keys: list[Key]) -> dict[int, list[int]]:

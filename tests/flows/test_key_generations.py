@@ -23,6 +23,7 @@ from tallystick.flows.key_generations import OpenGeneration, build_filters, free
 from tallystick.flows.open_organization import open_organization
 from tallystick.store import db, key_generations
 from tallystick.store.db import CONNECTION, Database
+from tallystick.store.event_keys import TOGETHER
 from tests.audit import audit, organization_id, select
 from tests.conftest import MakeOrganization, Organization, beside_the_server, serving
 from tests.flows.test_limits import counters, limit_to
@@ -133,6 +134,29 @@ def test_a_header_of_a_frozen_generation_replays(shop: Organization, frozen: Fro
     assert done(track(shop, header="h2")) == headed
     refused(track(shop, header="h2", value=9), 409, "idempotency_key_mismatch")
     assert track_batch(shop, batch, header="h3") == taken
+
+
+@pytest.mark.parametrize("has_filters", [True, False], ids=["with filters", "without"])
+def test_many_generations_are_asked_together(
+    shop: Organization, database_url: str, has_filters: bool
+) -> None:
+    """More than one statement asks; each key is told by its own event."""
+    open_shop(shop, "ada")
+    set_clock(shop, NOW)
+    stored = []
+    for number in range(TOGETHER + 2):
+        stored.append(done(track(shop, key=f"k{number}"))["id"])
+        freeze(database_url)
+    if has_filters:
+        all_filters(database_url)
+    keys = [f"k{number}" for number in reversed(range(len(stored)))]
+    answer = track_batch(
+        shop,
+        [{"customerId": "ada", "featureCode": "api_calls", "eventId": key} for key in ("new", *keys, "k0")],
+    )
+    assert [each["eventId"] for each in answer["successful"]] == ["new"]
+    told = [each["details"]["id"] for each in answer["failed"]]
+    assert told == [*reversed(stored), stored[0]]
 
 
 def test_an_event_is_taken_back_once_in_whichever_generation(

@@ -153,7 +153,7 @@ async def some(conn: Conn, number: int = 5) -> list[StoredEvent]:
 async def by_key(conn: Conn, known: list[StoredEvent]) -> None:
     places = [(each.customer_id, each.id.bytes) for each in known]
     found = await event_keys.held(
-        conn, [event_keys.Looked(0, [who for who, _ in places], [key for _, key in places])]
+        conn, event_keys.Looked(0, [who for who, _ in places], [key for _, key in places])
     )
     assert {each.event_id for each in found.values()} == {each.id for each in known}
 

@@ -105,9 +105,10 @@ def part_with(shelf: Shelf | None, more: Sequence[KeyFilter], index: int) -> mma
 
 
 class Sieve:
-    """Tells in which of the older generations a key may be; `unknown` are those whose filter is not at hand."""
+    """Tells in which of the generations before one a key may be; `unknown` are those whose filter is not at hand."""
 
-    def __init__(self, shelves: Iterable[Shelf], unknown: Sequence[int]) -> None:
+    def __init__(self, before: int, shelves: Iterable[Shelf], unknown: Sequence[int]) -> None:
+        self.before = before
         self._shelves = tuple(shelves)
         self._unknown = unknown
 

@@ -303,7 +303,7 @@ async def _void_once(
     generation = await key_generations.current(conn)
     places = [void_hash(each.customer_id, each.id) for each in old]
     older = [Looked(each, [event.customer_id for event in old], places) for each in range(generation)]
-    if await event_keys.held(conn, older):
+    if await event_keys.held_before(conn, generation, older):
         raise _taken_back()
     offered = await load_catalogue(conn, organization.id)
     hours = _hours(offered, old)

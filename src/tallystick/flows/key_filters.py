@@ -51,7 +51,7 @@ class Filters:
         if sieve is None:
             known = self._known()
             sieve = self._sieves[generation] = Sieve(
-                self._shelves, [each for each in range(generation) if each not in known]
+                generation, self._shelves, [each for each in range(generation) if each not in known]
             )
         if sieve.asks_all:
             self.missed.set()
@@ -115,4 +115,4 @@ async def held_before(
             (customers[place], key_hash) for place in places if (key_hash := key_hashes[place]) is not None
         ]
         looked.append(Looked(generation, [each for each, _ in keyed], [each for _, each in keyed]))
-    return await event_keys.held(conn, looked) if looked else {}
+    return await event_keys.held_before(conn, sieve.before, looked) if looked else {}

@@ -41,7 +41,7 @@ async def holders_of(
     fresh = [(each.standing.customer_id, place) for each, place in keyed if place not in older]
     if fresh:
         customers, places = zip(*fresh, strict=True)
-        held |= await event_keys.held(conn, [Looked(book.generation, customers, places)])
+        held |= await event_keys.held(conn, Looked(book.generation, customers, places))
     known = [(each, place, held[place]) for each, place in keyed if place in held]
     unclear = {
         key.event_id: (each.standing.customer_id, key.occurred_at)

@@ -1,15 +1,16 @@
 """Keys of events: which are taken, and by which event. What a row says never changes."""
 
+from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import nullcontext
 from datetime import datetime
-from typing import NamedTuple
+from typing import Final, LiteralString, NamedTuple
 from uuid import UUID
 
 from psycopg import AsyncCursor
 from psycopg.rows import TupleRow
 
-from tallystick.store import columns
+from tallystick.store import citus, columns
 from tallystick.store.db import Conn, Later
 from tallystick.store.key_generations import table
 
@@ -30,24 +31,46 @@ class Looked(NamedTuple):
     key_hashes: Sequence[bytes]
 
 
-async def held(conn: Conn, looked: Sequence[Looked]) -> dict[bytes, Held]:
-    """Those of the keys that are there, by hash; a statement for each generation, one round trip for all."""
+TOGETHER: Final = 16
+"""So many generations are asked by one statement: their tables are opened each time, and a statement of its own for each
+would cost several times as much."""
+
+
+async def held(conn: Conn, looked: Looked) -> dict[bytes, Held]:
+    """Those of the keys that are there, by hash."""
+    return await _found(looked.key_hashes, await _look(conn, [looked.generation], [looked]))
+
+
+async def held_before(conn: Conn, generation: int, looked: Sequence[Looked]) -> dict[bytes, Held]:
+    """As `held`, of generations before that one; one round trip for all."""
+    together = 1 if citus.is_citus(conn) else TOGETHER
+    groups: defaultdict[int, list[Looked]] = defaultdict(list)
+    for each in looked:
+        groups[each.generation // together].append(each)
     there: dict[bytes, Held] = {}
-    asked: list[tuple[Looked, AsyncCursor[TupleRow]]] = []
-    async with conn.pipeline() if len(looked) > 1 else nullcontext():
-        for each in looked:
-            asked.append((each, await _look(conn, each)))
-        for each, cursor in asked:
-            for nth, *row in await cursor.fetchall():
-                there[each.key_hashes[nth - 1]] = Held(*row)
+    asked = []
+    async with conn.pipeline() if len(groups) > 1 else nullcontext():
+        for number, group in groups.items():
+            first = number * together
+            all_of_group = range(
+                first, min(first + together, generation)
+            )  # so that few statements are prepared
+            key_hashes = [key_hash for each in group for key_hash in each.key_hashes]
+            asked.append((key_hashes, await _look(conn, all_of_group, group)))
+        for key_hashes, cursor in asked:
+            there |= await _found(key_hashes, cursor)
     return there
+
+
+async def _found(key_hashes: Sequence[bytes], cursor: AsyncCursor[TupleRow]) -> dict[bytes, Held]:
+    return {key_hashes[nth - 1]: Held(*row) for nth, *row in await cursor.fetchall()}
 
 
 async def taken(
     conn: Conn, *, customers: Sequence[UUID], key_hashes: Sequence[bytes], generation: int
 ) -> Later[set[bytes]]:
     """Which of these keys belong to an event of this generation already."""
-    cursor = await _look(conn, Looked(generation, customers, key_hashes))
+    cursor = await _look(conn, [generation], [Looked(generation, customers, key_hashes)])
 
     async def told() -> set[bytes]:
         return {key_hashes[nth - 1] for nth, *_ in await cursor.fetchall()}
@@ -55,13 +78,22 @@ async def taken(
     return told
 
 
-async def _look(conn: Conn, looked: Looked) -> AsyncCursor[TupleRow]:
-    """A row for each of the keys that is there: its place among them, from 1, and what it says."""
+async def _look(conn: Conn, generations: Sequence[int], looked: Sequence[Looked]) -> AsyncCursor[TupleRow]:
+    """A row for each of the keys that is there: its place among all of them, from 1, and what it says. Those of `looked`
+    are among the `generations`, which the statement is made for."""
+    anywhere: LiteralString = " UNION ALL ".join(
+        f"""SELECT * FROM {table(each)} k
+             WHERE t.generation = {each:d} AND k.customer_id = t.customer_id AND k.key_hash = t.key_hash"""
+        for each in generations
+    )
     return await conn.execute(
         f"""SELECT t.nth, k.event_id, k.occurred_at, k.header_mark
-              FROM unnest(%s::uuid[], %s::uuid[]) WITH ORDINALITY AS t (customer_id, key_hash, nth)
-             CROSS JOIN LATERAL (
-                   SELECT * FROM {table(looked.generation)} k
-                    WHERE k.customer_id = t.customer_id AND k.key_hash = t.key_hash OFFSET 0) k""",
-        (columns.uuids(looked.customers), columns.digests(looked.key_hashes)),
+              FROM unnest(%s::int8[], %s::uuid[], %s::uuid[]) WITH ORDINALITY
+                   AS t (generation, customer_id, key_hash, nth)
+             CROSS JOIN LATERAL ({anywhere} OFFSET 0) k""",
+        (
+            columns.integers([each.generation for each in looked for _ in each.key_hashes]),
+            columns.uuids([customer for each in looked for customer in each.customers]),
+            columns.digests([key_hash for each in looked for key_hash in each.key_hashes]),
+        ),
     )
