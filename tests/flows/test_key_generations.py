@@ -16,11 +16,11 @@ import psycopg
 import pytest
 
 from tallystick.core import ids
-from tallystick.core.key_filter import bytes_for
 from tallystick.flows.books import Books
 from tallystick.flows.key_filters import Filters
 from tallystick.flows.key_generations import OpenGeneration, build_filters, freeze_if_full
 from tallystick.flows.open_organization import open_organization
+from tallystick.flows.sieve import bytes_for
 from tallystick.store import db, key_generations
 from tallystick.store.db import CONNECTION, Database
 from tallystick.store.event_keys import TOGETHER
@@ -211,6 +211,30 @@ def test_an_old_key_is_not_paid_again(shop: Organization, frozen: Frozen, databa
 
 
 # Filters --------------------------------------------------------------------------------------------------
+
+
+def test_a_filter_may_be_built_by_several_at_once(shop: Organization, database_url: str) -> None:
+    """As when a process goes on with it that has lost its lock meanwhile."""
+    open_shop(shop, "ada")
+    done(track(shop, key="k"))
+    number = freeze(database_url)
+    with psycopg.connect(database_url) as conn:
+        conn.execute("DELETE FROM key_filters WHERE generation = %s", (number - 1,))
+
+    async def act(database: Database) -> None:
+        all_there = asyncio.Barrier(4)
+
+        async def build() -> None:
+            async with database.reading() as conn:
+                await all_there.wait()
+                await build_filters(conn)
+
+        await asyncio.gather(*(build() for _ in range(4)))
+
+    beside_the_server(database_url, act)
+    sieve = all_filters(database_url).before(number)
+    assert sieve is not None and not sieve.asks_all
+    refused(track(shop, key="k"), 409, "duplicate")
 
 
 def test_a_filter_spares_looking_for_strangers(shop: Organization, database_url: str) -> None:

@@ -13,7 +13,6 @@ from uuid import UUID
 
 from tallystick.core.catalog import Catalogue, Terms
 from tallystick.core.events import AiCall, UsageEvent
-from tallystick.core.key_filter import Sieve
 from tallystick.core.meters import Meter
 from tallystick.core.subscriptions import Standing
 from tallystick.core.tokens import TokenCharge
@@ -21,6 +20,7 @@ from tallystick.core.wallets import Model, Prepaid, included_balance
 from tallystick.errors import FieldError, InvalidRequest, Problem
 from tallystick.flows.key_filters import Filters
 from tallystick.flows.price_tokens import PriceBook, load_prices, price
+from tallystick.flows.sieve import Sieve
 from tallystick.store import catalog, customers, db, key_generations, organizations
 from tallystick.store.db import Conn
 

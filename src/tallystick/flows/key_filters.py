@@ -8,14 +8,12 @@ every key), and is built again when it is lost or damaged.
 import asyncio
 import logging
 import time
-from collections import defaultdict
 from collections.abc import Sequence
 from hashlib import sha256
-from typing import Final
 from uuid import UUID
 
-from tallystick.core.key_filter import KeyFilter, Shelf, Sieve, part_with, parts_of
-from tallystick.flows.unhurried import rest_after
+from tallystick.flows.sieve import KeyFilter, Shelves, Sieve
+from tallystick.flows.unhurried import piece_by_piece, rest_after
 from tallystick.store import event_keys, key_generations
 from tallystick.store.db import Conn
 from tallystick.store.event_keys import Held, Looked
@@ -23,14 +21,12 @@ from tallystick.store.key_generations import Filter
 
 log = logging.getLogger("tallystick.keys")
 
-_SHELVED_AT_ONCE: Final = 8  # filters
-
 
 class Filters:
     """Those that this process has in memory."""
 
     def __init__(self) -> None:
-        self._shelves: list[Shelf] = []
+        self._shelves = Shelves()
         self._sieves: dict[int, Sieve] = {}
         self.missed = asyncio.Event()
         """Set when a filter would have been of use that is not here."""
@@ -38,7 +34,7 @@ class Filters:
     @property
     def size(self) -> int:
         """Bytes of memory."""
-        return sum(each.size * len(each.generations) for each in self._shelves)
+        return self._shelves.bytes
 
     def before(self, generation: int) -> Sieve | None:
         """What to ask about the generations before this one; None when it is the first.
@@ -49,43 +45,25 @@ class Filters:
             return None
         sieve = self._sieves.get(generation)
         if sieve is None:
-            known = self._known()
-            sieve = self._sieves[generation] = Sieve(
-                generation, self._shelves, [each for each in range(generation) if each not in known]
-            )
+            known = self._shelves.generations
+            unknown = [each for each in range(generation) if each not in known]
+            sieve = self._sieves[generation] = Sieve(generation, self._shelves.all, unknown)
         if sieve.asks_all:
             self.missed.set()
         return sieve
 
     async def load(self, conn: Conn) -> None:
-        """Bring what was built since, a few at a time. What is damaged is not brought, and will be built again."""
+        """Bring what was built since. What is damaged is not brought, and will be built again."""
         self.missed.clear()
-        known = self._known()
-        by_size: defaultdict[int, list[Filter]] = defaultdict(list)
+        known = self._shelves.generations
         for stored in await key_generations.filters(conn):
-            if stored.generation not in known:
-                by_size[stored.size].append(stored)
-        for size, some in by_size.items():
-            for start in range(0, len(some), _SHELVED_AT_ONCE):
-                read = [await _read(conn, each) for each in some[start : start + _SHELVED_AT_ONCE]]
-                await self._shelve(size, [each for each in read if each is not None])
-
-    def _known(self) -> set[int]:
-        return {generation for shelf in self._shelves for generation in shelf.generations}
-
-    async def _shelve(self, size: int, more: Sequence[KeyFilter]) -> None:
-        """Asked are the old shelves, until the new one is complete."""
-        if not more:
-            return
-        shelf = next((each for each in self._shelves if each.size == size and each.has_room), None)
-        parts = []
-        for index in range(parts_of(size)):
-            began = time.monotonic()
-            parts.append(part_with(shelf, more, index))
-            await rest_after(began)
-        there = shelf.generations if shelf else ()
-        wider = Shelf(size, (*there, *(each.generation for each in more)), tuple(parts))
-        self._shelves = [*(each for each in self._shelves if each is not shelf), wider]
+            if stored.generation in known:
+                continue
+            read = await _read(conn, stored)
+            if read is not None:
+                await piece_by_piece(self._shelves.adding(read))
+                self._sieves.clear()
+        await piece_by_piece(self._shelves.merging())
         self._sieves.clear()
 
 

@@ -12,7 +12,7 @@ from typing import Final
 
 import psycopg
 
-from tallystick.core.key_filter import KEY_BYTES, Filling
+from tallystick.flows.sieve import KEY_BYTES, Filling
 from tallystick.flows.unhurried import LEISURELY, SOON, rest_after
 from tallystick.store import citus, key_generations
 from tallystick.store.db import Conn

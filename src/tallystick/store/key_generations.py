@@ -197,17 +197,18 @@ async def keys_on(conn: Conn, page: Page, *, generation: int, since: str | None 
 
 
 async def keep_filter(conn: Conn, *, generation: int, bits: bytes | bytearray, digest: bytes) -> None:
+    """Who keeps it at the same time waits for the row of the generation, and replaces it by the same one."""
     async with conn.transaction():
+        await conn.execute(
+            "UPDATE key_generations SET filter_bytes = %s, filter_digest = %s WHERE number = %s",
+            (len(bits), digest, generation),
+        )
         await conn.execute("DELETE FROM key_filters WHERE generation = %s", (generation,))
         for part, start in enumerate(range(0, len(bits), _PART_BYTES)):
             await conn.execute(
                 "INSERT INTO key_filters (generation, part, bits) VALUES (%s, %s, %b)",
                 (generation, part, bits[start : start + _PART_BYTES]),
             )
-        await conn.execute(
-            "UPDATE key_generations SET filter_bytes = %s, filter_digest = %s WHERE number = %s",
-            (len(bits), digest, generation),
-        )
 
 
 async def forget_filter(conn: Conn, *, generation: int) -> None:

@@ -1,24 +1,25 @@
 """A filter never misses what it holds, and takes few strangers for what it holds."""
 
+from collections import deque
+from collections.abc import Iterable
 from hashlib import sha256
 from uuid import UUID
 
 import pytest
 from hypothesis import given
-from hypothesis.strategies import binary, lists
+from hypothesis.strategies import binary, integers, lists
 
-from tallystick.core.key_filter import (
+from tallystick.core.proof import key_hash
+from tallystick.flows.sieve import (
     BITS_PER_KEY,
     BLOCK_BYTES,
     Filling,
     KeyFilter,
-    Shelf,
+    Shelves,
     Sieve,
     bytes_for,
-    part_with,
-    parts_of,
+    places_of,
 )
-from tallystick.core.proof import key_hash
 
 Key = bytes
 
@@ -29,23 +30,16 @@ def holding(keys: list[Key]) -> bytes:
     return b"".join(filling.parts())
 
 
-def sieve_of(filters: list[KeyFilter], unknown: list[int]) -> Sieve:
-    """Those of one size on one shelf, in two goes."""
-    shelves = []
-    for size in {len(each.bits) for each in filters}:
-        some = [each for each in filters if len(each.bits) == size]
-        shelf = None
-        for more in (some[:1], some[1:]):
-            if more:
-                there = shelf.generations if shelf else ()
-                shelf = Shelf(
-                    size,
-                    (*there, *(each.generation for each in more)),
-                    tuple(part_with(shelf, more, index) for index in range(parts_of(size))),
-                )
-        assert shelf is not None
-        shelves.append(shelf)
-    return Sieve(99, shelves, unknown)
+def shelved(filters: Iterable[KeyFilter]) -> Shelves:
+    shelves = Shelves()
+    for each in filters:
+        deque(shelves.adding(each), maxlen=0)
+        deque(shelves.merging(), maxlen=0)
+    return shelves
+
+
+def sieve_of(filters: Iterable[KeyFilter], unknown: list[int]) -> Sieve:
+    return Sieve(99, shelved(filters).all, unknown)
 
 
 def told(sieve: Sieve, keys: list[Key]) -> dict[int, list[int]]:
@@ -88,8 +82,8 @@ def test_events_without_a_key_are_asked_about_nowhere() -> None:
     assert sieve.may_hold([None]) == {}
 
 
-def test_many_filters_stand_side_by_side() -> None:
-    """Larger than a part, on one shelf: each key is told where it is, and hardly anywhere else."""
+def test_filters_stand_side_by_side() -> None:
+    """Shelved in many pieces: each key is told where it is, and hardly anywhere else."""
     filled = [some_keys(60_000, f"generation {number}") for number in range(3)]
     sieve = sieve_of([KeyFilter(number, holding(held)) for number, held in enumerate(filled)], [])
     for number, held in enumerate(filled):
@@ -97,6 +91,53 @@ def test_many_filters_stand_side_by_side() -> None:
         may = told(sieve, some)
         assert may.pop(number) == list(range(len(some)))
         assert sum(map(len, may.values())) < 10
+
+
+def test_full_shelves_become_one() -> None:
+    """Of two sizes; however many there are, no generation is forgotten or said twice, and none answers for another."""
+    filled = {
+        number: some_keys(900 if number % 3 else 90, f"generation {number}") for number in range(1, 100)
+    }
+    shelves = shelved(KeyFilter(number, holding(held)) for number, held in filled.items())
+    assert sorted(generation for each in shelves.all for generation in each.generations) == [*filled]
+    assert sorted(len(each.generations) for each in shelves.all) == [1, 2, 32, 64]
+    sieve = Sieve(100, shelves.all, [])
+    for number, held in filled.items():
+        may = told(sieve, held)
+        assert may.pop(number) == list(range(len(held)))
+        assert sum(map(len, may.values())) < 0.1 * len(held)
+
+
+def test_whoever_asks_meanwhile_asks_what_was_there_before() -> None:
+    """Through all the pieces of adding one, and of making one shelf of two."""
+    filled = {number: some_keys(10_000, f"generation {number}") for number in range(16)}
+    shelves = shelved(KeyFilter(number, holding(filled[number])) for number in range(15))
+    some = [held[number] for number, held in filled.items()]
+    before = told(Sieve(16, shelves.all, []), some)
+    for _ in shelves.adding(KeyFilter(15, holding(filled[15]))):
+        assert told(Sieve(16, shelves.all, []), some) == before
+    after = told(Sieve(16, shelves.all, []), some)
+    assert after[15] == [15]
+    for _ in shelves.merging():
+        assert told(Sieve(16, shelves.all, []), some) == after
+    assert [len(each.generations) for each in shelves.all] == [16]
+    assert told(Sieve(16, shelves.all, []), some) == after
+
+
+@given(keys=lists(binary(min_size=16, max_size=16), min_size=1, max_size=9), blocks=integers(1, 1 << 32))
+def test_where_a_key_is_in_a_filter_is_for_ever(keys: list[Key], blocks: int) -> None:
+    """Filters are stored. 48 bits of a key choose its block, and six times eight its bit in each word."""
+    for key, places in zip(keys, places_of(b"".join(keys), blocks * BLOCK_BYTES).tolist(), strict=True):
+        number = int.from_bytes(key[4:])
+        block = (number >> 48) * blocks >> 48
+        assert places == [block * 512 + word * 64 + (number >> 6 * word & 63) for word in range(8)]
+
+
+def test_a_filter_is_its_bits_from_the_lowest_on() -> None:
+    held = some_keys(500, "held")
+    bits = int.from_bytes(filter_bits := holding(held), "little")
+    places = {place for each in places_of(b"".join(held), len(filter_bits)).tolist() for place in each}
+    assert {place for place in range(8 * len(filter_bits)) if bits >> place & 1} == places
 
 
 @pytest.mark.parametrize("count", [1_000, 40_000])
