@@ -2,24 +2,25 @@
 
     python -m bench.sieve [--keys 2500000]
 
-Asking is beside its ceiling, which is to read from the same memory as many numbers as a filter has words, at random. Keys
-are strangers, as nearly all are. Nothing is stored, and no server runs.
+Asking is beside its ceiling, which is to read what it reads, eight numbers of a block at random, and nothing else. Keys are
+strangers, as nearly all are. Nothing is stored, and no server runs.
 """
 
 import argparse
 import os
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final
 
 import numpy as np
 
 from bench.month import say
-from tallystick.flows.sieve import KEY_BYTES, Filling, KeyFilter, Shelves, Sieve
+from tallystick.flows.sieve import BLOCK_BYTES, KEY_BYTES, Filling, KeyFilter, Shelves, Sieve
 
-GENERATIONS: Final = (1, 8, 40, 64)
+GENERATIONS: Final = (1, 8, 40, 63, 64)
 AT_ONCE: Final = (1, 100, 1_000, 4_000)
-ASKED: Final = 100_000
+ASKED: Final = 10_000
 ADDED_AT_ONCE: Final = 1_000
 
 
@@ -32,16 +33,13 @@ def main() -> None:
     )
     shelves = Shelves()
     for number in range(max(GENERATIONS)):
-        for _ in (*shelves.adding(KeyFilter(number, bits)), *shelves.merging()):
-            pass
+        deque(shelves.adding(KeyFilter(number, bits)), maxlen=0)
         if number + 1 not in GENERATIONS:
             continue
         say(f"{number + 1} generations")
         sieve = Sieve(number + 1, shelves.all, [])
         for count in AT_ONCE:
-            keys = [
-                [os.urandom(KEY_BYTES) for _ in range(count)] for _ in range(max(1, ASKED // count // 10))
-            ]
+            keys = [[os.urandom(KEY_BYTES) for _ in range(count)] for _ in range(max(1, ASKED // count))]
             asked = _us(lambda: [sieve.may_hold(each) for each in keys]) / len(keys) / count  # noqa: B023
             ceiling = _ceiling(shelves, count)
             print(
@@ -61,13 +59,18 @@ def _filled(keys: int) -> tuple[bytes, float]:
 
 def _ceiling(shelves: Shelves, count: int) -> float:
     """Microseconds a key for the reads alone."""
-    rounds = max(1, ASKED // count // 10)
-    random = np.random.default_rng()
-    places = [
-        [(each.bits, random.integers(0, len(each.bits), 8 * count)) for each in shelves.all]
-        for _ in range(rounds)
-    ]
-    return _us(lambda: [bits.take(some) for each in places for bits, some in each]) / rounds / count
+    rounds = max(1, ASKED // count)
+    rng = np.random.default_rng()
+    wanted = []
+    for shelf in shelves.all:
+        kind = f"<u{max(1, shelf.width // 8)}"
+        numbers = shelf.bits.view(kind)
+        blocks = shelf.size // BLOCK_BYTES
+        per_block = len(numbers) // blocks
+        for _ in range(rounds):
+            block = rng.integers(0, blocks, (count, 1)) * per_block
+            wanted.append((numbers, block + rng.integers(0, per_block, (count, 8))))
+    return _us(lambda: [numbers.take(places) for numbers, places in wanted]) / rounds / count
 
 
 def _us(act: Callable[[], object]) -> float:

@@ -6,7 +6,7 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from uuid import UUID
@@ -15,8 +15,13 @@ import httpx
 import psycopg
 import pytest
 
+from tallystick.app import wall
 from tallystick.core import ids
+from tallystick.core.events import UsageEvent
+from tallystick.errors import Problem
 from tallystick.flows.books import Books
+from tallystick.flows.drafts import Accepted, Draft, Outcome
+from tallystick.flows.ingest import ingest
 from tallystick.flows.key_filters import Filters
 from tallystick.flows.key_generations import OpenGeneration, build_filters, freeze_if_full
 from tallystick.flows.open_organization import open_organization
@@ -147,16 +152,60 @@ def test_many_generations_are_asked_together(
     for number in range(TOGETHER + 2):
         stored.append(done(track(shop, key=f"k{number}"))["id"])
         freeze(database_url)
-    if has_filters:
-        all_filters(database_url)
-    keys = [f"k{number}" for number in reversed(range(len(stored)))]
-    answer = track_batch(
-        shop,
-        [{"customerId": "ada", "featureCode": "api_calls", "eventId": key} for key in ("new", *keys, "k0")],
-    )
-    assert [each["eventId"] for each in answer["successful"]] == ["new"]
-    told = [each["details"]["id"] for each in answer["failed"]]
-    assert told == [*reversed(stored), stored[0]]
+    keys = ["new", *(f"k{number}" for number in reversed(range(len(stored)))), "k0"]
+
+    async def act(database: Database) -> Sequence[Outcome]:
+        books = Books()
+        async with database.reading() as conn:
+            if has_filters:
+                await build_filters(conn)
+                await books.filters.load(conn)
+            sent = [Draft(UsageEvent("api_calls", "ada", key=key)) for key in keys]
+            told = await ingest(conn, books, organization_id(shop), sent, wall=wall())
+            sieve = (await books.known(conn, organization_id(shop))).sieve
+            assert sieve is not None and sieve.asks_all is not has_filters
+            return told
+
+    new, *old = beside_the_server(database_url, act)
+    assert isinstance(new, Accepted) and not new.replayed
+    assert [told_id(each) for each in old] == [*reversed(stored), stored[0]]
+
+
+def test_who_has_not_heard_of_a_freeze_tells_what_was_frozen(shop: Organization, database_url: str) -> None:
+    """A process that stored nothing meanwhile, but has brought the new filter."""
+    open_shop(shop, "ada")
+    set_clock(shop, NOW)
+
+    async def act(database: Database) -> list[Outcome]:
+        books, told = Books(), list[Outcome]()
+        async with database.reading() as conn:
+            while (
+                await key_generations.current(conn) % TOGETHER
+            ):  # a statement that asks it would ask nothing else
+                await freeze_if_full(conn, bytes_max=0)
+            for _ in range(2):
+                told += await ingest(
+                    conn,
+                    books,
+                    organization_id(shop),
+                    [Draft(UsageEvent("api_calls", "ada", key="k"))],
+                    wall=wall(),
+                )
+                await freeze_if_full(conn, bytes_max=0)
+                await build_filters(conn)
+                await books.filters.load(conn)
+        return told
+
+    first, again = beside_the_server(database_url, act)
+    assert isinstance(first, Accepted)
+    assert told_id(again) == ids.show(ids.EVENT, first.event.id)
+
+
+def told_id(outcome: Outcome) -> str:
+    """Of the event that a duplicate is told to be."""
+    assert isinstance(outcome, Problem) and outcome.code == "duplicate", outcome
+    assert isinstance(outcome.details, Mapping)
+    return str(outcome.details["id"])
 
 
 def test_an_event_is_taken_back_once_in_whichever_generation(

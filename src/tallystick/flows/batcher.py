@@ -6,8 +6,9 @@ more, and checks find a core that is free. Who asks alone waits for nobody.
 A process that is alone has two lanes, each with a connection of its own. The first takes whatever waits; the second
 helps only when much waits, so that this process decides about one batch while PostgreSQL stores another, and a trickle
 of single events still shares its commits. Several processes have one lane each. A caller that hangs up does not disturb
-the others; a batch that fails for what is in it is halved until the guilty event stands alone, as is one that is too long
-to be judged at length in one go; a lost database is waited for, and until it is back the answer is "not now", never silence.
+the others; a batch that fails for what is in it is halved until the guilty event stands alone, and one that is too long to
+be judged at length in one go until its parts are not; a lost database is waited for, and until it is back the answer is
+"not now", never silence.
 """
 
 import asyncio

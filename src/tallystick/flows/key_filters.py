@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from hashlib import sha256
 from uuid import UUID
 
-from tallystick.flows.sieve import KeyFilter, Shelves, Sieve
+from tallystick.flows.sieve import KeyFilter, Shelf, Shelves, Sieve
 from tallystick.flows.unhurried import piece_by_piece, rest_after
 from tallystick.store import event_keys, key_generations
 from tallystick.store.db import Conn
@@ -27,6 +27,7 @@ class Filters:
 
     def __init__(self) -> None:
         self._shelves = Shelves()
+        self._sieved: tuple[Shelf, ...] = ()
         self._sieves: dict[int, Sieve] = {}
         self.missed = asyncio.Event()
         """Set when a filter would have been of use that is not here."""
@@ -37,17 +38,16 @@ class Filters:
         return self._shelves.bytes
 
     def before(self, generation: int) -> Sieve | None:
-        """What to ask about the generations before this one; None when it is the first.
-
-        What a filter says of younger ones harms nobody: a book that does not know of them is out of date.
-        """
+        """What to ask about the generations before this one; None when it is the first."""
         if generation == 0:
             return None
+        if self._sieved is not self._shelves.all:
+            self._sieved, self._sieves = self._shelves.all, {}
         sieve = self._sieves.get(generation)
         if sieve is None:
             known = self._shelves.generations
             unknown = [each for each in range(generation) if each not in known]
-            sieve = self._sieves[generation] = Sieve(generation, self._shelves.all, unknown)
+            sieve = self._sieves[generation] = Sieve(generation, self._sieved, unknown)
         if sieve.asks_all:
             self.missed.set()
         return sieve
@@ -57,14 +57,8 @@ class Filters:
         self.missed.clear()
         known = self._shelves.generations
         for stored in await key_generations.filters(conn):
-            if stored.generation in known:
-                continue
-            read = await _read(conn, stored)
-            if read is not None:
+            if stored.generation not in known and (read := await _read(conn, stored)) is not None:
                 await piece_by_piece(self._shelves.adding(read))
-                self._sieves.clear()
-        await piece_by_piece(self._shelves.merging())
-        self._sieves.clear()
 
 
 async def _read(conn: Conn, stored: Filter) -> KeyFilter | None:
@@ -77,7 +71,7 @@ async def _read(conn: Conn, stored: Filter) -> KeyFilter | None:
     if len(bits) == stored.size and digest.digest() == stored.digest:
         return KeyFilter(stored.generation, bytes(bits))
     log.warning("the filter of key generation %s is damaged; it is built again", stored.generation)
-    await key_generations.forget_filter(conn, generation=stored.generation)
+    await key_generations.forget_filter(conn, generation=stored.generation, digest=stored.digest)
     return None
 
 

@@ -9,7 +9,7 @@ up to sixty-four generations are asked as fast as one, and many keys at once.
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import pairwise
+from mmap import MAP_ANONYMOUS, MAP_PRIVATE, mmap
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -20,11 +20,12 @@ BLOCK_BYTES: Final = 64
 KEY_BYTES: Final = 16
 _BLOCK_BITS: Final = 8 * BLOCK_BYTES
 _PIECE_BYTES: Final = 16 * 1024
-"""Of a filter, when it is shelved: a fraction of a millisecond's work."""
+"""Of a shelf that is copied: a fraction of a millisecond's work."""
 _WORDS: Final = np.arange(0, _BLOCK_BITS, 64)
 _CHOOSING: Final = np.arange(0, 48, 6)
-_NUMBERS: Final = ("<u1", "<u2", "<u4", "<u8")
+_WIDTH_MAX: Final = 64
 
+Bytes = NDArray[np.uint8]
 Places = NDArray[np.int64]
 """By key, its bit in each of the eight words of its block, counted from the filter's first."""
 
@@ -57,7 +58,7 @@ class Filling:
 
     def __init__(self, keys: int) -> None:
         self._size = bytes_for(keys)
-        self._words = np.zeros(self._size // 8, _NUMBERS[-1])
+        self._words = np.zeros(self._size // 8, "<u8")
 
     def add(self, keys: bytes) -> None:
         """Let it hold these keys, which stand one after the other."""
@@ -75,21 +76,21 @@ class Filling:
 
 
 class Shelf(NamedTuple):
-    """Filters of one size."""
+    """One, two, four, … or sixty-four filters of one size. It never changes."""
 
     size: int  # bytes of each filter
     generations: tuple[int, ...]
-    bits: NDArray[Any]
-    """A number for each bit of a filter, in which each filter has a bit: the first of them the lowest."""
+    bits: Bytes
+    """At each place a bit of each filter, side by side, the first of them the lowest."""
 
     @property
-    def is_full(self) -> bool:
-        return len(self.generations) == 8 * self.bits.itemsize
+    def width(self) -> int:
+        return len(self.generations)
 
 
 class Shelves:
-    """Eight filters on a shelf, and two full shelves become one, until it has sixty-four: so few shelves are asked, and
-    few are copied. To add takes long, so it is done in pieces; whoever asks meanwhile asks what was there before."""
+    """Two shelves of one size and width become one, until it is sixty-four filters wide: so few are asked, and a filter
+    is copied six times in its life. It takes long, so it is done in pieces; whoever asks meanwhile asks what was there."""
 
     def __init__(self) -> None:
         self.all: tuple[Shelf, ...] = ()
@@ -100,41 +101,54 @@ class Shelves:
 
     @property
     def bytes(self) -> int:
-        """Of memory, with the room for filters to come."""
-        return sum(shelf.bits.nbytes for shelf in self.all)
+        return sum(len(shelf.bits) for shelf in self.all)
 
     def adding(self, added: KeyFilter) -> Iterator[None]:
-        """Put a filter on its shelf: it is there when this has ended."""
+        """Put a filter on a shelf: it is there when this has ended."""
         size = len(added.bits)
-        shelf = next((each for each in self.all if each.size == size and not each.is_full), None)
-        taller = shelf or Shelf(size, (), np.zeros(8 * size, _NUMBERS[0]))
-        place = len(taller.generations)
-        filters_bits = np.frombuffer(added.bits, np.uint8)
-        for start in range(0, size, _PIECE_BYTES):
-            piece = np.unpackbits(filters_bits[start : start + _PIECE_BYTES], bitorder="little")
-            taller.bits[8 * start : 8 * start + len(piece)] |= piece << place
+        bits, given = _memory(size), np.frombuffer(added.bits, np.uint8)
+        for piece in _pieces(size):
+            bits[piece] = given[piece]
             yield
-        self._put(taller._replace(generations=(*taller.generations, added.generation)), shelf)
+        self.all = (*self.all, Shelf(size, (added.generation,), bits))
+        yield from self._merging()
 
-    def merging(self) -> Iterator[None]:
-        """Make one of two full shelves, wherever there are two alike."""
-        for narrow, wide in pairwise(_NUMBERS):
-            full: defaultdict[int, list[Shelf]] = defaultdict(list)
-            for shelf in self.all:
-                if shelf.is_full and shelf.bits.dtype == narrow:
-                    full[shelf.size].append(shelf)
-            for size, alike in full.items():
-                for low, high in zip(alike[::2], alike[1::2], strict=False):
-                    bits = np.empty(8 * size, wide)
-                    halves = bits.view(narrow).reshape(-1, 2)
-                    for start in range(0, len(bits), 8 * _PIECE_BYTES):
-                        piece = slice(start, start + 8 * _PIECE_BYTES)
-                        halves[piece, 0], halves[piece, 1] = low.bits[piece], high.bits[piece]
-                        yield
-                    self._put(Shelf(size, (*low.generations, *high.generations), bits), low, high)
+    def _merging(self) -> Iterator[None]:
+        while pair := self._alike():
+            low, high = pair
+            bits = _memory(2 * len(low.bits))
+            for piece in _pieces(len(low.bits)):
+                wide = _side_by_side(low.bits[piece], high.bits[piece], low.width)
+                bits[2 * piece.start : 2 * piece.start + len(wide)] = wide
+                yield
+            others = [each for each in self.all if each is not low and each is not high]
+            self.all = (*others, Shelf(low.size, (*low.generations, *high.generations), bits))
 
-    def _put(self, shelf: Shelf, *instead_of: Shelf | None) -> None:
-        self.all = (*(each for each in self.all if not any(each is one for one in instead_of)), shelf)
+    def _alike(self) -> tuple[Shelf, Shelf] | None:
+        """Two that may become one."""
+        found: dict[tuple[int, int], Shelf] = {}
+        for shelf in self.all:
+            other = found.setdefault((shelf.size, shelf.width), shelf)
+            if other is not shelf and shelf.width < _WIDTH_MAX:
+                return other, shelf
+        return None
+
+
+def _side_by_side(low: Bytes, high: Bytes, width: int) -> Bytes:
+    if width >= 8:
+        return np.concatenate([each.reshape(-1, width // 8) for each in (low, high)], axis=1).ravel()
+    apart = [np.unpackbits(each, bitorder="little").reshape(-1, width) for each in (low, high)]
+    return np.packbits(np.concatenate(apart, axis=1), bitorder="little")
+
+
+def _pieces(size: int) -> Iterator[slice]:
+    return (slice(start, min(start + _PIECE_BYTES, size)) for start in range(0, size, _PIECE_BYTES))
+
+
+def _memory(size: int) -> Bytes:
+    """Of its own, which the system has back when a wider shelf takes its place: from an allocator that is shared with
+    small and lasting things, much of it would stay with the process."""
+    return np.frombuffer(mmap(-1, size, flags=MAP_PRIVATE | MAP_ANONYMOUS), np.uint8)
 
 
 # Asking ---------------------------------------------------------------------------------------------------
@@ -165,18 +179,20 @@ class Sieve:
         for size, shelves in self._by_size.items():
             places = places_of(keys, size)
             for shelf in shelves:
-                for generation, nth in _asked(shelf, places):
-                    found[generation].append(keyed[nth])
+                may = np.bitwise_and.reduce(_read(shelf, places), axis=1)
+                for nth in np.flatnonzero(may & (1 << shelf.width) - 1).tolist():
+                    bits = int(may[nth])
+                    for place, generation in enumerate(shelf.generations):
+                        if bits >> place & 1 and generation < self.before:
+                            found[generation].append(keyed[nth])
         for generation in self._unknown:
             found[generation] = keyed
         return found
 
 
-def _asked(shelf: Shelf, places: Places) -> Iterator[tuple[int, int]]:
-    """Which of the generations may hold which of the keys."""
-    may = np.bitwise_and.reduce(shelf.bits.take(places), axis=1)
-    for nth in np.flatnonzero(may).tolist():
-        bits = int(may[nth])
-        for place, generation in enumerate(shelf.generations):
-            if bits >> place & 1:
-                yield generation, nth
+def _read(shelf: Shelf, places: Places) -> NDArray[Any]:
+    """What stands at each of the places: a bit of each filter, and on a narrow shelf something above them."""
+    if shelf.width >= 8:
+        return shelf.bits.view(f"<u{shelf.width // 8}").take(places)
+    at = places * shelf.width
+    return shelf.bits.take(at >> 3) >> (at & 7).astype(np.uint8)

@@ -29,18 +29,19 @@ set_json_dumps(to_json)
 set_json_loads(msgspec.json.Decoder(float_hook=Decimal).decode)
 
 
-CONNECTION: Final[dict[str, Any]] = {"autocommit": True, "options": "-c timezone=UTC"}
+# No statement of ours runs for so long that compiling it would pay, whatever its estimate says.
+CONNECTION: Final[dict[str, Any]] = {"autocommit": True, "options": "-c timezone=UTC -c jit=off"}
 
 INGEST_CONNECTION: Final[dict[str, Any]] = {
     "autocommit": True,
     # The same few statements for ever: plan each once. What the tables hold when that happens, nothing as yet
     # perhaps, must not decide: every row these statements want is found by an index.
-    "options": "-c timezone=UTC -c plan_cache_mode=force_generic_plan -c enable_seqscan=off",
+    "options": "-c timezone=UTC -c jit=off -c plan_cache_mode=force_generic_plan -c enable_seqscan=off",
     "prepare_threshold": 0,
 }
 
 STATEMENTS_MAX: Final = 500
-"""Planned and kept by a connection that ingests: a few, and one or two for each generation of keys."""
+"""Planned and kept by a connection that ingests: a few, and some for each generation of keys that was open meanwhile."""
 
 
 PROOF_CONNECTION: Final[dict[str, Any]] = {

@@ -42,7 +42,7 @@ async def held(conn: Conn, looked: Looked) -> dict[bytes, Held]:
 
 
 async def held_before(conn: Conn, generation: int, looked: Sequence[Looked]) -> dict[bytes, Held]:
-    """As `held`, of generations before that one; one round trip for all."""
+    """As `held`, in generations that are all before that one; one round trip for them together."""
     together = 1 if citus.is_citus(conn) else TOGETHER
     groups: defaultdict[int, list[Looked]] = defaultdict(list)
     for each in looked:
@@ -51,12 +51,10 @@ async def held_before(conn: Conn, generation: int, looked: Sequence[Looked]) -> 
     asked = []
     async with conn.pipeline() if len(groups) > 1 else nullcontext():
         for number, group in groups.items():
-            first = number * together
-            all_of_group = range(
-                first, min(first + together, generation)
-            )  # so that few statements are prepared
+            # All that belong to the group, whichever are asked: so there are few statements to prepare.
+            several = range(number * together, min((number + 1) * together, generation))
             key_hashes = [key_hash for each in group for key_hash in each.key_hashes]
-            asked.append((key_hashes, await _look(conn, all_of_group, group)))
+            asked.append((key_hashes, await _look(conn, several, group)))
         for key_hashes, cursor in asked:
             there |= await _found(key_hashes, cursor)
     return there

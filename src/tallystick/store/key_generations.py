@@ -197,7 +197,7 @@ async def keys_on(conn: Conn, page: Page, *, generation: int, since: str | None 
 
 
 async def keep_filter(conn: Conn, *, generation: int, bits: bytes | bytearray, digest: bytes) -> None:
-    """Who keeps it at the same time waits for the row of the generation, and replaces it by the same one."""
+    """Who keeps it at the same time waits for the row of the generation, and replaces it by one that is as good."""
     async with conn.transaction():
         await conn.execute(
             "UPDATE key_generations SET filter_bytes = %s, filter_digest = %s WHERE number = %s",
@@ -211,11 +211,12 @@ async def keep_filter(conn: Conn, *, generation: int, bits: bytes | bytearray, d
             )
 
 
-async def forget_filter(conn: Conn, *, generation: int) -> None:
-    """It is not what it was: let it be built again."""
+async def forget_filter(conn: Conn, *, generation: int, digest: bytes) -> None:
+    """It is not what it was: let it be built again, unless it was meanwhile."""
     await conn.execute(
-        "UPDATE key_generations SET filter_bytes = NULL, filter_digest = NULL WHERE number = %s",
-        (generation,),
+        """UPDATE key_generations SET filter_bytes = NULL, filter_digest = NULL
+            WHERE number = %s AND filter_digest = %s""",
+        (generation, digest),
     )
 
 
