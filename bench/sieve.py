@@ -34,6 +34,7 @@ def main() -> None:
     shelves = Shelves()
     for number in range(max(GENERATIONS)):
         deque(shelves.adding(KeyFilter(number, bits)), maxlen=0)
+        deque(shelves.merging(), maxlen=0)
         if number + 1 not in GENERATIONS:
             continue
         say(f"{number + 1} generations")

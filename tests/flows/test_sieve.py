@@ -34,6 +34,7 @@ def shelved(filters: Iterable[KeyFilter]) -> Shelves:
     shelves = Shelves()
     for each in filters:
         deque(shelves.adding(each), maxlen=0)
+        deque(shelves.merging(), maxlen=0)
     return shelves
 
 
@@ -110,20 +111,24 @@ def test_full_shelves_become_one() -> None:
 
 
 def test_whoever_asks_meanwhile_asks_what_was_there_before() -> None:
-    """Through all the pieces of adding one, with which sixteen shelves become one at last."""
+    """Through all the pieces of adding a filter, and of making one of sixteen shelves."""
     filled = {number: some_keys(10_000, f"generation {number}") for number in range(16)}
-    shelves = shelved(KeyFilter(number, holding(filled[number])) for number in range(15))
+    shelves = Shelves()
+    for number in range(15):
+        deque(shelves.adding(KeyFilter(number, holding(filled[number]))), maxlen=0)
     some = [held[number] for number, held in filled.items()]
     before = told(Sieve(16, shelves.all, []), some)
     assert [before[number] for number in range(15)] == [[number] for number in range(15)]
-    after = {**before, 15: [15]}
-    seen = []
     for _ in shelves.adding(KeyFilter(15, holding(filled[15]))):
-        seen.append(told(Sieve(16, shelves.all, []), some))
-    turn = seen.index(after)
-    assert seen == [before] * turn + [after] * (len(seen) - turn)
+        assert told(Sieve(16, shelves.all, []), some) == before
+    assert told(Sieve(16, shelves.all, []), some) == {**before, 15: [15]}
+    counts = {len(shelves.all)}
+    for _ in shelves.merging():
+        counts.add(len(shelves.all))
+        assert told(Sieve(16, shelves.all, []), some) == {**before, 15: [15]}
+    assert counts == set(range(2, 17))
     assert [each.width for each in shelves.all] == [16]
-    assert told(Sieve(16, shelves.all, []), some) == after
+    assert told(Sieve(16, shelves.all, []), some) == {**before, 15: [15]}
 
 
 def test_generations_that_are_not_before_are_not_told() -> None:

@@ -59,6 +59,7 @@ class Filters:
         for stored in await key_generations.filters(conn):
             if stored.generation not in known and (read := await _read(conn, stored)) is not None:
                 await piece_by_piece(self._shelves.adding(read))
+        await piece_by_piece(self._shelves.merging())
 
 
 async def _read(conn: Conn, stored: Filter) -> KeyFilter | None:
