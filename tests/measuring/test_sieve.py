@@ -1,7 +1,6 @@
 """What filters take is printed for each number of generations and of keys, with its share of the ceiling."""
 
 import pytest
-
 from bench import sieve
 
 
