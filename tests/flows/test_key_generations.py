@@ -179,9 +179,8 @@ def test_who_has_not_heard_of_a_freeze_tells_what_was_frozen(shop: Organization,
     async def act(database: Database) -> list[Outcome]:
         books, told = Books(), list[Outcome]()
         async with database.reading() as conn:
-            while (
-                await key_generations.current(conn) % TOGETHER
-            ):  # a statement that asks it would ask nothing else
+            # Up to the first of those that are asked together: of them, none is before it.
+            while await key_generations.current(conn) % TOGETHER:
                 await freeze_if_full(conn, bytes_max=0)
             for _ in range(2):
                 told += await ingest(
