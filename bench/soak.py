@@ -149,7 +149,9 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
         "--full-seconds", type=float, default=15.0, help="how long that rate is looked for beforehand"
     )
     parser.add_argument("--every-s", type=float, default=60.0, help="a line, and a point of the picture")
-    parser.add_argument("--connections", type=int, default=32)
+    parser.add_argument(
+        "--connections", type=int, default=64, help="one waits for its answer before it sends the next"
+    )
     parser.add_argument("--customers", type=int, default=CUSTOMERS, help="over whom the events are spread")
     parser.add_argument(
         "--workers",

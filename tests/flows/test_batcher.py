@@ -5,8 +5,9 @@ from decimal import Decimal
 
 from tallystick.app import wall
 from tallystick.core.events import UsageEvent
-from tallystick.flows.batcher import ANSWERS_AT_ONCE, Batcher
+from tallystick.flows.batcher import Batcher
 from tallystick.flows.books import Books
+from tallystick.flows.commits import ANSWERS_AT_ONCE
 from tallystick.flows.drafts import Accepted, Draft
 from tallystick.store.db import Database
 from tests.audit import organization_id

@@ -115,6 +115,26 @@ class Outcomes(Sequence[Outcome]):
         return {place: each for place in self._places if isinstance(each := self._others[place], Problem)}
 
 
+class Taken(NamedTuple):
+    """What became of a batch, in its order."""
+
+    outcomes: Sequence[Outcome]
+    apart: Sequence[int] = ()
+    """Places of events that are yet to be taken: their keys may be old ones. What stands there means nothing."""
+
+    def share(self, start: int, stop: int) -> "Taken":
+        """Of the events from one place up to another."""
+        first, last = bisect_left(self.apart, start), bisect_left(self.apart, stop)
+        return Taken(self.outcomes[start:stop], [place - start for place in self.apart[first:last]])
+
+    def then(self, other: "Taken") -> "Taken":
+        """Both, one after the other."""
+        count = len(self.outcomes)
+        return Taken(
+            [*self.outcomes, *other.outcomes], [*self.apart, *(count + place for place in other.apart)]
+        )
+
+
 def accepted(outcomes: Sequence[Outcome]) -> Sequence[Accepted]:
     """In order."""
     if isinstance(outcomes, Outcomes):

@@ -3,14 +3,12 @@
 Order inside (ruling 10, docs/decisions/0019): lock the wallets and counters of limited customers; look up their keys
 under that lock; core decides in arrival order; then one statement inserts keys, events and rollups and advances the
 chain's head. Where nothing is limited that statement is all there is, and commits by itself: one round trip, which also
-says who has the keys of repeats. What lost a race is told apart by a statement of its own afterwards. Keys that a filter
-takes for old ones are looked for in frozen generations beforehand: those never change (docs/decisions/0024). A refused
-event leaves nothing, and its key stays free.
+says who has the keys of repeats (`take_plain`). What lost a race is told apart by a statement of its own afterwards. Keys
+that a filter takes for old ones are looked for in frozen generations beforehand: those never change
+(docs/decisions/0024). A refused event leaves nothing, and its key stays free.
 """
 
-import asyncio
-import logging
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from typing import NamedTuple
@@ -25,30 +23,25 @@ from tallystick.core.money import ZERO
 from tallystick.core.rows import Table
 from tallystick.core.subscriptions import Standing
 from tallystick.core.times import hour_of
-from tallystick.core.wallets import Draw
-from tallystick.errors import Problem, must
+from tallystick.errors import Problem
 from tallystick.flows.books import Book, Books
-from tallystick.flows.drafts import Accepted, Draft, Outcome, Outcomes, Work
+from tallystick.flows.drafts import Accepted, Draft, Outcome, Taken, Work
 from tallystick.flows.draw_on_limits import Limits
 from tallystick.flows.draw_on_wallets import Wallets
 from tallystick.flows.key_filters import held_before
-from tallystick.flows.plain_batch import Judged, plain_batch
-from tallystick.flows.repeats import holders_of, repeat
+from tallystick.flows.plain_batch import plain_batch
+from tallystick.flows.repeats import Told, after_the_commit, tell_repeats
 from tallystick.flows.subscribe import grace_of
+from tallystick.flows.take_plain import take_plain
 from tallystick.store import ai_costs, db, event_keys, late, storing, usage
 from tallystick.store.ai_costs import EventCost
 from tallystick.store.db import Conn, new_ids
 from tallystick.store.event_keys import Held
 from tallystick.store.places import bunches
-from tallystick.store.sheets import Inserted, NoPlenty, Shares, Sheet, StaleVersion
+from tallystick.store.sheets import NoPlenty, Shares, Sheet, StaleVersion
 from tallystick.store.usage import Addition
 
-log = logging.getLogger("tallystick.ingest")
 _ATTEMPTS_MAX = 50
-
-
-_Told = dict[int, Outcome | Draft | None]
-"""What is known of drafts, by their positions: an outcome, or nothing yet (None), or that another draft is to be tried."""
 
 
 class TooMany(Exception):
@@ -60,6 +53,16 @@ class _LostRace(Exception):
 
 
 async def ingest(
+    conn: Conn, books: Books, organization_id: UUID, drafts: Sequence[Draft], *, wall: datetime
+) -> Sequence[Outcome]:
+    """Take a batch of one organization; answers in the order of the drafts, all of them on disk.
+
+    On a connection that is in a transaction already, this becomes part of it.
+    """
+    return (await take(conn, books, organization_id, drafts, wall=wall)).outcomes
+
+
+async def take(
     conn: Conn,
     books: Books,
     organization_id: UUID,
@@ -67,14 +70,13 @@ async def ingest(
     *,
     wall: datetime,
     at_length_max: int | None = None,
-) -> Sequence[Outcome]:
-    """Take a batch of one organization; answers in the order of the drafts, all of them on disk.
-
-    On a connection that is in a transaction already, this becomes part of it. Raises TooMany where more than
-    `at_length_max` would have to be judged at length.
+    old_apart: bool = False,
+) -> Taken:
+    """As `ingest`. `old_apart`: events whose keys may be old ones may be left for later, so that the others need not wait
+    while those are looked for. Raises TooMany where more than `at_length_max` would have to be judged at length.
     """
     if not drafts:
-        return []
+        return Taken([])
     in_transaction = conn.info.transaction_status is not TransactionStatus.IDLE
     book = await books.known(conn, organization_id)
     outcomes: dict[int, Outcome] = {}
@@ -83,7 +85,13 @@ async def ingest(
     for _ in range(_ATTEMPTS_MAX):
         try:
             found = await _attempt(
-                conn, books, book, Table.of(Draft, waiting), wall, None if outcomes else at_length_max
+                conn,
+                books,
+                book,
+                Table.of(Draft, waiting),
+                wall,
+                at_length_max=None if outcomes else at_length_max,
+                old_apart=old_apart and not outcomes,
             )
         except StaleVersion:
             book = await books.refreshed(conn, organization_id)
@@ -98,8 +106,10 @@ async def ingest(
             if not outcomes:
                 raise
             break  # some are answered, and may be on disk: only the rest is in doubt
-        if isinstance(found, Outcomes) and not outcomes:
-            return found
+        if isinstance(found, Taken):
+            if not outcomes:
+                return found
+            found = found.outcomes
         again: dict[int, Draft] = {}
         for position, draft, told in zip(pending, waiting, found, strict=True):
             if told is None or isinstance(told, Draft):
@@ -107,10 +117,10 @@ async def ingest(
             else:
                 outcomes[position] = told
         if not again:
-            return [outcomes[position] for position in range(len(drafts))]
+            return Taken([outcomes[position] for position in range(len(drafts))])
         pending, waiting = [*again], [*again.values()]
     unknown = Problem("unavailable", "Not every event could be judged; try again.", retry_after_s=1)
-    return [outcomes.get(position, unknown) for position in range(len(drafts))]
+    return Taken([outcomes.get(position, unknown) for position in range(len(drafts))])
 
 
 async def _attempt(
@@ -119,8 +129,10 @@ async def _attempt(
     book: Book,
     drafts: Table[Draft],
     wall: datetime,
+    *,
     at_length_max: int | None,
-) -> Outcomes | Sequence[Outcome | Draft | None]:
+    old_apart: bool,
+) -> Taken | Sequence[Outcome | Draft | None]:
     """Judge and store once. Of an event whose key must be looked for again, None; of one whose key lives elsewhere, the
     draft that looks there.
 
@@ -136,11 +148,11 @@ async def _attempt(
             judged = plain_batch(book, drafts, now=now, latest=latest)
     if judged is not None:
         with suppress(NoPlenty):
-            return await _take_plain(conn, book, drafts, judged, now)
+            return await take_plain(conn, book, drafts, judged, now, old_apart=old_apart)
     if at_length_max is not None and len(drafts) > at_length_max:
         raise TooMany
 
-    outcomes: _Told = dict.fromkeys(range(len(drafts)))
+    outcomes: Told = dict.fromkeys(range(len(drafts)))
     work: dict[int, Work] = {}
     for position, (draft, number) in enumerate(zip(drafts, new_ids.numbers(len(drafts)), strict=True)):
         try:
@@ -170,93 +182,18 @@ async def _attempt(
         async with conn.transaction() if in_transaction else db.pipelined(conn):
             await _take(conn, book, work, outcomes, now, older, plain=plain)
     if in_transaction:
-        await _tell_repeats(conn, book, work, outcomes, older)
+        await tell_repeats(conn, book, work, outcomes, older)
     else:
         stored = any(isinstance(each, Accepted) for each in outcomes.values())
-        await _after_the_commit(_tell_repeats(conn, book, work, outcomes, older), outcomes, stored=stored)
+        await after_the_commit(tell_repeats(conn, book, work, outcomes, older), outcomes, stored=stored)
     return list(outcomes.values())
-
-
-async def _take_plain(
-    conn: Conn, book: Book, drafts: Table[Draft], judged: Judged, now: datetime
-) -> Outcomes | Sequence[Outcome | Draft | None]:
-    """One statement is all there is, and a transaction by itself."""
-    sheet, standings = judged
-    events, owners = Table.of(StoredEvent, sheet.events), [each.customer_id for each in standings]
-    identities: Sequence[UUID] = events.columns[0]
-    older: Mapping[bytes, Held] = {}
-    if (sieve := book.sieve) is not None:
-        older = await held_before(conn, sieve, owners, sheet.key_hashes)
-        if older:
-            keyed = zip(identities, sheet.key_hashes, strict=True)
-            sheet = sheet._replace(older=[each for each, key_hash in keyed if key_hash in older])
-    await asyncio.sleep(0)  # judging took a while; so will packing, and in between somebody may ask
-    done = await storing.insert(
-        conn,
-        sheet,
-        organization_id=book.organization.id,
-        version=book.version,
-        generation=book.generation,
-        received_at=now,
-    )
-    if done.levels:
-        events = events.but(draw=_draws(sheet, done, identities))
-    accepted = Table(Accepted, events, [each.reference for each in standings], [False] * len(drafts))
-    if not done.repeats:
-        return Outcomes(accepted, {})
-    work: dict[int, Work] = {}
-    known = dict(older)
-    for position, identity in enumerate(identities):
-        if identity.int in done.repeats:
-            key_hash, holder = sheet.key_hashes[position], done.repeats[identity.int]
-            work[position] = Work(
-                drafts[position], standings[position], Admitted(now, (), ()), key_hash, identity
-            )
-            if key_hash is not None and holder is not None:
-                known[key_hash] = holder
-    told: _Told = dict.fromkeys(work)
-    telling = _tell_repeats(conn, book, work, told, known)
-    await _after_the_commit(telling, told, stored=len(work) < len(drafts))
-    others = {position: each for position, each in told.items() if isinstance(each, Accepted | Problem)}
-    if len(others) == len(told):
-        return Outcomes(accepted, others)
-    return [told.get(position, each) for position, each in enumerate(accepted)]
-
-
-def _draws(sheet: Sheet, done: Inserted, identities: Sequence[UUID]) -> list[Draw | None]:
-    """What each stored event took of its wallet, as the statement wrote it."""
-    draws: list[Draw | None] = [None] * len(identities)
-    levels, costs = list(done.levels), sheet.costs
-    models = [each.model for each in costs.tariffs]
-    for place, amount, payer in zip(costs.places, costs.amounts, costs.payers, strict=True):
-        if not done.repeats or identities[place].int not in done.repeats:
-            levels[payer] = level = levels[payer] - amount
-            draws[place] = Draw(models[payer], amount, level, blocked=False)
-    return draws
-
-
-async def _after_the_commit(telling: Awaitable[None], told: _Told, *, stored: bool) -> None:
-    """What was `stored` is on disk and must be answered so, whatever else can be told."""
-    try:
-        await telling
-    except Exception as error:
-        if not stored:
-            raise
-        log.warning("ingest: repeats could not be looked up", exc_info=error)
-        for position, each in told.items():
-            if each is None:
-                told[position] = Problem(
-                    "unavailable",
-                    "The database is not available; try again with the same keys.",
-                    retry_after_s=1,
-                )
 
 
 async def _take(
     conn: Conn,
     book: Book,
     work: dict[int, Work],
-    outcomes: _Told,
+    outcomes: Told,
     now: datetime,
     older: Mapping[bytes, Held],
     *,
@@ -432,7 +369,7 @@ async def _draw(
     conn: Conn,
     book: Book,
     work: dict[int, Work],
-    outcomes: _Told,
+    outcomes: Told,
     now: datetime,
     older: Mapping[bytes, Held],
 ) -> "_Drawing":
@@ -474,35 +411,3 @@ class _Drawing(NamedTuple):
 
 
 _NOTHING_DRAWN = _Drawing(set(), None)
-
-
-async def _tell_repeats(
-    conn: Conn, book: Book, work: dict[int, Work], outcomes: _Told, older: Mapping[bytes, Held]
-) -> None:
-    """What was not stored may hold a key that is taken: tell a replay, a duplicate and a conflict apart.
-
-    Refusals are looked at too: a repeat of a stored event is a repeat, whatever else has become of it (ruling 11).
-    """
-    suspects = {
-        position: each
-        for position, each in work.items()
-        if each.place is not None and not isinstance(outcomes[position], Accepted)
-    }
-    must(
-        all(outcome or position in suspects for position, outcome in outcomes.items()),
-        "only keyed events repeat",
-    )
-    if not suspects:
-        return
-    holders = await holders_of(conn, book, list(suspects.values()), older)
-    mine = {each.id for each in work.values()} if any(outcomes[position] for position in suspects) else set()
-    for position, each in suspects.items():
-        holder = holders.get(each.place or b"")
-        if holder is None:
-            continue  # None stays None: look again
-        if outcomes[position] is not None and holder.key.event_id in mine and holder.key.event_id > each.id:
-            continue  # refused, and its key was free: what holds it now came after it, in this very batch
-        if holder.has_another_key_than(each.draft):
-            outcomes[position] = each.draft.elsewhere
-            continue
-        outcomes[position] = repeat(each, holder)

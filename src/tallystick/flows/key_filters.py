@@ -8,7 +8,7 @@ every key), and is built again when it is lost or damaged.
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from uuid import UUID
 
@@ -82,10 +82,21 @@ async def held_before(
     """Which of these keys are in an older generation than the book's, exactly, by hash."""
     if sieve is None:
         return {}
+    return await held_among(conn, sieve.before, sieve.may_hold(key_hashes), customers, key_hashes)
+
+
+async def held_among(
+    conn: Conn,
+    before: int,
+    suspects: Mapping[int, Sequence[int]],
+    customers: Sequence[UUID],
+    key_hashes: Sequence[bytes | None],
+) -> dict[bytes, Held]:
+    """As `held_before`, of the keys that a sieve took for old ones (`Sieve.may_hold`)."""
     looked = []
-    for generation, places in sieve.may_hold(key_hashes).items():
+    for generation, places in suspects.items():
         keyed = [
             (customers[place], key_hash) for place in places if (key_hash := key_hashes[place]) is not None
         ]
         looked.append(Looked(generation, [each for each, _ in keyed], [each for _, each in keyed]))
-    return await event_keys.held_before(conn, sieve.before, looked) if looked else {}
+    return await event_keys.held_before(conn, before, looked) if looked else {}

@@ -5,18 +5,24 @@ read where that was something else, or where it came with this very header and i
 its bunch, each on a page of its own, and old ones on disk.
 """
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass
 
 from tallystick.core import ids
 from tallystick.core.events import StoredEvent, UsageEvent
 from tallystick.core.times import show_instant
-from tallystick.errors import Problem
+from tallystick.errors import Problem, must
 from tallystick.flows.books import Book
 from tallystick.flows.drafts import Accepted, Draft, Outcome, Work
 from tallystick.store import event_keys, events
 from tallystick.store.db import Conn
 from tallystick.store.event_keys import Held, Looked
+
+log = logging.getLogger("tallystick.ingest")
+
+Told = dict[int, Outcome | Draft | None]
+"""What is known of drafts, by their positions: an outcome, or nothing yet (None), or that another draft is to be tried."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +36,55 @@ class Holder:
         """Two keys may have one hash."""
         event = self.event
         return event is not None and event.key is not None and draft.event.key not in (None, event.key)
+
+
+async def tell_repeats(
+    conn: Conn, book: Book, work: dict[int, Work], outcomes: Told, older: Mapping[bytes, Held]
+) -> None:
+    """What was not stored may hold a key that is taken: tell a replay, a duplicate and a conflict apart.
+
+    Refusals are looked at too: a repeat of a stored event is a repeat, whatever else has become of it (ruling 11).
+    """
+    suspects = {
+        position: each
+        for position, each in work.items()
+        if each.place is not None and not isinstance(outcomes[position], Accepted)
+    }
+    must(
+        all(outcome or position in suspects for position, outcome in outcomes.items()),
+        "only keyed events repeat",
+    )
+    if not suspects:
+        return
+    holders = await holders_of(conn, book, list(suspects.values()), older)
+    mine = {each.id for each in work.values()} if any(outcomes[position] for position in suspects) else set()
+    for position, each in suspects.items():
+        holder = holders.get(each.place or b"")
+        if holder is None:
+            continue  # None stays None: look again
+        if outcomes[position] is not None and holder.key.event_id in mine and holder.key.event_id > each.id:
+            continue  # refused, and its key was free: what holds it now came after it, in this very batch
+        if holder.has_another_key_than(each.draft):
+            outcomes[position] = each.draft.elsewhere
+            continue
+        outcomes[position] = repeat(each, holder)
+
+
+async def after_the_commit(telling: Awaitable[None], told: Told, *, stored: bool) -> None:
+    """What was `stored` is on disk and must be answered so, whatever else can be told."""
+    try:
+        await telling
+    except Exception as error:
+        if not stored:
+            raise
+        log.warning("ingest: repeats could not be looked up", exc_info=error)
+        for position, each in told.items():
+            if each is None:
+                told[position] = Problem(
+                    "unavailable",
+                    "The database is not available; try again with the same keys.",
+                    retry_after_s=1,
+                )
 
 
 async def holders_of(

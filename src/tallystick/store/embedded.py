@@ -83,6 +83,8 @@ DEFAULT_SETTINGS: Final[Mapping[str, str]] = {
     "timezone": "UTC",
     "log_timezone": "UTC",
     "log_min_messages": "warning",
+    # A batch's statement is long, and refusing one is everyday: who sent it hears why, and its text would fill the log.
+    "log_min_error_statement": "panic",
     "log_line_prefix": "%m [%p] ",
 }
 

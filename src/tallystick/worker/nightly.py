@@ -5,7 +5,8 @@
 On a connection of its own, beside the sweep, and unhurried: who stores events meanwhile goes first. One process does it
 at a time: whoever holds the advisory lock, and the connection that holds it is the one that asks, so that a crash lets
 go of both. All processes show what the database says was found, whoever found it. The first look is some minutes after
-the start: the sweep goes first over what fell due while nobody served.
+the start: the sweep goes first over what fell due while nobody served. Only where nobody has ever reconciled it is at
+once: there is hardly anything to look at then, and the next is a day later.
 """
 
 import asyncio
@@ -61,10 +62,13 @@ class Nightly:
                 await self._task
 
     async def _run(self) -> None:
+        wait_s = self._look_every_s
         with contextlib.suppress(psycopg.Error):
-            await self.show()
+            if not await self.show():
+                wait_s = 0
         while True:
-            await asyncio.sleep(self._look_every_s)
+            await asyncio.sleep(wait_s)
+            wait_s = self._look_every_s
             try:
                 await self.look()
             except psycopg.OperationalError as error:
@@ -73,12 +77,14 @@ class Nightly:
                 log.exception("the books could not be reconciled", exc_info=error)
                 await asyncio.sleep(_AFTER_FAILURE_S)
 
-    async def show(self) -> None:
-        """Set the metrics to what was found last, by whomever."""
+    async def show(self) -> bool:
+        """Set the metrics to what was found last, by whomever; whether anybody ever looked."""
         async with await db.connect(self._conninfo, CONNECTION) as conn:
-            for each in await store.noted(conn):
-                _OFFENDERS.labels(each.rule).set(each.offenders)
-                _AT.set(each.checked_at.timestamp())
+            noted = await store.noted(conn)
+        for each in noted:
+            _OFFENDERS.labels(each.rule).set(each.offenders)
+            _AT.set(each.checked_at.timestamp())
+        return bool(noted)
 
     async def look(self) -> bool:
         """Reconcile if that is due and nobody else is at it; whether it was."""
