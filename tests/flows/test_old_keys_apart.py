@@ -16,6 +16,7 @@ from tallystick.errors import Problem
 from tallystick.flows.batcher import Batcher
 from tallystick.flows.books import Books
 from tallystick.flows.drafts import Accepted, Draft, Outcome
+from tallystick.flows.key_filters import FAR_S, FEW, Filters
 from tallystick.flows.key_generations import build_filters
 from tallystick.flows.sieve import KeyFilter, bytes_for
 from tallystick.store.db import Database
@@ -58,10 +59,10 @@ def told(outcomes: Sequence[Outcome]) -> list[str]:
 def beside(
     database_url: str, shop: Organization, act: Callable[[Batcher, UUID], Awaitable[T]], *, wide: bool = False
 ) -> T:
-    """With a batcher whose process has the filters. `wide`: they take every key for an old one."""
+    """With a batcher whose process has the filters, for which they are far. `wide`: they take every key for an old one."""
 
     async def acted(database: Database) -> T:
-        books = Books()
+        books = Books(Filters(far_s=0))
         async with database.reading() as conn:
             await build_filters(conn)
             await books.filters.load(conn)
@@ -142,3 +143,24 @@ def test_nobody_waits_for_them_but_who_sent_them(shop: Organization, old: int, d
 
     assert beside(database_url, shop, act) == ["duplicate", "stored", "duplicate"]
     assert count_events(database_url, shop) == OLD + 22
+
+
+@pytest.mark.parametrize(
+    ("keys", "seconds", "far"),
+    [
+        (1, FAR_S * FEW * 0.9, False),
+        (1, FAR_S * FEW * 1.1, True),
+        (50, FAR_S * 50 * 0.9, False),
+        (50, FAR_S * 50 * 1.1, True),
+    ],
+)
+def test_they_are_set_apart_where_looking_for_them_takes_long(keys: int, seconds: float, far: bool) -> None:
+    filters = Filters()
+    filters.took(seconds, keys)
+    once = filters.old_are_far
+    for _ in range(30):
+        filters.took(seconds, keys)
+    assert (once, filters.old_are_far) == (False, far)
+    for _ in range(30):
+        filters.took(seconds / 2, keys)
+    assert not filters.old_are_far

@@ -4,8 +4,8 @@ A process that is alone has two lanes, each with a connection of its own. The fi
 helps only when much waits, so that this process decides about one batch while PostgreSQL stores another, and a trickle
 of single events still shares its commits. Several processes have one lane each.
 
-Events whose keys may be old ones, which lie on pages that nobody has read for long, are set apart when the others are
-stored, and go on in a lane of their own: whoever sent none does not wait for the disk.
+Where it takes long to look for old keys, because they lie on a disk, events whose keys may be old are set apart when the
+others are stored. They go on in a lane of their own: whoever sent none does not wait for the disk.
 """
 
 import asyncio

@@ -66,9 +66,9 @@ class Book:
 class Books:
     """One book per organization in this process."""
 
-    def __init__(self) -> None:
+    def __init__(self, filters: Filters | None = None) -> None:
         self._books: dict[int, Book] = {}  # by the number of the id, which hashes at once
-        self.filters = Filters()
+        self.filters = filters or Filters()
 
     def seen(self, organization_id: UUID) -> Book | None:
         """What this process remembers, without asking: after `ingest` judged something, what it was judged by."""

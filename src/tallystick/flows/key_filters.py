@@ -10,6 +10,7 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
+from typing import Final
 from uuid import UUID
 
 from tallystick.flows.sieve import KeyFilter, Shelf, Shelves, Sieve
@@ -21,11 +22,22 @@ from tallystick.store.key_generations import Filter
 
 log = logging.getLogger("tallystick.keys")
 
+FAR_S: Final = 0.0002
+"""Where it takes longer for a key that may be old, as it took lately, such keys are far: on a disk, that is."""
+
+FEW: Final = 10
+"""Fewer are taken for so many: whatever is asked takes a while."""
+
+_LATELY: Final = 0.1
+"""How much the last time counts in that."""
+
 
 class Filters:
     """Those that this process has in memory."""
 
-    def __init__(self) -> None:
+    def __init__(self, far_s: float = FAR_S) -> None:
+        self._far_s = far_s
+        self._looking_s = self._looked_for = 0.0
         self._shelves = Shelves()
         self._sieved: tuple[Shelf, ...] = ()
         self._sieves: dict[int, Sieve] = {}
@@ -36,6 +48,16 @@ class Filters:
     def size(self) -> int:
         """Bytes of memory."""
         return self._shelves.bytes
+
+    def took(self, seconds: float, keys: int) -> None:
+        """To look for so many keys that may be old."""
+        self._looking_s += _LATELY * (seconds - self._looking_s)
+        self._looked_for += _LATELY * (keys - self._looked_for)
+
+    @property
+    def old_are_far(self) -> bool:
+        """Whether it takes so long to look for old keys that nobody else should wait for it."""
+        return self._looking_s >= self._far_s * max(self._looked_for, FEW)
 
     def before(self, generation: int) -> Sieve | None:
         """What to ask about the generations before this one; None when it is the first."""

@@ -1,6 +1,7 @@
 """Take the usual batch: one statement is all there is, and a transaction by itself."""
 
 import asyncio
+import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import NamedTuple
@@ -96,15 +97,19 @@ async def _stored(
 
 
 async def _old(conn: Conn, book: Book, sheet: Sheet, owners: Sequence[UUID], *, apart: bool) -> _Old:
-    """Looked for at once unless they may be set `apart`. Where a filter is missing any key may be old: then there is nobody
-    who need not wait. And who pays from a wallet does so in order of arrival."""
+    """Looked for at once, unless they are far and may be set `apart`. Where a filter is missing any key may be old:
+    then there is nobody who need not wait. And who pays from a wallet does so in order of arrival."""
     sieve = book.sieve
     suspects = {} if sieve is None else sieve.may_hold(sheet.key_hashes)
     if sieve is None or not suspects:
         return _Old()
-    if apart and not sieve.asks_all and not sheet.costs.places:
-        return _Old(apart=frozenset(place for places in suspects.values() for place in places))
-    return _Old(await held_among(conn, sieve.before, suspects, owners, sheet.key_hashes))
+    places = frozenset(place for several in suspects.values() for place in several)
+    if apart and book.filters.old_are_far and not sieve.asks_all and not sheet.costs.places:
+        return _Old(apart=places)
+    began = time.monotonic()
+    held = await held_among(conn, sieve.before, suspects, owners, sheet.key_hashes)
+    book.filters.took(time.monotonic() - began, len(places))
+    return _Old(held)
 
 
 def _draws(sheet: Sheet, done: Inserted, identities: Sequence[UUID]) -> list[Draw | None]:
