@@ -595,6 +595,32 @@ def test_once_a_day_somebody_reconciles_and_everybody_hears(
     assert command(alone, "doctor").returncode == 0, "what was put right need not wait for the night"
 
 
+def test_where_nobody_ever_looked_somebody_does_at_once(alone: str, shop: Organization) -> None:
+    with psycopg.connect(alone) as conn:
+        conn.execute("DELETE FROM reconciliations")
+
+    async def act() -> None:
+        nightly = Nightly(alone, wall, look_every_s=3600)
+        nightly.start()
+        try:
+            while not broken_rules(alone):
+                await asyncio.sleep(0.05)
+        finally:
+            await nightly.stop()
+
+    with one_cent_more(alone):
+        asyncio.run(asyncio.wait_for(act(), 60))
+        assert broken_rules(alone) == ["totals"]
+    assert look(alone, after=timedelta(hours=23)) == [False], "the next is a day later"
+    assert command(alone, "reconcile", "--json").returncode == 0
+
+
+def broken_rules(alone: str) -> list[str]:
+    """As they were noted last."""
+    with psycopg.connect(alone) as conn:
+        return [each for (each,) in conn.execute("SELECT rule FROM reconciliations WHERE offenders > 0")]
+
+
 def sample(server: Server, name: str, **labels: str) -> float:
     text = httpx.get(f"{server.base_url}/metrics").text
     (found,) = (
