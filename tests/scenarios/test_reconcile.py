@@ -603,13 +603,15 @@ def test_where_nobody_ever_looked_somebody_does_at_once(alone: str, shop: Organi
         nightly = Nightly(alone, wall, look_every_s=3600)
         nightly.start()
         try:
-            while not broken_rules(alone):
+            for _ in range(1200):
+                if broken_rules(alone):
+                    break
                 await asyncio.sleep(0.05)
         finally:
             await nightly.stop()
 
     with one_cent_more(alone):
-        asyncio.run(asyncio.wait_for(act(), 60))
+        asyncio.run(act())
         assert broken_rules(alone) == ["totals"]
     assert look(alone, after=timedelta(hours=23)) == [False], "the next is a day later"
     assert command(alone, "reconcile", "--json").returncode == 0
