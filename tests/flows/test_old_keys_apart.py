@@ -11,6 +11,7 @@ import psycopg
 import pytest
 
 from tallystick.app import wall
+from tallystick.core import ids
 from tallystick.core.events import UsageEvent
 from tallystick.errors import Problem
 from tallystick.flows.batcher import Batcher
@@ -24,7 +25,7 @@ from tallystick.store.key_generations import table
 from tests.audit import audit, count_events, organization_id
 from tests.conftest import MakeOrganization, Organization, beside_the_server
 from tests.flows.test_key_generations import freeze, nothing_twice
-from tests.shop import done, open_shop, track
+from tests.shop import API, done, open_shop, own_id, track
 
 OLD = 40
 T = TypeVar("T")
@@ -143,6 +144,21 @@ def test_nobody_waits_for_them_but_who_sent_them(shop: Organization, old: int, d
 
     assert beside(database_url, shop, act) == ["duplicate", "stored", "duplicate"]
     assert count_events(database_url, shop) == OLD + 22
+
+
+@pytest.mark.usefixtures("old")
+def test_what_changed_meanwhile_is_told_first(shop: Organization, database_url: str) -> None:
+    """Nothing is stored of what is old altogether; it is judged by an up to date book all the same."""
+    key_id = done(shop.http.post(f"{API}/api-keys", json={"name": "soon gone"}))["id"]
+
+    async def act(batcher: Batcher, owner: UUID) -> list[str]:
+        (draft,) = drafts("old-7")
+        sent = [draft._replace(api_key_id=own_id(ids.API_KEY, key_id))]
+        before = await batcher.submit(owner, sent)
+        done(shop.http.delete(f"{API}/api-keys/{key_id}"))
+        return told([*before, *await batcher.submit(owner, sent)])
+
+    assert beside(database_url, shop, act) == ["duplicate", "unauthorized"]
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ _LATELY: Final = 0.1
 
 
 class Filters:
-    """Those that this process has in memory."""
+    """Those that this process has in memory, and how far what they take for old was lately."""
 
     def __init__(self, far_s: float = FAR_S) -> None:
         self._far_s = far_s

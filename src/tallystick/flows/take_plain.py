@@ -41,15 +41,16 @@ async def take_plain(
     events, owners = Table.of(StoredEvent, sheet.events), [each.customer_id for each in standings]
     identities: Sequence[UUID] = events.columns[0]
     old = await _old(conn, book, sheet, owners, apart=old_apart)
+    references = [each.reference for each in standings]
+    if len(old.apart) == len(drafts):  # nothing is left to be stored
+        return Taken(
+            Outcomes(Table(Accepted, events, references, [False] * len(drafts)), {}), sorted(old.apart)
+        )
     if old.held or old.apart:
         keyed = enumerate(zip(identities, sheet.key_hashes, strict=True))
         sheet = sheet._replace(
             older=[each for at, (each, key_hash) in keyed if at in old.apart or key_hash in old.held]
         )
-    references = [each.reference for each in standings]
-    if len(old.apart) == len(drafts):
-        nothing = Table(Accepted, events, references, [False] * len(drafts))
-        return Taken(Outcomes(nothing, {}), sorted(old.apart))
     done = await _stored(conn, book, sheet, identities, now)
     if done.levels:
         events = events.but(draw=_draws(sheet, done, identities))
