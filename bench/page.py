@@ -124,13 +124,22 @@ def _workers(told: workers.Report) -> str:
             f"{each.load.p99_ms:.0f}",
             f"{each.server_us:.1f}",
             f"{each.postgres_us:.1f}",
+            f"{each.busy:.0%}",
         ]
         for count, rounds in ((1, told.one), (told.workers, told.several))
         for each in rounds
     ]
-    table = _table(["workers", "events/s", "p99 ms", "server, µs an event", "PostgreSQL, µs an event"], rows)
+    heads = [
+        "workers",
+        "events/s",
+        "p99 ms",
+        "server, µs an event",
+        "PostgreSQL, µs an event",
+        "machine busy",
+    ]
+    table = _table(heads, rows)
     text = _section("Processor time of an event, in bulks of 1,000", "bench.workers", table)
-    return f"{text}\n\n{told.workers} workers ÷ one: {told.ratio:.2f}."
+    return f"{text}\n\n{told.verdict}"
 
 
 def _visible(told: visible.Report) -> str:

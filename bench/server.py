@@ -221,6 +221,18 @@ def _cpu_s(pid: int) -> float:
     return sum(map(int, stat.rpartition(")")[2].split()[11:15])) / os.sysconf("SC_CLK_TCK")
 
 
+def cores() -> int:
+    return len(os.sched_getaffinity(0))
+
+
+def idle_s() -> float:
+    """Seconds, since the machine started, that our cores had nothing to do, or waited for a disk; of all of them together."""
+    ours = {f"cpu{each}" for each in os.sched_getaffinity(0)}
+    each_core = map(str.split, Path("/proc/stat").read_text().splitlines())
+    idle = sum(int(each) for times in each_core if times[0] in ours for each in times[4:6])
+    return idle / os.sysconf("SC_CLK_TCK")
+
+
 def machine() -> dict[str, object]:
     """Facts without which no number means anything."""
     model = next(
@@ -232,7 +244,7 @@ def machine() -> dict[str, object]:
         "unknown",
     )
     return {
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": cores(),
         "processor": model,
         "memoryBytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "python": sys.version.split()[0],

@@ -1,5 +1,6 @@
 """A load with the processor time that an event of it took, apart by who took it."""
 
+import time
 from collections.abc import Callable
 
 import msgspec
@@ -14,14 +15,16 @@ class Stretch(msgspec.Struct, frozen=True, rename="camel"):
     load: Load
     server_us: float  # of the server's own processes
     postgres_us: float
+    busy: float  # share of the time of all cores that somebody used: at 1 there is no room for more
 
 
 def stretched(load: Callable[[], Load], server_root: int, postmaster: int) -> Stretch:
-    before = _cpu(server_root, postmaster)
+    before, began, idle = _cpu(server_root, postmaster), time.monotonic(), server.idle_s()
     done = load()
+    unused = (server.idle_s() - idle) / (time.monotonic() - began) / server.cores()
     after = _cpu(server_root, postmaster)
     ours, theirs = (1e6 * (b - a) / max(done.events, 1) for a, b in zip(before, after, strict=True))
-    return Stretch(done, ours, theirs)
+    return Stretch(done, ours, theirs, 1 - unused)
 
 
 def _cpu(server_root: int, postmaster: int) -> tuple[float, float]:

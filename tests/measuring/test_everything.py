@@ -32,6 +32,8 @@ def test_a_quick_run_measures_every_part_and_can_be_made_a_page() -> None:
     for stretch in told["workers"]["one"] + told["workers"]["several"]:
         assert stretch["serverUs"] > 0
         assert stretch["postgresUs"] > 0
+        assert 0 < stretch["busy"] < 1.05  # two clocks, of which one ticks in hundredths
+    assert told["workers"]["ratioCeiling"] > 0.95
     for stored in (told["storage"]["plain"], told["storage"]["withProperties"]):
         parts = sum(part["bytesPerEvent"] for part in stored["parts"])
         assert parts == pytest.approx(stored["bytesPerEvent"])
