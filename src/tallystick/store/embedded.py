@@ -71,9 +71,15 @@ DEFAULT_SETTINGS: Final[Mapping[str, str]] = {
     # made empty, and used again and again.
     "wal_init_zero": "off",
     "min_wal_size": "1GB",
-    # Each minute it looks after what grew: slowly, so that it takes little from others at a time; and by a small sample,
-    # because as long as it analyzes, every version of a rollup since stays where commits must step over it.
-    "autovacuum_vacuum_cost_limit": "50",
+    # It looks after what grew, slowly, so that it takes little from others at a time; and often, by what came since and
+    # not by a fifth of all there is: so little is left for after a checkpoint, when each page that is vacuumed is logged
+    # whole. It analyzes seldom and by a small sample, because meanwhile every version of a rollup stays where commits
+    # must step over it.
+    "autovacuum_naptime": "15s",
+    "autovacuum_vacuum_insert_threshold": "10000",
+    "autovacuum_vacuum_insert_scale_factor": "0",
+    "autovacuum_vacuum_cost_limit": "20",
+    "autovacuum_analyze_scale_factor": "0.5",
     "default_statistics_target": "20",
     # What is acknowledged stays.
     "fsync": "on",
