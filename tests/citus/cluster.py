@@ -34,6 +34,7 @@ _SETTINGS = {
     "shared_buffers": "64MB",
     "timezone": "UTC",
     "citus.enable_statistics_collection": "off",
+    "citus.shard_count": "8",  # what is asked of all customers is asked of each shard
     "citus.recover_2pc_interval": "3s",  # what a crash left half committed is finished before a test loses patience
 }
 

@@ -31,7 +31,8 @@ BY_CUSTOMER: Final[tuple[LiteralString, ...]] = (
     "ledger_entries",
     "ai_costs",
 )
-"""Hot: in shards by `customer_id`, all of a customer's on one node. The first is what the others lie with."""
+"""Hot: in `citus.shard_count` shards by `customer_id`, all of a customer's on one node. The first is what the others lie
+with."""
 
 EVERYWHERE: Final[tuple[LiteralString, ...]] = (
     "features",
@@ -53,9 +54,6 @@ are in a file."""
 
 UNKNOWN: Final[tuple[LiteralString, ...]] = ("migrations",)
 """Written by nothing that writes elsewhere too; Citus need not know of it. All others stay on the coordinator."""
-
-SHARDS: Final = 32
-"""A customer is in one of so many parts of each table; a cluster has use for no more nodes than that."""
 
 
 # Connections -----------------------------------------------------------------------------------------------
@@ -291,12 +289,8 @@ def _widen_keys(conn: Connection[TupleRow]) -> None:
 
 
 def _distribute(conn: Connection[TupleRow], table: str) -> None:
-    with_first = {"colocate_with": BY_CUSTOMER[0]} if table != BY_CUSTOMER[0] else {"shard_count": SHARDS}
-    name, value = next(iter(with_first.items()))
-    conn.execute(
-        sql.SQL("SELECT create_distributed_table(%s, 'customer_id', {} => %s)").format(sql.Identifier(name)),
-        (table, value),
-    )
+    beside = "none" if table == BY_CUSTOMER[0] else BY_CUSTOMER[0]
+    conn.execute("SELECT create_distributed_table(%s, 'customer_id', colocate_with => %s)", (table, beside))
     conn.execute("SELECT truncate_local_data_after_distributing_table(%s)", (table,))
 
 
