@@ -46,6 +46,10 @@ turns, in twice as many commits."""
 ANSWERS_AT_ONCE: Final = 2
 """After so many it is somebody else's turn: a check that has come in, or what it has read, need not wait for all."""
 
+LONG_TURN_S: Final = 0.001
+"""A turn of others that takes longer is a crowd's. After it twice as many are answered as before it: else all who share a
+commit would wait for a crowd of checks between every two of them."""
+
 FEW: Final = 10
 """Who sent fewer on average than so many has their outcomes as a list: cutting that by columns would cost them more."""
 
@@ -136,13 +140,20 @@ class Commits:
         """Each its share, a few at a time."""
         if len(taken) > len(done.outcomes) // FEW:
             done = done._replace(outcomes=[*done.outcomes])
-        place = 0
-        for nth, submission in enumerate(taken):
-            if nth and nth % ANSWERS_AT_ONCE == 0:
-                await asyncio.sleep(0)
+        place, at_once, left = 0, ANSWERS_AT_ONCE, ANSWERS_AT_ONCE
+        for submission in taken:
+            if not left:
+                left = at_once = await self._let_others(at_once)
+            left -= 1
             share = done.share(place, place := place + len(submission.drafts))
             if not submission.answer.done():  # the caller may be gone
                 submission.answer.set_result(share)
+
+    async def _let_others(self, at_once: int) -> int:
+        """Have their turn; how many to answer after it."""
+        began = self._loop.time()
+        await asyncio.sleep(0)
+        return 2 * at_once if self._loop.time() - began > LONG_TURN_S else ANSWERS_AT_ONCE
 
     async def _gather(self, lane: "Lane", seconds: float, *, rows: int) -> None:
         """Let more come before the next commit, until so many rows wait or the time is over."""
