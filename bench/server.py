@@ -222,6 +222,7 @@ def _cpu_s(pid: int) -> float:
 
 
 def cores() -> int:
+    """How many we may run on."""
     return len(os.sched_getaffinity(0))
 
 

@@ -16,6 +16,7 @@ import pytest
 
 from tallystick.store import embedded_cluster, embedded_paths
 from tallystick.store.embedded import (
+    DEFAULT_SETTINGS,
     DataDirectoryInUse,
     Embedded,
     EmbeddedError,
@@ -340,3 +341,12 @@ def test_postgresql_takes_an_eighth_of_the_memory_that_we_may_use(tmp_path: Path
         assert shared_buffers(4 << 30, limit) == expected
     assert shared_buffers(512 << 20, tmp_path / "none") == "128MB"
     assert shared_buffers(64 << 30, tmp_path / "none") == "4096MB"
+
+
+def test_who_has_a_postgresql_of_their_own_is_told_what_the_embedded_one_is_set_to() -> None:
+    page = (Path(__file__).parents[2] / "docs/operating.md").read_text()
+    told = page.partition("# postgresql.conf\n")[2].partition("```")[0].splitlines()
+    assert any(line.startswith("autovacuum_") for line in told)
+    for line in told:
+        name, value = line.split(" = ")
+        assert DEFAULT_SETTINGS[name] == value

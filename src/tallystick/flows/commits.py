@@ -50,7 +50,7 @@ LONG_TURN_S: Final = 0.001
 """A turn of others that takes longer is a crowd's. After it twice as many are answered as before it: else all who share a
 commit would wait for a crowd of checks between every two of them."""
 
-FEW: Final = 10
+FEW_EACH: Final = 10
 """Who sent fewer on average than so many has their outcomes as a list: cutting that by columns would cost them more."""
 
 
@@ -138,7 +138,7 @@ class Commits:
 
     async def _answer(self, taken: Sequence[_Submission], done: Taken) -> None:
         """Each its share, a few at a time."""
-        if len(taken) > len(done.outcomes) // FEW:
+        if len(taken) > len(done.outcomes) // FEW_EACH:
             done = done._replace(outcomes=[*done.outcomes])
         place, at_once, left = 0, ANSWERS_AT_ONCE, ANSWERS_AT_ONCE
         for submission in taken:
