@@ -6,7 +6,7 @@ import signal
 import sys
 import time
 from array import array
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple, cast
@@ -23,6 +23,8 @@ _GONE_AFTER_S: Final = 0.2
 """How long after a load the next may begin: until every process of the server knows that those connections are over, it
 seems to have them, and is dealt fewer."""
 _SECOND_NS: Final = 1_000_000_000
+_TICK_S: Final = 0.001
+"""The shortest wait for what is due: the loop's clock knows no shorter one, and would ask again and again."""
 
 
 class Load(msgspec.Struct, frozen=True, rename="camel"):
@@ -64,7 +66,7 @@ class Span(NamedTuple):
 class _Run:
     counted_from: int
     until: int
-    gap_s: float = 0.0  # between two requests of a connection; none: the next leaves when the answer is there
+    pace: "_Pace | None" = None  # none: the next request of a connection leaves when its answer is there
     latencies: "array[int]" = field(default_factory=lambda: array("q"))
     per_second: list[int] = field(default_factory=list)
     measured_stored: int = 0
@@ -80,9 +82,45 @@ class _Run:
         self.errors[kind] += 1
 
 
+class _Pace:
+    """Requests that are due at even steps: each leaves on the connection that has been free the longest, and where none is
+    free, on the first that becomes so."""
+
+    def __init__(self, requests_per_s: float, until: int) -> None:
+        self._gap, self._until = _SECOND_NS / requests_per_s, until
+        self._due: float = time.perf_counter_ns()
+        self._free: deque[_Lane] = deque()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def freed(self, lane: "_Lane") -> None:
+        has_waited = not self._free
+        self._free.append(lane)
+        self._send(has_waited=has_waited)
+
+    def _send(self, *, has_waited: bool) -> None:
+        """What is due. That our own clock is late is nobody's waiting."""
+        now = time.perf_counter_ns()
+        while self._free and self._due <= now:
+            lane = self._free.popleft()
+            if not lane.done.done():
+                lane.send(due=int(self._due) if has_waited else None)
+                self._due += self._gap
+        if self._free and self._timer is None:
+            wait_s = max((self._due - now) / _SECOND_NS, _TICK_S)
+            self._timer = asyncio.get_running_loop().call_later(wait_s, self._wake)
+
+    def _wake(self) -> None:
+        self._timer = None
+        if time.perf_counter_ns() < self._until:
+            self._send(has_waited=False)
+            return
+        while self._free:
+            self._free.popleft().finish()
+
+
 class _Lane(asyncio.Protocol):
-    """One connection. The next request leaves in the same turn of the loop in which the answer arrived, or when it
-    is due; one that is due while an answer is outstanding leaves right after it.
+    """One connection. The next request leaves in the same turn of the loop in which the answer arrived, or when the pace
+    has one for it.
     """
 
     transport: asyncio.Transport
@@ -92,27 +130,21 @@ class _Lane(asyncio.Protocol):
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.partial = b""
         self.sent_at = 0
-        self.due = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)  # uvloop's is none by class, only by behaviour
 
-    def begin(self, delay_s: float) -> None:
-        self.due = time.perf_counter_ns() + int(delay_s * 1e9)
-        asyncio.get_running_loop().call_later(delay_s, self.send)
-
-    def send(self) -> None:
+    def send(self, due: int | None = None) -> None:
+        """The next request. One that had to wait for a connection was `due` before, and that time is its own too."""
         request = self.talk.request()
-        self.sent_at = time.perf_counter_ns()
+        self.sent_at = due or time.perf_counter_ns()
         self.transport.write(request)
 
-    def _send_when_due(self, now: int) -> None:
-        self.due += int(self.run.gap_s * 1e9)
-        if self.due > now:
-            asyncio.get_running_loop().call_later((self.due - now) / 1e9, self.send)
-        else:
+    def next(self) -> None:
+        if self.run.pace is None:
             self.send()
-            self.sent_at = self.due  # it had to wait for the answer before, and that time is its own too
+        else:
+            self.run.pace.freed(self)
 
     def data_received(self, data: bytes) -> None:
         if self.partial:
@@ -150,18 +182,16 @@ class _Lane(asyncio.Protocol):
                 run.measured_stored += stored
                 run.per_second[(now - run.counted_from) // _SECOND_NS] += stored + repeated
         if now >= run.until:
-            self._finish()
-        elif run.gap_s:
-            self._send_when_due(now)
+            self.finish()
         else:
-            self.send()
+            self.next()
 
     def connection_lost(self, exc: Exception | None) -> None:
         if not self.done.done():
             self.run.error("connection lost", repr(exc))
-            self._finish()
+            self.finish()
 
-    def _finish(self) -> None:
+    def finish(self) -> None:
         if not self.done.done():
             self.done.set_result(None)
 
@@ -233,7 +263,7 @@ async def _drive(
     requests_per_s: float | None,
     watch: Watch | None,
 ) -> Load:
-    run = _Run(0, 0, connections / requests_per_s if requests_per_s else 0.0)
+    run = _Run(0, 0)
     run.per_second = [0] * math.ceil(seconds)
     lanes = [_Lane(run, talk_of(number)) for number in range(connections)]
     for lane in lanes:
@@ -244,8 +274,10 @@ async def _drive(
     if watch is not None:
         watching = asyncio.ensure_future(_watch(run, watch))
     cpu_before, began = time.process_time(), time.perf_counter()
-    for number, lane in enumerate(lanes):
-        lane.begin(run.gap_s * number / connections)
+    if requests_per_s:
+        run.pace = _Pace(requests_per_s, run.until)
+    for lane in lanes:
+        lane.next()
     _, silent = await asyncio.wait(
         [lane.done for lane in lanes], timeout=warm_up_s + seconds + ANSWER_TIMEOUT_S
     )
@@ -287,7 +319,8 @@ def drive(
 ) -> Load:
     """Keep `connections` requests open for the warm-up and then `seconds`, each connection its own talk.
 
-    With `requests_per_s`, so many leave in even steps over all connections; fewer where answers do not keep up.
+    With `requests_per_s`, so many leave in even steps, on whichever connection is free; fewer where answers do not keep up.
+    What one waits for a connection counts.
     """
 
     async def until_told() -> Load:

@@ -72,7 +72,16 @@ class Report(msgspec.Struct, frozen=True, rename="camel"):
 
     @property
     def p99_ms_per_hour(self) -> float:
-        return slope([(each.at_min / 60, each.p99_ms) for each in self.settled])
+        return slope(self._p99s)
+
+    @property
+    def p99_ms_per_hour_error(self) -> float:
+        """A standard error: less than two of them is no growth that these minutes show."""
+        return slope_error(self._p99s)
+
+    @property
+    def _p99s(self) -> Sequence[tuple[float, float]]:
+        return [(each.at_min / 60, each.p99_ms) for each in self.settled]
 
     @property
     def errors(self) -> int:
@@ -91,6 +100,17 @@ def slope(points: Sequence[tuple[float, float]]) -> float:
     return sum((x - mean_x) * (y - mean_y) for x, y in points) / spread if spread else 0.0
 
 
+def slope_error(points: Sequence[tuple[float, float]]) -> float:
+    """The standard error of that slope, from how far the points are off the line; nought where there are too few to tell."""
+    count = len(points)
+    if count < 3:
+        return 0.0
+    mean_x, mean_y = (sum(each[axis] for each in points) / count for axis in (0, 1))
+    rise = slope(points)
+    off = sum((y - mean_y - rise * (x - mean_x)) ** 2 for x, y in points) / (count - 2)
+    return float((off / sum((x - mean_x) ** 2 for x, _ in points)) ** 0.5)
+
+
 def as_json(report: Report) -> bytes:
     document = msgspec.to_builtins(report)
     document |= {
@@ -100,6 +120,7 @@ def as_json(report: Report) -> bytes:
         "postgresBytesPerHour": report.postgres_bytes_per_hour,
         "bufferBytesPerHour": report.buffer_bytes_per_hour,
         "p99MsPerHour": report.p99_ms_per_hour,
+        "p99MsPerHourError": report.p99_ms_per_hour_error,
     }
     return msgspec.json.format(msgspec.json.encode(document))
 
@@ -130,7 +151,7 @@ def show(report: Report, console: Console) -> None:
         f"an hour, after the first {SETTLING_SHARE:.0%}: server {report.server_bytes_per_hour / 2**20:+.1f} MiB, of which "
         f"filters of keys {report.filter_bytes_per_hour / 2**20:+.1f} MiB; "
         f"PostgreSQL {report.postgres_bytes_per_hour / 2**20:+.1f} MiB, of which its buffers "
-        f"{report.buffer_bytes_per_hour / 2**20:+.1f} MiB; p99 {report.p99_ms_per_hour:+.1f} ms"
+        f"{report.buffer_bytes_per_hour / 2**20:+.1f} MiB; p99 {report.p99_ms_per_hour:+.1f} ± {report.p99_ms_per_hour_error:.1f} ms"
     )
     verdict = "as many as" if report.answered == report.stored else "NOT as many as"
     console.print(

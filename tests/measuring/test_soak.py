@@ -7,7 +7,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import msgspec
-from bench.soak_report import Minute, Report
+from bench.soak_report import Minute, Report, slope, slope_error
 
 from tests.measuring.test_events import load
 
@@ -48,6 +48,14 @@ def test_what_fills_in_the_first_fifth_is_no_growth() -> None:
     assert report(minutes=filling + steady).server_bytes_per_hour == 0
     growing = [minute(at, server_bytes=200 + at) for at in range(3, 11)]
     assert round(report(minutes=filling + growing).server_bytes_per_hour) == 60
+
+
+def test_a_slope_says_how_far_it_may_be_off() -> None:
+    assert slope_error([(0, 5), (1, 7), (2, 9)]) == 0, "on one line"
+    assert slope_error([(0, 5), (1, 7)]) == 0, "too few to tell"
+    scattered = [(0.0, 0.0), (1.0, 3.0), (2.0, 0.0), (3.0, 3.0)]
+    assert slope(scattered) == 0.6
+    assert round(slope_error(scattered), 4) == 0.8485  # sqrt((9 - 1.8 on the line) / 2 / 5)
 
 
 def report(*, answered: int = 0, stored: int = 0, minutes: list[Minute] | None = None) -> Report:

@@ -333,14 +333,14 @@ def test_strangers_who_are_nobody_too_are_not_let_in(used_dir: Path) -> None:
     assert "Peer authentication failed" in stranger.stderr
 
 
-def test_postgresql_takes_an_eighth_of_the_memory_that_we_may_use(tmp_path: Path) -> None:
+def test_postgresql_takes_a_quarter_of_the_memory_that_we_may_use(tmp_path: Path) -> None:
     limit = tmp_path / "memory.max"
-    assert shared_buffers(4 << 30, limit) == "512MB", "there is no such file"
-    for written, expected in (("max", "512MB"), (str(2 << 30), "256MB"), (str(8 << 30), "512MB")):
+    assert shared_buffers(4 << 30, limit) == "1024MB", "there is no such file"
+    for written, expected in (("max", "1024MB"), (str(2 << 30), "512MB"), (str(8 << 30), "1024MB")):
         limit.write_text(f"{written}\n")
         assert shared_buffers(4 << 30, limit) == expected
-    assert shared_buffers(512 << 20, tmp_path / "none") == "128MB"
-    assert shared_buffers(64 << 30, tmp_path / "none") == "4096MB"
+    assert shared_buffers(256 << 20, tmp_path / "none") == "128MB"
+    assert shared_buffers(64 << 30, tmp_path / "none") == "8192MB"
 
 
 def test_who_has_a_postgresql_of_their_own_is_told_what_the_embedded_one_is_set_to() -> None:

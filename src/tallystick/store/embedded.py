@@ -46,14 +46,14 @@ def shared_buffers(
     machine_bytes: int = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
     group: Path = Path("/sys/fs/cgroup/memory.max"),
 ) -> str:
-    """An eighth of the memory that we may use, 128 MB to 4 GB: the open generation of keys should find room in it, and what
+    """A quarter of the memory that we may use, 128 MB to 8 GB: the open generation of keys should find room in it, and what
     is looked up all over the past finds the more of it there.
 
     `group` says what a container may use, or "max".
     """
     with suppress(OSError, ValueError):
         machine_bytes = min(machine_bytes, int(group.read_text()))
-    return f"{min(max(machine_bytes >> 23, 128), 4096)}MB"
+    return f"{min(max(machine_bytes >> 22, 128), 8192)}MB"
 
 
 DEFAULT_SETTINGS: Final[Mapping[str, str]] = {
