@@ -57,7 +57,7 @@ def shared_buffers(
 
 
 DEFAULT_SETTINGS: Final[Mapping[str, str]] = {
-    # Small at rest: untouched pages of shared memory cost nothing, idle helpers do.
+    # Small at rest: untouched pages of shared memory cost no more than their entries, a fiftieth; idle helpers do.
     "shared_buffers": shared_buffers(),
     "max_connections": "60",
     "io_method": "sync",
