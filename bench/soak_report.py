@@ -1,6 +1,8 @@
 """A long run: its minutes, which way memory and p99 went, and the verdict."""
 
 from collections.abc import Sequence
+from math import fsum, sqrt
+from statistics import linear_regression, pstdev
 from typing import Final
 
 import msgspec
@@ -94,10 +96,10 @@ class Report(msgspec.Struct, frozen=True, rename="camel"):
 
 def slope(points: Sequence[tuple[float, float]]) -> float:
     """Of the straight line that is nearest to the points; nought where there are too few for one."""
-    count = len(points)
-    mean_x, mean_y = (sum(each[axis] for each in points) / max(count, 1) for axis in (0, 1))
-    spread = sum((x - mean_x) ** 2 for x, _ in points)
-    return sum((x - mean_x) * (y - mean_y) for x, y in points) / spread if spread else 0.0
+    if len(points) < 2:
+        return 0.0
+    rise, _ = linear_regression(*zip(*points, strict=True))
+    return float(rise)
 
 
 def slope_error(points: Sequence[tuple[float, float]]) -> float:
@@ -105,10 +107,10 @@ def slope_error(points: Sequence[tuple[float, float]]) -> float:
     count = len(points)
     if count < 3:
         return 0.0
-    mean_x, mean_y = (sum(each[axis] for each in points) / count for axis in (0, 1))
-    rise = slope(points)
-    off = sum((y - mean_y - rise * (x - mean_x)) ** 2 for x, y in points) / (count - 2)
-    return float((off / sum((x - mean_x) ** 2 for x, _ in points)) ** 0.5)
+    xs, ys = zip(*points, strict=True)
+    rise, base = linear_regression(xs, ys)
+    off = fsum((y - base - rise * x) ** 2 for x, y in points) / (count - 2)
+    return float(sqrt(off / count) / pstdev(xs))
 
 
 def as_json(report: Report) -> bytes:
