@@ -19,7 +19,7 @@ from bench.events import Talk, Target
 WARM_UP_S: Final = 1.0
 ANSWER_TIMEOUT_S: Final = 30.0
 SAMPLES_MAX: Final = 3
-_GONE_AFTER_S: Final = 0.2
+GONE_AFTER_S: Final = 0.2
 """How long after a load the next may begin: until every process of the server knows that those connections are over, it
 seems to have them, and is dealt fewer."""
 _SECOND_NS: Final = 1_000_000_000
@@ -336,4 +336,4 @@ def drive(
         sys.exit(143)
     finally:
         signal.signal(signal.SIGTERM, before)  # the loop has put the default in its place
-        time.sleep(_GONE_AFTER_S)
+        time.sleep(GONE_AFTER_S)

@@ -119,15 +119,14 @@ def _ingest(told: report.Report) -> str:
 def _workers(told: workers.Report) -> str:
     rows = [
         [
-            str(count),
+            name,
             f"{each.load.events_per_s:,.0f}",
             f"{each.load.p99_ms:.0f}",
             f"{each.server_us:.1f}",
             f"{each.postgres_us:.1f}",
             f"{each.busy:.0%}",
         ]
-        for count, rounds in ((1, told.one), (told.workers, told.several))
-        for each in rounds
+        for name, each in told.rows
     ]
     heads = [
         "workers",

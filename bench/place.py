@@ -1,7 +1,7 @@
 """A server of our own with its catalogue and customers: where a load can begin at once."""
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from urllib.request import urlopen
@@ -44,11 +44,14 @@ class Place:
 
 
 @contextmanager
-def own_place(*offers: Offer, workers: int, settings: Mapping[str, str] | None = None) -> Iterator[Place]:
-    """In a directory that goes away. `settings` are PostgreSQL's, where they are not the usual ones."""
+def own_place(
+    *offers: Offer, workers: int, settings: Mapping[str, str] | None = None, cores: Collection[int] = ()
+) -> Iterator[Place]:
+    """In a directory that goes away. `settings` are PostgreSQL's, where they are not the usual ones. With `cores`, server and
+    PostgreSQL keep to those."""
     with server.Tallystick(settings) as ours:
         say("starting a server in a directory of its own")
-        ours.start(workers=workers)
+        ours.start(workers=workers, cores=cores)
         ours.wait_until_ready()
         conninfo = ours.conninfo
         api_key = asyncio.run(_api_key(conninfo))

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
@@ -73,8 +73,8 @@ class Tallystick:
         with embedded_postgres(self._data) as embedded:
             return embedded.conninfo
 
-    def start(self, *, workers: int) -> None:
-        """Spawn and return at once."""
+    def start(self, *, workers: int, cores: Collection[int] = ()) -> None:
+        """Spawn and return at once. With `cores`, the server and its PostgreSQL keep to those."""
         if self._settings:
             ours, self._settings = {**DEFAULT_SETTINGS, **self._settings}, None
             self._embedded.enter_context(embedded_postgres(self._data, settings=ours))
@@ -85,6 +85,8 @@ class Tallystick:
             self._process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self._root
             )
+        if cores:  # whoever it starts follows it
+            os.sched_setaffinity(self._process.pid, cores)
         self.url = f"http://{HOST}:{port}"
 
     def wait_until_ready(self) -> None:

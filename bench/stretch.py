@@ -6,7 +6,7 @@ from collections.abc import Callable
 import msgspec
 
 from bench import server
-from bench.load import Load
+from bench.load import GONE_AFTER_S, Load
 
 
 class Stretch(msgspec.Struct, frozen=True, rename="camel"):
@@ -21,10 +21,11 @@ class Stretch(msgspec.Struct, frozen=True, rename="camel"):
 def stretched(load: Callable[[], Load], server_root: int, postmaster: int) -> Stretch:
     before, began, idle = _cpu(server_root, postmaster), time.monotonic(), server.idle_s()
     done = load()
-    unused = (server.idle_s() - idle) / (time.monotonic() - began) / server.cores()
+    took_s = time.monotonic() - began - GONE_AFTER_S  # in that pause nobody does anything
+    unused = (server.idle_s() - idle) / server.cores() - GONE_AFTER_S
     after = _cpu(server_root, postmaster)
     ours, theirs = (1e6 * (b - a) / max(done.events, 1) for a, b in zip(before, after, strict=True))
-    return Stretch(done, ours, theirs, 1 - unused)
+    return Stretch(done, ours, theirs, min(1.0, 1 - unused / took_s))
 
 
 def _cpu(server_root: int, postmaster: int) -> tuple[float, float]:

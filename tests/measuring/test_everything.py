@@ -29,7 +29,7 @@ def test_a_quick_run_measures_every_part_and_can_be_made_a_page() -> None:
         share is None or share > 0 for kind in told["ingest"]["ratios"].values() for share in kind.values()
     )
     assert set(told["ingest"]["ratios"]) == {"singles", "batches", "bulks"}
-    for stretch in told["workers"]["one"] + told["workers"]["several"]:
+    for stretch in told["workers"]["one"] + told["workers"]["several"] + told["workers"]["cramped"]:
         assert stretch["serverUs"] > 0
         assert stretch["postgresUs"] > 0
         assert 0 < stretch["busy"] < 1.05  # two clocks, of which one ticks in hundredths
